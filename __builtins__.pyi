@@ -1,0 +1,4 @@
+# Snakemake puts this object into every script; pyright reads this file for names like it.
+from typing import Any
+
+snakemake: Any

@@ -1,0 +1,64 @@
+"""Chat templates, tokenisation, label masks, truncation."""
+
+from dataclasses import dataclass
+
+from sqsd.errors import DataError
+
+
+@dataclass(frozen=True)
+class EncodedPair:
+    """Token ids of prompt and response; labels are `input_ids[prompt_tokens:]`."""
+
+    input_ids: list[int]
+    prompt_tokens: int
+    reason: str | None
+
+    @property
+    def response_tokens(self) -> int:
+        return len(self.input_ids) - self.prompt_tokens
+
+
+def check_template(tokenizer) -> None:
+    """Raises DataError when the tokenizer has no chat template."""
+    if not tokenizer.chat_template:
+        raise DataError(
+            f"{tokenizer.name_or_path}: the tokenizer has no chat template; "
+            "use a chat model, or add chat_template.jinja to its folder"
+        )
+
+
+def encode_prompt(tokenizer, prompt: str) -> list[int]:
+    """Token ids of a user message with the generation prompt, no system message."""
+    check_template(tokenizer)
+    return tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}],
+        add_generation_prompt=True,
+        return_dict=False,
+    )
+
+
+def encode_pair(tokenizer, prompt: str, response: str, max_length_tokens: int) -> EncodedPair:
+    """Tokenise prompt and response as the model's chat template does, cut at the length limit.
+
+    Labels cover the response and its end token; what a template appends after that is dropped
+    (method notes, section 3). `reason` is set when nothing of the response is left to learn.
+    Raises DataError for a missing template, or one whose prompt is not a prefix of the whole.
+    """
+    prompt_ids = encode_prompt(tokenizer, prompt)
+    if not response.strip():
+        return EncodedPair(prompt_ids[:max_length_tokens], len(prompt_ids), "empty response")
+    messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+    ids = tokenizer.apply_chat_template(messages, return_dict=False)
+    if ids[: len(prompt_ids)] != prompt_ids:
+        raise DataError(
+            f"{tokenizer.name_or_path}: the chat template's prompt is not a prefix of the whole "
+            "conversation, so response tokens cannot be told apart; use another template"
+        )
+    if tokenizer.eos_token_id in ids[len(prompt_ids) :]:
+        last = len(ids) - 1 - ids[::-1].index(tokenizer.eos_token_id)
+        ids = ids[: last + 1]
+    ids = ids[:max_length_tokens]
+    reason = None
+    if len(ids) <= len(prompt_ids):
+        reason = f"response cut off entirely by max_length_tokens={max_length_tokens}"
+    return EncodedPair(ids, min(len(prompt_ids), len(ids)), reason)

@@ -1,0 +1,76 @@
+"""Low-rank algebra of adapters: inner products, norms and projections of drifts (Eqs. 2, 6-8)."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sqsd.errors import ShapeMismatch
+
+
+@dataclass(frozen=True)
+class LoraWeights:
+    """One module's adapter: A [r, d_in], B [d_out, r], drift `scale * B @ A`."""
+
+    A: Tensor
+    B: Tensor
+    scale: float
+
+    @property
+    def drift_shape(self) -> tuple[int, int]:
+        return self.B.shape[0], self.A.shape[1]
+
+
+Adapter = dict[str, LoraWeights]
+
+
+def load_adapter(
+    folder: str | Path, multiplier: float = 1.0, dtype: torch.dtype = torch.float32
+) -> Adapter:
+    """A PEFT adapter by module name, its scale lora_alpha / r times `multiplier` (Eq. 5)."""
+    config = json.loads((Path(folder) / "adapter_config.json").read_text())
+    tensors = load_file(Path(folder) / "adapter_model.safetensors")
+    scale = multiplier * config["lora_alpha"] / config["r"]
+    suffix = ".lora_A.weight"
+    return {
+        key.removeprefix("base_model.model.").removesuffix(suffix): LoraWeights(
+            tensor.to(dtype), tensors[key.replace("lora_A", "lora_B")].to(dtype), scale
+        )
+        for key, tensor in sorted(tensors.items())
+        if key.endswith(suffix)
+    }
+
+
+def inner_product(a: LoraWeights, b: LoraWeights) -> Tensor:
+    """<s_a B_a A_a, s_b B_b A_b>, a float64 scalar, through r x r matrices only.
+
+    Raises ShapeMismatch with both shapes.
+    """
+    if a.drift_shape != b.drift_shape:
+        raise ShapeMismatch(f"drifts of shapes {a.drift_shape} and {b.drift_shape} do not match")
+    outer = a.B.double().T @ b.B.double()
+    inner = a.A.double() @ b.A.double().T
+    return a.scale * b.scale * (outer * inner).sum()
+
+
+def module_norms(adapter: Adapter) -> dict[str, float]:
+    """Frobenius norm of every module's drift."""
+    # Rounding can leave a tiny negative square for a drift that is zero.
+    return {m: float(inner_product(w, w).clamp(min=0).sqrt()) for m, w in adapter.items()}
+
+
+def projection(drift: Adapter, direction: Adapter) -> float:
+    """<dtheta, V / |V|> over all modules together (Eqs. 7, 8).
+
+    Raises ShapeMismatch naming the first module that differs.
+    """
+    for module in sorted(drift.keys() | direction.keys()):
+        shapes = [a[module].drift_shape if module in a else None for a in (drift, direction)]
+        if shapes[0] != shapes[1]:
+            raise ShapeMismatch(f"{module}: the drift is {shapes[0]}, the direction {shapes[1]}")
+    products = sum(float(inner_product(drift[m], direction[m])) for m in direction)
+    squares = sum(float(inner_product(w, w)) for w in direction.values())
+    return products / squares**0.5

@@ -1,0 +1,25 @@
+"""Every exception the library raises on purpose; catch `SqsdError` for all of them."""
+
+
+class SqsdError(Exception):
+    """Base of all errors with a message meant for the user: what, where, what is allowed."""
+
+
+class ConfigurationError(SqsdError):
+    """The configuration is wrong; the message lists every problem found, one a line."""
+
+
+class DataError(SqsdError):
+    """A data file or row cannot be used; the message names the file and the row."""
+
+
+class ShapeMismatch(SqsdError):
+    """An adapter does not fit a model or another adapter; names the module and both shapes."""
+
+
+class TrainingError(SqsdError):
+    """A training run went wrong (for example a loss that is not finite)."""
+
+
+class UselessModelError(SqsdError):
+    """A state answers too few benign prompts correctly to be worth measuring."""

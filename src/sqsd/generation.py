@@ -1,0 +1,97 @@
+"""Greedy responses of a family of states (one base model, many scaled adapters)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pandas as pd
+import torch
+
+from sqsd.chat import encode_prompt
+from sqsd.drift import load_adapter
+from sqsd.errors import UselessModelError
+from sqsd.logs import progress
+from sqsd.models import add_drift
+
+
+@contextmanager
+def state_applied(model, adapter_folder: str | None, multiplier: float) -> Iterator[None]:
+    """The model at theta_0 + multiplier * V inside the block, exactly theta_0 again after it."""
+    if adapter_folder is None:
+        yield
+        return
+    adapter = load_adapter(adapter_folder, multiplier)
+    modules = dict(model.named_modules())
+    before = {name: modules[name].weight.detach().clone() for name in adapter}
+    add_drift(model, adapter)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, weight in before.items():
+                modules[name].weight.copy_(weight)
+
+
+def generate_responses(
+    model,
+    tokenizer,
+    prompts: pd.DataFrame,
+    states: list[dict],
+    max_new_tokens: int,
+    batch_size: int,
+) -> pd.DataFrame:
+    """Greedy responses (left padding) of every state to every prompt.
+
+    states: dicts of name, adapter (folder or None), multiplier. Returns the `responses` schema.
+    """
+    encoded = [encode_prompt(tokenizer, p) for p in prompts["prompt"]]
+    frames = []
+    for state in progress(states, "generating", unit="state"):
+        with state_applied(model, state["adapter"], state["multiplier"]):
+            texts, lengths = greedy(model, tokenizer, encoded, max_new_tokens, batch_size)
+        frame = prompts[["prompt_id", "prompt"]].copy()
+        frame.insert(0, "state", state["name"])
+        frame["response"] = texts
+        frame["response_tokens"] = lengths
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+@torch.inference_mode()
+def greedy(model, tokenizer, encoded: list[list[int]], max_new_tokens: int, batch_size: int):
+    """(texts, token counts) of greedy continuations, longest prompts first."""
+    order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
+    texts, lengths = [""] * len(encoded), [0] * len(encoded)
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        padded = tokenizer.pad(
+            {"input_ids": [encoded[i] for i in batch]}, padding_side="left", return_tensors="pt"
+        ).to(model.device)
+        output = model.generate(
+            **{k: padded[k] for k in ("input_ids", "attention_mask")},
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        for i, ids in zip(batch, output[:, padded["input_ids"].shape[1] :], strict=True):
+            kept = [int(t) for t in ids if int(t) != tokenizer.pad_token_id]
+            texts[i] = tokenizer.decode(kept, skip_special_tokens=True)
+            lengths[i] = len(kept)
+    return texts, lengths
+
+
+def exact_share(responses: pd.DataFrame, prompts: pd.DataFrame) -> pd.Series:
+    """Share of responses equal to the reference answer, a state. Indexed by state."""
+    merged = responses.merge(prompts[["prompt_id", "reference"]], on="prompt_id")
+    exact = merged["response"].str.strip() == merged["reference"]
+    return exact.groupby(merged["state"]).mean()
+
+
+def require_useful(share: pd.Series, minimum: float) -> None:
+    """Raises UselessModelError naming the states that answer too few benign prompts exactly."""
+    bad = share[share < minimum]
+    if len(bad):
+        named = ", ".join(f"{state} ({value:.2f})" for state, value in bad.items())
+        raise UselessModelError(
+            f"exact benign answers below {minimum:.2f} at: {named}; "
+            "choose a smaller alpha, an earlier checkpoint or a lower learning rate"
+        )

@@ -1,0 +1,130 @@
+"""Intervals and trend tests for attack success rates and Safety Scores."""
+
+import math
+from collections.abc import Sequence
+from itertools import permutations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sqsd.errors import DataError
+
+# 9! rankings and more take seconds in pure Python; the paper has five subsets.
+MOST_COLUMNS_PERMUTED = 8
+
+
+def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval (low, high) of a rate, both in [0, 1] (Wilson 1927).
+
+    Raises DataError unless 0 <= successes <= n, n > 0 and 0 < level < 1.
+    """
+    from statsmodels.stats.proportion import proportion_confint
+
+    check_level(level)
+    check_counts(successes, n)
+    low, high = proportion_confint(successes, n, alpha=1 - level, method="wilson")
+    assert isinstance(low, float) and isinstance(high, float)
+    return float(low), float(high)
+
+
+def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
+    """Mean of values [n] with its Student t interval: (mean, low, high), in the values' unit.
+
+    The bounds are NaN for fewer than 2 values, all three for none or where a value is NaN.
+    Raises DataError unless 0 < level < 1.
+    """
+    from scipy.stats import t
+
+    check_level(level)
+    array = np.asarray(values, dtype=float).ravel()
+    if array.size == 0:
+        return math.nan, math.nan, math.nan
+    mean = float(array.mean())
+    if array.size == 1:
+        return mean, math.nan, math.nan
+    standard_error = float(array.std(ddof=1)) / math.sqrt(array.size)
+    half_width = float(t.ppf((1 + level) / 2, array.size - 1)) * standard_error
+    return mean, mean - half_width, mean + half_width
+
+
+def difference_interval(
+    k1: int, n1: int, k2: int, n2: int, level: float = 0.95
+) -> tuple[float, float]:
+    """Newcombe's interval (low, high) of the difference k1/n1 - k2/n2 of independent rates.
+
+    Newcombe 1998, method 10 (Wilson's score without continuity correction). In [-1, 1].
+    Raises DataError unless 0 <= k <= n and n > 0 for both, and 0 < level < 1.
+    """
+    from statsmodels.stats.proportion import confint_proportions_2indep
+
+    check_level(level)
+    check_counts(k1, n1)
+    check_counts(k2, n2)
+    low, high = confint_proportions_2indep(
+        k1, n1, k2, n2, method="newcomb", compare="diff", alpha=1 - level
+    )
+    return float(low), float(high)
+
+
+def is_strictly_decreasing(values: Sequence[float]) -> bool:
+    """Whether each value is below the one before it (the paper's Mono, for ASR over S1..S5).
+
+    False for fewer than 2 values, where there is no order to show, and where a value is NaN.
+    """
+    array = np.asarray(values, dtype=float)
+    return array.size >= 2 and bool(np.all(array[1:] < array[:-1]))
+
+
+def trend_test(table: ArrayLike) -> tuple[float, float]:
+    """Page's test that the columns decrease from left to right: (L, one-sided p-value).
+
+    table: [blocks, k], a row a seed, a column a subset in the predicted order. L is large where
+    the first column is highest. Two rows and more go to scipy.stats.page_trend_test, which takes
+    no single row; one row is tested exactly, against every order of its own (mid-)ranks.
+    (NaN, NaN) for no row, fewer than 3 columns or a NaN; p is NaN for one row of more than 8
+    columns, whose orders are too many to list.
+    Raises DataError unless the table has two dimensions.
+    """
+    from scipy.stats import page_trend_test
+
+    array = np.asarray(table, dtype=float)
+    if array.ndim != 2:
+        raise DataError(
+            f"trend_test: got a table of {array.ndim} dimension(s); "
+            "needs 2, [blocks, k]: pass a single seed as [values]"
+        )
+    blocks, columns = array.shape
+    if blocks == 0 or columns < 3 or np.isnan(array).any():
+        return math.nan, math.nan
+    predicted = np.arange(columns, 0, -1)
+    if blocks == 1:
+        return single_block_trend(array[0], predicted)
+    result = page_trend_test(array, predicted_ranks=predicted)
+    return float(result.statistic), float(result.pvalue)
+
+
+def single_block_trend(row: np.ndarray, predicted: np.ndarray) -> tuple[float, float]:
+    """Page's L of one row [k] and its exact permutation p-value (NaN for more than 8 columns)."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(row)
+    statistic = float(ranks @ predicted)
+    if len(row) > MOST_COLUMNS_PERMUTED:
+        return statistic, math.nan
+    # Mid-ranks are multiples of 1/2, so these sums are exact and may be compared with >=.
+    null = np.array(list(permutations(ranks))) @ predicted
+    return statistic, float(np.mean(null >= statistic))
+
+
+def check_counts(successes: int, n: int) -> None:
+    """Raises DataError unless 0 <= successes <= n and n > 0."""
+    if n <= 0 or not 0 <= successes <= n:
+        raise DataError(
+            f"a rate of {successes} in {n}: needs n > 0 and 0 <= successes <= n; check the counts"
+        )
+
+
+def check_level(level: float) -> None:
+    """Raises DataError unless 0 < level < 1."""
+    if not 0 < level < 1:
+        raise DataError(f"confidence level {level}: must lie between 0 and 1, for example 0.95")

@@ -1,0 +1,169 @@
+"""Parquet tables with a declared schema, written whole or not at all."""
+
+import difflib
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import pandera.pandas as pa
+import pyarrow
+import pyarrow.parquet as parquet
+from pandera.errors import SchemaErrors
+
+import sqsd
+from sqsd.errors import DataError
+
+
+def _schema(unique: list[str] | None = None, **columns) -> pa.DataFrameSchema:
+    return pa.DataFrameSchema(
+        {
+            name: pa.Column(kind.rstrip("?"), nullable=kind.endswith("?"))
+            for name, kind in columns.items()
+        },
+        strict=True,
+        ordered=True,
+        unique=unique,
+    )
+
+
+SCHEMAS: dict[str, pa.DataFrameSchema] = {
+    "dataset": _schema(
+        ["sample_id"],
+        sample_id="str", prompt="str", response="str?", family="str?", problem="str?",
+    ),
+    "preferences": _schema(
+        ["sample_id"], sample_id="str", prompt="str", chosen="str", rejected="str"
+    ),
+    "benchmark": _schema(
+        ["prompt_id"], prompt_id="str", prompt="str", category="str?", reference="str?"
+    ),
+    "responses": _schema(
+        ["state", "prompt_id"],
+        state="str", prompt_id="str", prompt="str", response="str", response_tokens="int64",
+    ),
+    "judgements": _schema(
+        ["state", "prompt_id"], state="str", prompt_id="str", verdict="boolean?", score="float64?"
+    ),
+    "gradient_samples": _schema(
+        ["sample_id"],
+        sample_id="str", loss="float64?", prompt_tokens="int64", response_tokens="int64",
+        reason="str?",
+    ),
+    "gradient_modules": _schema(
+        ["sample_id", "module", "direction"],
+        sample_id="str", module="str", direction="str", update_norm="float64",
+        inner_product="float64", direction_norm="float64",
+    ),
+    "scores": _schema(
+        ["sample_id"],
+        sample_id="str", score="float64?", rank="Int64?", reason="str?", response_tokens="int64",
+    ),
+    "subset": _schema(
+        ["sample_id"],
+        sample_id="str", score="float64", rank="int64", prompt="str", response="str",
+    ),
+    "trajectory": _schema(
+        ["step", "direction"], step="int64", direction="str", projection="float64"
+    ),
+}  # fmt: skip
+
+
+# A shard in which every sample is unusable has no module rows; its samples table says why.
+MAY_BE_EMPTY = frozenset({"gradient_modules"})
+
+
+def write_table(frame: pd.DataFrame, path: str | Path, schema: str) -> None:
+    """Validate and write atomically; metadata names the schema and the version that wrote it.
+
+    The same frame gives the same bytes. Raises DataError naming the path, the column and what
+    is wrong; the file at `path` is then as it was.
+    """
+    write_frame(_checked(frame, path, schema), path, {"sqsd_schema": schema})
+
+
+def write_frame(frame: pd.DataFrame, path: str | Path, metadata: dict[str, str]) -> None:
+    """Write Parquet to a temporary file beside `path`, then move it there.
+
+    Raises OSError, or an error of pyarrow where a value has no Parquet type; leaves no
+    temporary file behind.
+    """
+    table = pyarrow.Table.from_pandas(frame, preserve_index=False)
+    provenance = json.dumps({"version": sqsd.__version__, **metadata})
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"sqsd": provenance})
+    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
+    try:
+        parquet.write_table(table, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_table(path: str | Path, schema: str) -> pd.DataFrame:
+    """Read and validate a table.
+
+    Raises DataError naming the path when it is missing, empty, unreadable or not as declared.
+    """
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such table; ask snakemake for this file to make it")
+    if Path(path).stat().st_size == 0:
+        raise DataError(f"{path}: the file is empty; delete it and run again")
+    try:
+        frame = pd.read_parquet(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path}: not a Parquet file ({error}); delete it and run again") from error
+    frame = _checked(frame, path, schema)
+    if frame.empty and schema not in MAY_BE_EMPTY:
+        raise DataError(f"{path}: the '{schema}' table has no rows; look at the step that wrote it")
+    return frame
+
+
+def _checked(frame: pd.DataFrame, path: str | Path, schema: str) -> pd.DataFrame:
+    if schema not in SCHEMAS:
+        near = difflib.get_close_matches(schema, SCHEMAS, n=1)
+        hint = f". Did you mean '{near[0]}'?" if near else ""
+        raise DataError(f"{path}: '{schema}' is not a schema; known: {', '.join(SCHEMAS)}{hint}")
+    declared = SCHEMAS[schema]
+    texts = [n for n, c in declared.columns.items() if _kind(c) == "str" and n in frame]
+    # An object column of text is the declared type; any other value must not become text.
+    plain = [n for n in texts if all(isinstance(v, str) for v in frame[n].dropna())]
+    try:
+        return declared.validate(frame.astype(dict.fromkeys(plain, "str")), lazy=True)
+    except SchemaErrors as error:
+        raise DataError(f"{path}: not a '{schema}' table: {_failures(error, declared)}") from error
+
+
+def _kind(column: pa.Column) -> str:
+    """A column's type as declared: pandera prints "str" as the storage pandas gives it."""
+    kind = str(column.dtype)
+    return "str" if kind.startswith("str") else kind
+
+
+def _failures(error: SchemaErrors, declared: pa.DataFrameSchema) -> str:
+    """Every failing column once, with its first failing row where there is one."""
+    found: dict[str, None] = {}
+    seen: set[tuple[str, str]] = set()
+    for case in error.failure_cases.to_dict("records"):
+        value, check, column = case["failure_case"], str(case["check"]), str(case["column"])
+        row = "" if pd.isna(case["index"]) else f" (first: row {case['index']}, {value!r})"
+        if check == "column_in_schema":
+            text = f"column '{value}' is not declared; declared: {', '.join(declared.columns)}"
+        elif check == "column_in_dataframe":
+            text = f"column '{value}' is missing"
+        elif check == "column_ordered":
+            text = f"column '{value}' is out of order; declared: {', '.join(declared.columns)}"
+        elif check == "not_nullable":
+            text = f"column '{column}' holds a null{row}"
+        elif check == "multiple_fields_uniqueness":
+            text = f"{', '.join(declared.unique or [])} must be unique{row}"
+            column = ""
+        elif check.startswith("dtype"):
+            allowed = _kind(declared.columns[column])
+            text = f"column '{column}' must be {allowed}, got {value!r}"
+        else:
+            text = f"column '{column}': {check}{row}"
+        key = (check, str(value) if check.startswith("column_") else column)
+        if key not in seen:
+            seen.add(key)
+            found[text] = None
+    return "; ".join(found)

@@ -1,0 +1,63 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from sqsd.drift import LoraWeights, inner_product, load_adapter, module_norms, projection
+from sqsd.errors import ShapeMismatch
+
+
+def lora(seed, r, d_out, d_in, scale):
+    generator = torch.Generator().manual_seed(seed)
+    a = torch.randn(r, d_in, generator=generator, dtype=torch.float64)
+    b = torch.randn(d_out, r, generator=generator, dtype=torch.float64)
+    return LoraWeights(a, b, scale)
+
+
+def dense(w):
+    return w.scale * w.B @ w.A
+
+
+@settings(deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    ranks=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    shape=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    scales=st.tuples(st.floats(-2, 2), st.floats(-2, 2)),
+)
+def test_inner_product_equals_the_dense_one(seed, ranks, shape, scales):
+    a, b = (lora(seed + i, ranks[i], shape[0], shape[1], scales[i]) for i in (0, 1))
+    expected = (dense(a) * dense(b)).sum()
+    assert torch.allclose(inner_product(a, b), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_projection_is_over_all_modules_together():
+    drift = {"p": lora(0, 2, 3, 4, 2.0), "q": lora(1, 2, 5, 3, 2.0)}
+    v = {"p": lora(2, 2, 3, 4, 1.0), "q": lora(3, 2, 5, 3, 1.0)}
+    flat = [torch.cat([dense(x[m]).flatten() for m in ("p", "q")]) for x in (drift, v)]
+    assert projection(drift, v) == pytest.approx(float(flat[0] @ flat[1] / flat[1].norm()))
+    assert projection(v, v) == pytest.approx(float(flat[1].norm()))
+    assert module_norms(v)["q"] == pytest.approx(float(dense(v["q"]).norm()))
+
+
+def test_shapes_that_differ_are_named():
+    with pytest.raises(ShapeMismatch, match=r"p: the drift is \(3, 4\), the direction \(3, 5\)"):
+        projection({"p": lora(0, 2, 3, 4, 1.0)}, {"p": lora(0, 2, 3, 5, 1.0)})
+    with pytest.raises(ShapeMismatch, match=r"q: the drift is None, the direction \(3, 4\)"):
+        projection({"p": lora(0, 2, 3, 4, 1.0)}, {k: lora(0, 2, 3, 4, 1.0) for k in "pq"})
+    with pytest.raises(ShapeMismatch, match=r"shapes \(3, 4\) and \(3, 5\)"):
+        inner_product(lora(0, 2, 3, 4, 1.0), lora(0, 2, 3, 5, 1.0))
+
+
+def test_a_loaded_adapter_is_pefts_delta_weight(tmp_path):
+    model = get_peft_model(
+        nn.ModuleDict({"p": nn.Linear(4, 3, bias=False)}),  # pyright: ignore[reportArgumentType]
+        LoraConfig(r=2, lora_alpha=6, target_modules=["p"], init_lora_weights=False),
+    )
+    model.save_pretrained(tmp_path)
+    loaded = load_adapter(tmp_path, multiplier=0.5)["p"]
+    layer = dict(model.named_modules())["base_model.model.p"]
+    expected = 0.5 * layer.get_delta_weight("default").detach()  # pyright: ignore
+    assert torch.allclose(loaded.scale * loaded.B @ loaded.A, expected, atol=1e-6)

@@ -1,0 +1,163 @@
+import math
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sqsd.errors import DataError
+from sqsd.statistics import (
+    difference_interval,
+    is_strictly_decreasing,
+    mean_interval,
+    trend_test,
+    wilson_interval,
+)
+
+Z = 1.959963984540054  # normal quantile at 0.975
+
+
+@st.composite
+def counts(draw):
+    n = draw(st.integers(1, 600))
+    return draw(st.integers(0, n)), n
+
+
+def wilson_by_formula(k, n):
+    # Wilson 1927: (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
+    p = k / n
+    middle = p + Z**2 / (2 * n)
+    spread = Z * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+    return (middle - spread) / (1 + Z**2 / n), (middle + spread) / (1 + Z**2 / n)
+
+
+@settings(deadline=None)  # the first call imports statsmodels or scipy
+@given(counts())
+def test_wilson_is_the_formula_and_holds_the_rate(pair):
+    k, n = pair
+    low, high = wilson_interval(k, n)
+    assert (low, high) == pytest.approx(wilson_by_formula(k, n), abs=1e-9)
+    assert -1e-12 <= low <= k / n + 1e-12 and k / n - 1e-12 <= high <= 1 + 1e-12
+
+
+@settings(deadline=None)  # the first call imports statsmodels or scipy
+@given(counts())
+def test_wilson_mirrors_and_widens_with_the_level(pair):
+    k, n = pair
+    low, high = wilson_interval(k, n)
+    mirrored = wilson_interval(n - k, n)
+    assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-9)
+    wider = wilson_interval(k, n, level=0.99)
+    assert wider[1] - wider[0] > high - low
+
+
+def test_wilson_of_zero_successes():
+    # p = 0: low 0, high z^2 / (n + z^2) = 3.841459 / 13.841459
+    assert wilson_interval(0, 10) == pytest.approx((0, 0.2775328), abs=1e-7)
+
+
+@pytest.mark.parametrize(("k", "n"), [(1, 0), (-1, 5), (6, 5)])
+def test_impossible_counts_are_refused(k, n):
+    with pytest.raises(DataError, match=f"a rate of {k} in {n}: needs n > 0"):
+        wilson_interval(k, n)
+    with pytest.raises(DataError, match=f"a rate of {k} in {n}: needs n > 0"):
+        difference_interval(1, 2, k, n)
+
+
+def test_impossible_level_is_refused():
+    with pytest.raises(DataError, match="confidence level 95: must lie between 0 and 1"):
+        wilson_interval(1, 2, level=95)
+
+
+def test_mean_interval_by_hand():
+    # mean 2, s 1, n 3, t(0.975, 2) = 4.302653, so half width 4.302653 / sqrt(3) = 2.484138
+    assert mean_interval([1, 2, 3]) == pytest.approx((2, -0.484138, 4.484138), abs=1e-5)
+
+
+def test_mean_interval_of_equal_values_has_no_width():
+    assert mean_interval([4.0, 4.0, 4.0]) == (4, 4, 4)
+
+
+def test_mean_interval_of_too_few_values():
+    assert mean_interval([7.0]) == pytest.approx((7, math.nan, math.nan), nan_ok=True)
+    assert all(math.isnan(value) for value in mean_interval([]))
+
+
+def test_newcombe_published_example():
+    # Newcombe 1998, table II, example (a), method 10: 56/70 - 48/80 = 0.2, 0.0524 to 0.3339
+    assert difference_interval(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+
+
+@settings(deadline=None)  # the first call imports statsmodels or scipy
+@given(counts(), counts())
+def test_newcombe_flips_its_sign_with_the_rates(first, second):
+    low, high = difference_interval(*first, *second)
+    difference = first[0] / first[1] - second[0] / second[1]
+    assert low - 1e-9 <= difference <= high + 1e-9
+    assert difference_interval(*second, *first) == pytest.approx((-high, -low), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([71.27, 29.45, 10.18, 7.27, 2.55], True),  # paper, table 1, SQSD(Beaver)
+        ([3, 2, 2], False),
+        ([3, 1, 2], False),
+        ([3, math.nan, 1], False),
+        ([3], False),
+        ([], False),
+    ],
+)
+def test_strictly_decreasing(values, expected):
+    assert is_strictly_decreasing(values) is expected
+
+
+@given(st.lists(st.integers(), min_size=2, unique=True))
+def test_sorted_distinct_values_decrease_and_reversed_ones_do_not(values):
+    values = [v % 10**6 + i * 10**6 for i, v in enumerate(values)]
+    assert is_strictly_decreasing(values[::-1])
+    assert not is_strictly_decreasing(values)
+
+
+def test_trend_of_two_seeds_by_hand():
+    # L = (9 + 4 + 1) + (9 + 2 + 2) = 27. One row gives 14 in 1 of 6 orders, 13 in 2 of 6;
+    # L >= 27 needs (14, 14), (14, 13) or (13, 14): (1 + 2 + 2) / 36
+    assert trend_test([[3, 2, 1], [3, 1, 2]]) == pytest.approx((27, 5 / 36))
+
+
+def test_trend_of_one_seed_by_hand():
+    # Strictly decreasing in 1 of 5! orders; L = 25 + 16 + 9 + 4 + 1
+    assert trend_test([[0.7, 0.3, 0.1, 0.07, 0.02]]) == pytest.approx((55, 1 / 120))
+    # Every order reaches the smallest L, that of the increasing row: 5 + 8 + 9 + 8 + 5
+    assert trend_test([[1, 2, 3, 4, 5]]) == pytest.approx((35, 1))
+    # Ranks 2.5, 2.5, 1: the 1 falls in the last column in a third of the orders
+    assert trend_test([[5, 5, 0]]) == pytest.approx((7.5 + 5 + 1, 1 / 3))
+
+
+@settings(deadline=None)  # the first call imports statsmodels or scipy
+@given(st.lists(st.permutations([1, 2, 3]), min_size=2, max_size=3))
+def test_trend_against_every_table(rows):
+    weights = np.array([3, 2, 1])
+    one = [int(np.dot(order, weights)) for order in permutations([1, 2, 3])]
+    sums = np.array([0])
+    for _ in rows:
+        sums = np.add.outer(sums, one).ravel()
+    statistic = int(np.sum(np.array(rows) @ weights))
+    assert trend_test(rows) == pytest.approx((statistic, np.mean(sums >= statistic)))
+
+
+@pytest.mark.parametrize("table", [np.zeros((0, 5)), [[2, 1]], [[3, math.nan, 1], [3, 2, 1]]])
+def test_trend_that_cannot_be_tested_is_nan(table):
+    assert all(math.isnan(value) for value in trend_test(table))
+
+
+def test_trend_of_one_long_row_has_a_statistic_only():
+    statistic, p_value = trend_test([list(range(9, 0, -1))])
+    assert statistic == 285  # sum of squares to 9
+    assert math.isnan(p_value)
+
+
+def test_trend_wants_a_table():
+    with pytest.raises(DataError, match=r"1 dimension\(s\); needs 2, \[blocks, k\]"):
+        trend_test([3, 2, 1])

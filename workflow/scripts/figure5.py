@@ -1,0 +1,7 @@
+from sqsd.logs import log_to
+from sqsd.report import draw_steering
+from sqsd.tables import read_table
+
+with log_to(snakemake.log[0]):
+    curves = [read_table(path, "judgements") for path in snakemake.input]
+    draw_steering(dict(zip(snakemake.params.directions, curves, strict=True)), snakemake.output)

@@ -1,0 +1,19 @@
+from pathlib import Path
+
+from sqsd.logs import log_to
+from sqsd.models import make_model, make_word_tokenizer
+from sqsd.sandbox import corpus_rows, vocabulary
+from sqsd.training import train_sft
+
+with log_to(snakemake.log[0]):
+    spec = snakemake.params.spec
+    tokenizer = make_word_tokenizer(vocabulary())
+    train_sft(
+        model=make_model(tokenizer, spec["architecture"], spec["seed"]),
+        tokenizer=tokenizer,
+        rows=corpus_rows(spec["seed"], **spec["corpus"]),
+        out=Path(snakemake.output.model),
+        training=spec["pretraining"],
+        lora=None,
+        seed=spec["seed"],
+    )

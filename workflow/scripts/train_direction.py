@@ -1,0 +1,19 @@
+from pathlib import Path
+
+from sqsd.logs import log_to
+from sqsd.models import load_model, load_tokenizer
+from sqsd.tables import read_table
+from sqsd.training import train_dpo, train_sft
+
+with log_to(snakemake.log[0]):
+    direction = snakemake.params.direction
+    sft = direction["objective"] == "sft"
+    (train_sft if sft else train_dpo)(
+        load_model(snakemake.input.model),
+        load_tokenizer(snakemake.input.model),
+        read_table(snakemake.input.rows, "dataset" if sft else "preferences"),
+        Path(snakemake.output.adapter),
+        training=direction["training"],
+        lora=snakemake.params.lora,
+        seed=snakemake.params.seed,
+    )
