@@ -20,8 +20,7 @@ include: "rules/report.smk"
 
 
 rule all:
-    """Every table and figure of the configuration."""
+    """Every table and figure that the configuration selects."""
     default_target: True
     input:
-        [table_files(t) for t in TABLES],
-        [figure_files(f) for f in FIGURES],
+        [report_files(report) for report in config["selection"]["reports"]],

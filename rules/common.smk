@@ -1,23 +1,22 @@
+import re
 from pathlib import Path
 
-from sqsd.config import validate_config
+from sqsd import config as configuration
 
-validate_config(config, Path(workflow.basedir) / "config/schemas/config.schema.json")
+configuration.validate_config(config, Path(workflow.basedir) / "config/schemas/config.schema.json")
 
 RESULTS = f"results/{config['run']}"
 LOGS = f"{RESULTS}/logs"
+TIMES = f"{RESULTS}/benchmarks-of-rules"
+RESUME = f"{RESULTS}/resume"
 SCRIPTS = "../workflow/scripts"
+ENVIRONMENT = "../envs/sqsd.yaml"
 NAME = r"[a-z0-9]+(-[a-z0-9.]+)*"
 
-SELECTED = config["selection"]
-MODEL, SCORED, PILOT = SELECTED["model"], SELECTED["scored"], SELECTED["pilot"]
-DANGER, SAFETY = SELECTED["danger"], SELECTED["safety"]
-TUNING, TEST = SELECTED["tuning_benchmark"], SELECTED["test_benchmark"]
+EXPERIMENTS = config["selection"]["experiments"]
+METHODS = config["selection"]["methods"]
 JUDGE = config["evaluation"]["judge"]
 WINDOWS = [f"s{k}" for k in range(1, config["subsets"]["count"] + 1)]
-
-TABLES = ["table1", "table3", "table4", "table5", "table6", "table7"]
-FIGURES = ["figure2", "figure5"]
 
 
 wildcard_constraints:
@@ -25,12 +24,18 @@ wildcard_constraints:
     dataset=NAME,
     benchmark=NAME,
     direction=NAME,
+    experiment=NAME,
     method=NAME,
-    state=NAME,
+    state=rf"(insensitive-)?(danger-{NAME}|safety)",
     window=r"s\d+",
     shard=r"\d+",
     judge=NAME,
     subject=rf"base|steering/{NAME}|pilot/{NAME}|finetunes/{NAME}/{NAME}",
+
+
+def any_of(names):
+    """A regular expression of these names, that matches nothing where there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 def resource(kind, name):
@@ -38,29 +43,57 @@ def resource(kind, name):
     return config["resources"][kind][name]
 
 
+def experiment_of(wildcards):
+    return config["experiments"][wildcards.experiment]
+
+
+def model_of(wildcards):
+    return f"{RESULTS}/models/{experiment_of(wildcards)['model']}"
+
+
+def direction_path(model, direction):
+    return f"{RESULTS}/directions/{model}/{direction}"
+
+
+def directions_of(experiment):
+    """Directions of an experiment by name: its danger directions and its safety direction."""
+    spec = config["experiments"][experiment]
+    names = [*spec["danger"], spec["safety"]["direction"]]
+    return {name: direction_path(spec["model"], name) for name in names}
+
+
 def subject_adapters(wildcards):
     """Folders of the adapters that a subject of evaluation is made of."""
     kind, *names = wildcards.subject.split("/")
     if kind == "steering":
-        return [f"{RESULTS}/directions/{wildcards.model}/{names[0]}"]
+        return [direction_path(wildcards.model, names[0])]
     if kind == "pilot":
         return [f"{RESULTS}/pilots/{wildcards.model}/{names[0]}"]
     if kind == "finetunes":
-        return [f"{RESULTS}/finetunes/{wildcards.model}/{names[0]}/{names[1]}/{w}" for w in WINDOWS]
+        return [f"{RESULTS}/finetunes/{names[0]}/{names[1]}/{w}" for w in WINDOWS]
     return []
 
 
-def subject_kind(wildcards):
-    return wildcards.subject.split("/")[0]
+def subject_states(wildcards):
+    """What, beside the folders, names the states of a subject."""
+    kind, *names = wildcards.subject.split("/")
+    steered = kind == "steering"
+    return {
+        "kind": kind,
+        "alphas": config["steering"]["alphas"] if steered else [],
+        "checkpoint": config["directions"][names[0]]["checkpoint"] if steered else "final",
+        "seeds": config["finetunes"]["seeds"] if kind == "finetunes" else [],
+    }
 
 
-def table_files(name):
+def evaluation(experiment, subject, benchmark, table):
+    """Path of a table (responses or a judge's) of a subject on one of an experiment's benchmarks."""
+    spec = config["experiments"][experiment]
+    return f"{RESULTS}/evaluations/{spec['model']}/{subject}/{spec[benchmark]}/{table}.parquet"
+
+
+def report_files(name):
+    """Files of a table or a figure."""
+    if name.startswith("figure"):
+        return [f"{RESULTS}/figures/{name}.{suffix}" for suffix in ("png", "svg")]
     return [f"{RESULTS}/tables/{name}.{suffix}" for suffix in ("parquet", "csv", "md")]
-
-
-def figure_files(name):
-    return [f"{RESULTS}/figures/{name}.{suffix}" for suffix in ("png", "svg")]
-
-
-def judgements(subject, benchmark):
-    return f"{RESULTS}/evaluations/{MODEL}/{subject}/{benchmark}/{JUDGE}.parquet"

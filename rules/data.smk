@@ -3,6 +3,8 @@ rule make_dataset:
         f"{RESULTS}/data/{{dataset}}.parquet",
     log:
         f"{LOGS}/make_dataset/{{dataset}}.log",
+    conda:
+        ENVIRONMENT
     params:
         spec=lambda w: config["datasets"][w.dataset],
     script:
@@ -14,6 +16,8 @@ rule make_preferences:
         f"{RESULTS}/preferences/{{dataset}}.parquet",
     log:
         f"{LOGS}/make_preferences/{{dataset}}.log",
+    conda:
+        ENVIRONMENT
     params:
         spec=lambda w: config["preferences"][w.dataset],
     script:
@@ -25,6 +29,8 @@ rule make_benchmark:
         f"{RESULTS}/benchmarks/{{benchmark}}.parquet",
     log:
         f"{LOGS}/make_benchmark/{{benchmark}}.log",
+    conda:
+        ENVIRONMENT
     params:
         spec=lambda w: config["benchmarks"][w.benchmark],
     script:

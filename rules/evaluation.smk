@@ -8,18 +8,19 @@ rule generate_responses:
     log:
         f"{LOGS}/generate_responses/{{model}}/{{subject}}/{{benchmark}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks-of-rules/generate_responses/{{model}}/{{subject}}/{{benchmark}}.tsv"
+        f"{TIMES}/generate_responses/{{model}}/{{subject}}/{{benchmark}}.tsv"
+    conda:
+        ENVIRONMENT
     threads: resource("infer", "threads")
     resources:
         gpu=resource("infer", "gpu"),
         mem_mb=resource("infer", "mem_mb"),
         runtime=resource("infer", "runtime"),
     params:
-        kind=subject_kind,
-        alphas=config["steering"]["alphas"],
-        seeds=config["finetunes"]["seeds"],
+        states=subject_states,
         max_new_tokens=config["evaluation"]["max_new_tokens"],
         batch_size=config["evaluation"]["batch_size"],
+        dtype=config["gradients"]["dtype"],
     script:
         f"{SCRIPTS}/generate_responses.py"
 
@@ -27,25 +28,26 @@ rule generate_responses:
 rule judge_responses:
     input:
         model=f"{RESULTS}/models/{{model}}",
-        adapters=subject_adapters,
         responses=f"{RESULTS}/evaluations/{{model}}/{{subject}}/{{benchmark}}/responses.parquet",
+        adapters=subject_adapters,
     output:
         f"{RESULTS}/evaluations/{{model}}/{{subject}}/{{benchmark}}/{{judge}}.parquet",
     log:
         f"{LOGS}/judge_responses/{{model}}/{{subject}}/{{benchmark}}/{{judge}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks-of-rules/judge_responses/{{model}}/{{subject}}/{{benchmark}}/{{judge}}.tsv"
+        f"{TIMES}/judge_responses/{{model}}/{{subject}}/{{benchmark}}/{{judge}}.tsv"
     wildcard_constraints:
-        judge=JUDGE,
+        judge=any_of(config["judges"]),
+    conda:
+        ENVIRONMENT
     threads: resource("infer", "threads")
     resources:
         gpu=resource("infer", "gpu"),
         mem_mb=resource("infer", "mem_mb"),
         runtime=resource("infer", "runtime"),
     params:
-        kind=subject_kind,
-        alphas=config["steering"]["alphas"],
-        seeds=config["finetunes"]["seeds"],
-        max_length_tokens=config["gradients"]["max_length_tokens"],
+        states=subject_states,
+        judge=lambda w: config["judges"][w.judge],
+        dtype=config["gradients"]["dtype"],
     script:
         f"{SCRIPTS}/judge_responses.py"

@@ -1,13 +1,15 @@
 rule finetune_subset:
     input:
-        model=f"{RESULTS}/models/{{model}}",
-        rows=f"{RESULTS}/subsets/{{model}}/{{dataset}}/{{method}}/{{window}}.parquet",
+        model=model_of,
+        rows=f"{RESULTS}/subsets/{{experiment}}/{{method}}/{{window}}.parquet",
     output:
-        adapters=directory(f"{RESULTS}/finetunes/{{model}}/{{dataset}}/{{method}}/{{window}}"),
+        adapters=directory(f"{RESULTS}/finetunes/{{experiment}}/{{method}}/{{window}}"),
     log:
-        f"{LOGS}/finetune_subset/{{model}}/{{dataset}}/{{method}}/{{window}}.log",
+        f"{LOGS}/finetune_subset/{{experiment}}/{{method}}/{{window}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks-of-rules/finetune_subset/{{model}}/{{dataset}}/{{method}}/{{window}}.tsv"
+        f"{TIMES}/finetune_subset/{{experiment}}/{{method}}/{{window}}.tsv"
+    conda:
+        ENVIRONMENT
     threads: resource("train", "threads")
     resources:
         gpu=resource("train", "gpu"),
@@ -16,5 +18,6 @@ rule finetune_subset:
     params:
         finetunes=config["finetunes"],
         lora=config["lora"],
+        work=f"{RESUME}/finetunes/{{experiment}}/{{method}}/{{window}}",
     script:
         f"{SCRIPTS}/finetune_subset.py"

@@ -1,21 +1,37 @@
-def finetune_judgements(methods):
-    return [judgements(f"finetunes/{SCORED}/{m}", TEST) for m in methods]
+COMPARED = configuration.comparison_methods(METHODS)
+ABLATED = configuration.ablation_methods(METHODS)
 
 
-CONTROLLED = [m for m in SELECTED["methods"] if m.startswith("sqsd-") or m in ("random", "length")]
-ABLATIONS = [m for m in SELECTED["methods"] if m not in ("random", "length")]
+def arms(methods):
+    """Every (experiment, method) of a table."""
+    return [(experiment, method) for experiment in EXPERIMENTS for method in methods]
+
+
+def arm_judgements(methods):
+    return [evaluation(e, f"finetunes/{e}/{m}", "test", JUDGE) for e, m in arms(methods)]
+
+
+def danger_arms():
+    """Every (experiment, danger direction)."""
+    return [(e, d) for e in EXPERIMENTS for d in config["experiments"][e]["danger"]]
+
+
+def state_names(experiment):
+    return ["safety", *(f"danger-{d}" for d in config["experiments"][experiment]["danger"])]
 
 
 rule table1:
     """Attack success rate of S1 to S5 a method, with controls."""
     input:
-        judgements=finetune_judgements(CONTROLLED),
+        judgements=arm_judgements(COMPARED),
     output:
-        table_files("table1"),
+        report_files("table1"),
     log:
         f"{LOGS}/table1.log",
+    conda:
+        ENVIRONMENT
     params:
-        methods=CONTROLLED,
+        arms=arms(COMPARED),
         seeds=config["finetunes"]["seeds"],
         windows=WINDOWS,
         measure="asr",
@@ -26,13 +42,15 @@ rule table1:
 rule table3:
     """Ablations of the score: attack success rate of S1 to S5."""
     input:
-        judgements=finetune_judgements(ABLATIONS),
+        judgements=arm_judgements(ABLATED),
     output:
-        table_files("table3"),
+        report_files("table3"),
     log:
         f"{LOGS}/table3.log",
+    conda:
+        ENVIRONMENT
     params:
-        methods=ABLATIONS,
+        arms=arms(ABLATED),
         seeds=config["finetunes"]["seeds"],
         windows=WINDOWS,
         measure="asr",
@@ -43,49 +61,65 @@ rule table3:
 rule table4:
     """Top 5 alphas by linear-path sensitivity of the safety direction."""
     input:
-        f"{RESULTS}/states/{MODEL}-linear.parquet",
+        rankings=[f"{RESULTS}/states/{e}/linear.parquet" for e in EXPERIMENTS],
     output:
-        table_files("table4"),
+        report_files("table4"),
     log:
         f"{LOGS}/table4.log",
+    conda:
+        ENVIRONMENT
+    params:
+        arms=[(e, config["experiments"][e]["safety"]["direction"]) for e in EXPERIMENTS],
+        schema="linear_ranking",
     script:
         f"{SCRIPTS}/sensitivity_table.py"
 
 
 rule table5:
-    """Top 5 pilot checkpoints by drift sensitivity to the danger direction."""
+    """Top 5 pilot checkpoints by drift sensitivity to each danger direction."""
     input:
-        f"{RESULTS}/states/{MODEL}-drift.parquet",
+        rankings=[f"{RESULTS}/states/{e}/drift-{d}.parquet" for e, d in danger_arms()],
     output:
-        table_files("table5"),
+        report_files("table5"),
     log:
         f"{LOGS}/table5.log",
+    conda:
+        ENVIRONMENT
+    params:
+        arms=danger_arms(),
+        schema="drift_ranking",
     script:
         f"{SCRIPTS}/sensitivity_table.py"
 
 
 rule table6:
-    """The chosen initial states."""
+    """The chosen initial states, with their rank among the sensitive ones."""
     input:
-        f"{RESULTS}/states/{MODEL}.json",
+        states=[f"{RESULTS}/states/{e}/{s}.json" for e in EXPERIMENTS for s in state_names(e)],
     output:
-        table_files("table6"),
+        report_files("table6"),
     log:
         f"{LOGS}/table6.log",
+    conda:
+        ENVIRONMENT
+    params:
+        arms=[(e, s) for e in EXPERIMENTS for s in state_names(e)],
     script:
-        f"{SCRIPTS}/sensitivity_table.py"
+        f"{SCRIPTS}/states_table.py"
 
 
 rule table7:
     """Safety Score of S1 to S5 a method, with controls."""
     input:
-        judgements=finetune_judgements(CONTROLLED),
+        judgements=arm_judgements(COMPARED),
     output:
-        table_files("table7"),
+        report_files("table7"),
     log:
         f"{LOGS}/table7.log",
+    conda:
+        ENVIRONMENT
     params:
-        methods=CONTROLLED,
+        arms=arms(COMPARED),
         seeds=config["finetunes"]["seeds"],
         windows=WINDOWS,
         measure="safety_score",
@@ -93,15 +127,39 @@ rule table7:
         f"{SCRIPTS}/effectiveness_table.py"
 
 
-rule figure2:
-    """Safety Score and projections on both directions along the pilot fine-tune."""
+rule ranking:
+    """Every scored row by risk, and a page of the 10 highest and 10 lowest."""
     input:
-        trajectory=f"{RESULTS}/trajectories/{MODEL}/{PILOT}.parquet",
-        judgements=judgements(f"pilot/{PILOT}", TUNING),
+        scores=[f"{RESULTS}/scores/{e}/{m}.parquet" for e, m in arms(METHODS[:1])],
+        rows=[f"{RESULTS}/data/{config['experiments'][e]['scored']}.parquet" for e in EXPERIMENTS],
     output:
-        figure_files("figure2"),
+        report_files("ranking"),
+    log:
+        f"{LOGS}/ranking.log",
+    conda:
+        ENVIRONMENT
+    params:
+        arms=arms(METHODS[:1]),
+    script:
+        f"{SCRIPTS}/ranking.py"
+
+
+rule figure2:
+    """Safety Score and projections on every direction along the pilot fine-tune."""
+    input:
+        trajectories=[f"{RESULTS}/trajectories/{e}.parquet" for e in EXPERIMENTS],
+        judgements=[
+            evaluation(e, f"pilot/{config['experiments'][e]['pilot']}", "tuning", JUDGE)
+            for e in EXPERIMENTS
+        ],
+    output:
+        report_files("figure2"),
     log:
         f"{LOGS}/figure2.log",
+    conda:
+        ENVIRONMENT
+    params:
+        experiments=EXPERIMENTS,
     script:
         f"{SCRIPTS}/figure2.py"
 
@@ -109,12 +167,18 @@ rule figure2:
 rule figure5:
     """Safety Score against the steering magnitude alpha, a line a direction."""
     input:
-        [judgements(f"steering/{d}", TUNING) for d in (DANGER, SAFETY)],
+        judgements=[
+            evaluation(e, f"steering/{d}", "tuning", JUDGE)
+            for e in EXPERIMENTS
+            for d in directions_of(e)
+        ],
     output:
-        figure_files("figure5"),
+        report_files("figure5"),
     log:
         f"{LOGS}/figure5.log",
+    conda:
+        ENVIRONMENT
     params:
-        directions=[DANGER, SAFETY],
+        arms=[(e, d) for e in EXPERIMENTS for d in directions_of(e)],
     script:
         f"{SCRIPTS}/figure5.py"

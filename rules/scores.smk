@@ -1,30 +1,35 @@
 rule score_samples:
     input:
         shards=lambda w: [
-            f"{RESULTS}/gradients/{w.model}/{w.dataset}/{state}/{shard}-{kind}.parquet"
-            for state in STATES
-            for shard in shard_names(w.dataset)
+            f"{RESULTS}/gradients/{w.experiment}/{state}/{shard}-{kind}.parquet"
+            for state in configuration.states_needed(config, w.experiment)
+            for shard in shards_of(w.experiment)
             for kind in ("samples", "modules")
         ],
     output:
-        scores=[f"{RESULTS}/scores/{{model}}/{{dataset}}/{m}.parquet" for m in SELECTED["methods"]],
+        [f"{RESULTS}/scores/{{experiment}}/{m}.parquet" for m in METHODS],
     log:
-        f"{LOGS}/score_samples/{{model}}/{{dataset}}.log",
+        f"{LOGS}/score_samples/{{experiment}}.log",
+    conda:
+        ENVIRONMENT
     params:
-        methods=SELECTED["methods"],
-        seed=lambda w: config["models"][w.model]["seed"],
+        methods=METHODS,
+        experiment=lambda w: experiment_of(w),
+        seed=lambda w: config["models"][experiment_of(w)["model"]]["seed"],
     script:
         f"{SCRIPTS}/score_samples.py"
 
 
 rule make_subsets:
     input:
-        scores=f"{RESULTS}/scores/{{model}}/{{dataset}}/{{method}}.parquet",
-        rows=f"{RESULTS}/data/{{dataset}}.parquet",
+        scores=f"{RESULTS}/scores/{{experiment}}/{{method}}.parquet",
+        rows=lambda w: f"{RESULTS}/data/{experiment_of(w)['scored']}.parquet",
     output:
-        [f"{RESULTS}/subsets/{{model}}/{{dataset}}/{{method}}/{w}.parquet" for w in WINDOWS],
+        [f"{RESULTS}/subsets/{{experiment}}/{{method}}/{w}.parquet" for w in WINDOWS],
     log:
-        f"{LOGS}/make_subsets/{{model}}/{{dataset}}/{{method}}.log",
+        f"{LOGS}/make_subsets/{{experiment}}/{{method}}.log",
+    conda:
+        ENVIRONMENT
     params:
         size=config["subsets"]["rows"],
     script:

@@ -44,6 +44,14 @@ def load_adapter(
     }
 
 
+def cast(adapter: Adapter, dtype: torch.dtype, device: torch.device) -> Adapter:
+    """The same adapter with its weights in `dtype` on `device`."""
+    return {
+        name: LoraWeights(w.A.to(device, dtype), w.B.to(device, dtype), w.scale)
+        for name, w in adapter.items()
+    }
+
+
 def inner_product(a: LoraWeights, b: LoraWeights) -> Tensor:
     """<s_a B_a A_a, s_b B_b A_b>, a float64 scalar, through r x r matrices only.
 

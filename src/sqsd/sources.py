@@ -1,12 +1,14 @@
-"""Rows of raw files and hub data sets as a 'dataset' table; what is wrong with which row."""
+"""Rows of raw files and hub data sets as tables; what is wrong with which row."""
 
 import csv
 import difflib
 import hashlib
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,57 @@ import pyarrow.parquet as parquet
 from sqsd.errors import DataError
 
 Row = Mapping[str, Any]
-FIELDS = ("instruction", "context", "response", "messages")
-SPEC_KEYS = ("path", "hub", "subset", "split", "fields", "rows")
+SPEC_KEYS = ("source", "fields", "constants", "rows", "skip", "seed")
+HUB_FORMS = "hub:owner/name:split, hub:owner/name:subset:split"
+# The hub's own names; a slice such as train[:100] is refused, `rows` and `skip` say that.
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_PART = re.compile(r"[^\s\[\]]+")
 CONVERSATION_PROBLEM = "messages are not one user message and then one assistant message"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Names that `fields` and `constants` together must give, and those they may give."""
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+    def fits(self, names: set[str]) -> bool:
+        return set(self.required) <= names <= {*self.required, *self.optional}
+
+    def __str__(self) -> str:
+        return ", ".join([*self.required, *(f"optionally {name}" for name in self.optional)])
+
+
+PAIR = Shape(("instruction", "response"), ("context",))
+CONVERSATION = Shape(("messages",))
+PREFERENCE = Shape(("instruction", "chosen", "rejected"), ("context",))
+PROMPT = Shape(("prompt",), ("category", "reference"))
+
+
+@dataclass(frozen=True)
+class Source:
+    """All rows of a source, each with where it stands, and where a row's texts come from."""
+
+    name: str
+    records: list[tuple[str, Row]]
+    fields: Mapping[str, str]
+    constants: Mapping[str, str]
+
+    def text(self, row: Row, name: str) -> tuple[str | None, str | None]:
+        """A row's text and its problem; the text is null where it is missing or not text."""
+        if name in self.constants:
+            return self.constants[name], None
+        return _text(row, self.fields[name], name)
+
+    def optional_text(self, row: Row, name: str) -> tuple[str | None, str | None]:
+        """As `text`, for a name that may be left out: missing or blank is null, no problem."""
+        if name in self.constants:
+            return self.constants[name], None
+        value = row.get(self.fields[name]) if name in self.fields else None
+        if value is None or (isinstance(value, str) and not value.strip()):
+            return None, None
+        return self.text(row, name)
 
 
 def sample_ids(prompts: Sequence[str], responses: Sequence[str | None]) -> list[str]:
@@ -38,103 +88,146 @@ def sample_ids(prompts: Sequence[str], responses: Sequence[str | None]) -> list[
     return ids
 
 
-def read_rows(path: str | Path, fields: Mapping[str, str]) -> pd.DataFrame:
-    """Rows of a .jsonl, .json, .csv or .parquet file as a 'dataset' table, in file order.
+def is_hub(source: str) -> bool:
+    """Whether a source is written as a hub data set, well formed or not."""
+    return source.startswith("hub:")
 
-    fields: {instruction, response, optional context} or {messages}, each to a column's name.
-    A row that cannot be used is kept, `problem` saying why. Raises DataError naming the file,
-    and the line or row, when it is missing, empty, malformed or lacks a mapped column.
+
+def parse_hub(source: str) -> tuple[str, str | None, str]:
+    """Name, subset (or null) and split of a hub data set. Raises DataError showing the forms."""
+    name, *parts = source.removeprefix("hub:").split(":")
+    well_formed = HUB_NAME.fullmatch(name) and all(HUB_PART.fullmatch(part) for part in parts)
+    if not is_hub(source) or len(parts) not in (1, 2) or not well_formed:
+        raise DataError(f"source '{source}' is not a hub data set; allowed: {HUB_FORMS}")
+    return name, parts[0] if len(parts) == 2 else None, parts[-1]
+
+
+def load_dataset(spec: Mapping[str, Any]) -> pd.DataFrame:
+    """Rows of a source as a 'dataset' table, in the source's order.
+
+    spec:
+      source: a .jsonl, .json, .csv or .parquet file, hub:owner/name:split or
+        hub:owner/name:subset:split
+      fields: {instruction, response, optional context} or {messages}, each to a column's name
+      constants: texts that every row shares, by the same names, instead of a column
+      rows, skip, seed: a permutation of all rows by `seed`, of which the first `skip` are dropped
+        and the next `rows` kept: one seed with other skips gives disjoint rows
+
+    sample_id depends on the row's text within the whole source, not on the selection. A row that
+    cannot be used is kept, `problem` saying why. Raises DataError naming the source, and the line
+    or row, when it is missing, empty, malformed or lacks a mapped column.
     """
-    return _dataset(_records(Path(path)), fields, str(path))
-
-
-def load_source(spec: Mapping[str, Any], seed: int) -> pd.DataFrame:
-    """Rows of a local file or a hub data set as a 'dataset' table.
-
-    spec: {path} or {hub, split, optional subset}, with `fields` as in `read_rows`; `rows` takes
-    that many rows at random without replacement, in file order and with the whole file's
-    sample_ids. Raises DataError naming the source.
-    """
-    _refuse_unknown(spec, SPEC_KEYS, "source", "key")
-    if ("path" in spec) == ("hub" in spec):
-        raise DataError(f"source: give either 'path' or 'hub', got {', '.join(spec) or 'neither'}")
-    needed = ["fields", "split"] if "hub" in spec else ["fields"]
-    if missing := [key for key in needed if key not in spec]:
-        name = spec.get("path", spec.get("hub"))
-        raise DataError(f"source {name}: missing key {', '.join(missing)}")
-    if "path" in spec:
-        where = str(spec["path"])
-        frame = read_rows(where, spec["fields"])
-    else:
-        where = f"hub:{spec['hub']}[{spec['split']}]"
-        frame = _dataset(_hub_records(spec, where), spec["fields"], where)
-    rows = spec.get("rows")
-    if rows is None:
-        return frame
-    if not 1 <= rows <= len(frame):
-        raise DataError(f"{where}: rows is {rows}, allowed 1 to {len(frame)} (what it holds)")
-    kept = np.sort(np.random.default_rng(seed).choice(len(frame), size=rows, replace=False))
-    return frame.iloc[kept].reset_index(drop=True)
-
-
-def read_prompts(path: str | Path, column: str) -> pd.DataFrame:
-    """Prompts of a file as a 'benchmark' table; prompt_id depends on the prompt's text alone.
-
-    Raises DataError as `read_rows`, and for a row whose prompt is missing or empty: a benchmark
-    has no place for a row without one.
-    """
-    records = _records(Path(path))
-    _refuse_missing_columns(records, [column], str(path))
-    prompts = []
-    for where, row in records:
-        text, problem = _text(row, column, column)
-        if problem:
-            raise DataError(f"{where}: {problem}; give every row a prompt in '{column}'")
-        prompts.append(_storable(text, where))
-    empty = pd.Series([None] * len(prompts), dtype="str")
-    return pd.DataFrame(
-        {
-            "prompt_id": pd.Series(sample_ids(prompts, [None] * len(prompts)), dtype="str"),
-            "prompt": pd.Series(prompts, dtype="str"),
-            "category": empty,
-            "reference": empty,
-        }
-    )
-
-
-def _dataset(
-    records: list[tuple[str, Row]], fields: Mapping[str, str], source: str
-) -> pd.DataFrame:
-    _refuse_unknown(fields, FIELDS, f"{source}: fields", "field")
-    chat = set(fields) == {"messages"}
-    if not chat and ("messages" in fields or not {"instruction", "response"} <= set(fields)):
-        raise DataError(
-            f"{source}: fields are {', '.join(fields) or 'empty'}; "
-            "allowed: instruction, response and optionally context, or messages alone"
-        )
-    _refuse_missing_columns(records, fields.values(), source)
+    source = _open(spec, PAIR, CONVERSATION)
+    read = _read_messages if "messages" in source.fields else _read_instruction
     prompts: list[str] = []
     responses: list[str | None] = []
     problems: list[str | None] = []
-    for where, row in records:
-        read = _read_messages if chat else _read_instruction
-        prompt, response, problem = read(row, fields)
+    for where, row in source.records:
+        prompt, response, problem = read(source, row)
         prompts.append(_storable(prompt or "", where))
         responses.append(None if response is None else _storable(response, where))
         problems.append(problem)
-    return pd.DataFrame(
-        {
-            "sample_id": pd.Series(sample_ids(prompts, responses), dtype="str"),
-            "prompt": pd.Series(prompts, dtype="str"),
-            "response": pd.Series(responses, dtype="str"),
-            "family": pd.Series([None] * len(prompts), dtype="str"),
-            "problem": pd.Series(problems, dtype="str"),
-        }
+    ids = sample_ids(prompts, responses)
+    empty = [None] * len(ids)
+    frame = _frame(
+        sample_id=ids, prompt=prompts, response=responses, family=empty, problem=problems
     )
+    return _selected(frame, spec)
+
+
+def load_preferences(spec: Mapping[str, Any]) -> pd.DataFrame:
+    """Rows of a source as a 'preferences' table.
+
+    spec: as in `load_dataset`, with the names instruction, chosen, rejected, optional context.
+    Raises DataError as `load_dataset`, and for a row with a missing or empty text: the table has
+    no place for a problem.
+    """
+    source = _open(spec, PREFERENCE)
+    prompts, chosen, rejected = [], [], []
+    for where, row in source.records:
+        prompt, problem = _prompt(source, row)
+        prompts.append(_usable(prompt, problem, where))
+        chosen.append(_usable(*source.text(row, "chosen"), where))
+        rejected.append(_usable(*source.text(row, "rejected"), where))
+    ids = sample_ids(prompts, [f"{c}\0{r}" for c, r in zip(chosen, rejected, strict=True)])
+    return _selected(_frame(sample_id=ids, prompt=prompts, chosen=chosen, rejected=rejected), spec)
+
+
+def load_benchmark(spec: Mapping[str, Any]) -> pd.DataFrame:
+    """Rows of a source as a 'benchmark' table; prompt_id depends on the prompt's text alone.
+
+    spec: as in `load_dataset`, with the names prompt, optional category and reference (null where
+    missing or blank). Raises DataError as `load_preferences`.
+    """
+    source = _open(spec, PROMPT)
+    columns: dict[str, list[str | None]] = {"category": [], "reference": []}
+    prompts = []
+    for where, row in source.records:
+        prompts.append(_usable(*source.text(row, "prompt"), where))
+        for name, values in columns.items():
+            text, problem = source.optional_text(row, name)
+            values.append(_usable(text, problem, where) if text or problem else None)
+    ids = sample_ids(prompts, [None] * len(prompts))
+    return _selected(_frame(prompt_id=ids, prompt=prompts, **columns), spec)
+
+
+def _open(spec: Mapping[str, Any], *shapes: Shape) -> Source:
+    """The rows of a specification whose names fit one of the shapes."""
+    name = str(spec.get("source", "(not given)"))
+    _refuse_unknown(spec, SPEC_KEYS, f"source {name}", "key")
+    if missing := [key for key in ("source", "fields") if key not in spec]:
+        raise DataError(f"source {name}: missing key {', '.join(missing)}")
+    if spec.get("seed") is None and (spec.get("rows") is not None or spec.get("skip")):
+        raise DataError(f"source {name}: rows and skip need a seed, which decides the permutation")
+    fields, constants = spec["fields"], spec.get("constants") or {}
+    _refuse_wrong_names(fields, constants, shapes, name)
+    records = _hub_records(name) if is_hub(name) else _records(Path(name))
+    _refuse_missing_columns(records, fields.values(), name)
+    return Source(name, records, fields, constants)
+
+
+def _refuse_wrong_names(
+    fields: Mapping[str, str], constants: Mapping[str, Any], shapes: Sequence[Shape], source: str
+) -> None:
+    known = [name for shape in shapes for name in (*shape.required, *shape.optional)]
+    _refuse_unknown(fields, known, f"{source}: fields", "field")
+    texts = [name for name in known if name != "messages"]
+    _refuse_unknown(constants, texts, f"{source}: constants", "text that rows can share")
+    for name, text in constants.items():
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"{source}: constants: {name} is {text!r}; give a text, not blank")
+        if name in fields:
+            raise DataError(f"{source}: {name} is in fields and in constants; keep one of them")
+    names = {*fields, *constants}
+    if not any(shape.fits(names) for shape in shapes):
+        got = ", ".join([*fields, *constants]) or "nothing"
+        allowed = "; or ".join(str(shape) for shape in shapes)
+        raise DataError(f"{source}: fields and constants give {got}; allowed: {allowed}")
+
+
+def _selected(frame: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
+    rows, skip, held = spec.get("rows"), spec.get("skip") or 0, len(frame)
+    if rows is None and skip == 0:
+        return frame
+    where = spec["source"]
+    if not 0 <= skip < held:
+        raise DataError(f"{where}: skip is {skip}, allowed 0 to {held - 1} (it holds {held} rows)")
+    left = held - skip
+    if rows is None:
+        rows = left
+    if not 1 <= rows <= left:
+        raise DataError(
+            f"{where}: rows is {rows}, allowed 1 to {left} (it holds {held} rows, skip is {skip})"
+        )
+    order = np.random.default_rng(spec["seed"]).permutation(held)
+    return frame.iloc[np.sort(order[skip : skip + rows])].reset_index(drop=True)
+
+
+def _frame(**columns: Sequence[str | None]) -> pd.DataFrame:
+    return pd.DataFrame(columns, dtype="str")
 
 
 def _text(row: Row, column: str, name: str) -> tuple[str | None, str | None]:
-    """A field's text and its problem, at most one of them null."""
     value = row.get(column)
     if value is None:
         return None, f"missing field {column}"
@@ -143,29 +236,38 @@ def _text(row: Row, column: str, name: str) -> tuple[str | None, str | None]:
     return value, None if value.strip() else f"empty {name}"
 
 
-def _read_instruction(
-    row: Row, fields: Mapping[str, str]
-) -> tuple[str | None, str | None, str | None]:
-    prompt, problem = _text(row, fields["instruction"], "instruction")
-    response, response_problem = _text(row, fields["response"], "response")
-    problems = [problem, response_problem]
-    if "context" in fields and row.get(fields["context"]) is not None:
-        context, context_problem = _text(row, fields["context"], "context")
-        if context is None:
-            problems.append(context_problem)
-        elif context.strip():
-            prompt = f"{prompt or ''}\n{context}"
-    return prompt, response, "; ".join(p for p in problems if p) or None
+def _usable(text: str | None, problem: str | None, where: str) -> str:
+    if problem:
+        raise DataError(f"{where}: {problem}; repair the row or remove it")
+    return _storable(text, where)
 
 
-def _read_messages(
-    row: Row, fields: Mapping[str, str]
-) -> tuple[str | None, str | None, str | None]:
-    messages = row.get(fields["messages"])
+def _prompt(source: Source, row: Row) -> tuple[str | None, str | None]:
+    """The instruction, then the context after a newline, and what is wrong with them."""
+    prompt, problem = source.text(row, "instruction")
+    context, context_problem = source.optional_text(row, "context")
+    if context is not None:
+        prompt = f"{prompt or ''}\n{context}"
+    return prompt, _joined(problem, context_problem)
+
+
+def _joined(*problems: str | None) -> str | None:
+    return "; ".join(p for p in problems if p) or None
+
+
+def _read_instruction(source: Source, row: Row) -> tuple[str | None, str | None, str | None]:
+    prompt, problem = _prompt(source, row)
+    response, response_problem = source.text(row, "response")
+    return prompt, response, _joined(problem, response_problem)
+
+
+def _read_messages(source: Source, row: Row) -> tuple[str | None, str | None, str | None]:
+    column = source.fields["messages"]
+    messages = row.get(column)
     if messages is None:
-        return None, None, f"missing field {fields['messages']}"
+        return None, None, f"missing field {column}"
     if not isinstance(messages, list) or not all(isinstance(m, Mapping) for m in messages):
-        return None, None, f"field {fields['messages']} is not a list of messages"
+        return None, None, f"field {column} is not a list of messages"
     users = [m for m in messages if m.get("role") == "user"]
     prompt, problem = _text(users[0], "content", "instruction") if users else (None, None)
     response, response_problem = None, None
@@ -174,7 +276,7 @@ def _read_messages(
     if [m.get("role") for m in messages] != ["user", "assistant"]:
         roles = ", ".join(str(m.get("role")) for m in messages) or "none"
         return prompt, response, f"{CONVERSATION_PROBLEM}: {roles}"
-    return prompt, response, "; ".join(p for p in (problem, response_problem) if p) or None
+    return prompt, response, _joined(problem, response_problem)
 
 
 def _storable(text: str | None, where: str) -> str:
@@ -191,7 +293,8 @@ def _records(path: Path) -> list[tuple[str, Row]]:
     readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}
     if path.suffix not in readers:
         got = f"'{path.suffix}'" if path.suffix else "no suffix"
-        raise DataError(f"{path}: {got} is not a known kind of file; allowed: {', '.join(readers)}")
+        allowed = ", ".join([*readers, HUB_FORMS])
+        raise DataError(f"{path}: {got} is not a known kind of file; allowed: {allowed}")
     if not path.is_file():
         raise DataError(f"{path}: no such file; correct the source's path")
     if path.stat().st_size == 0:
@@ -265,20 +368,23 @@ def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
         yield f"{path}, row {number}", row
 
 
-def _hub_records(spec: Mapping[str, Any], where: str) -> list[tuple[str, Row]]:
+def _hub_records(source: str) -> list[tuple[str, Row]]:
+    name, subset, split = parse_hub(source)
     import datasets  # takes seconds, and local files do not need it
+    from datasets.exceptions import DatasetsError
 
     try:
-        loaded = datasets.load_dataset(spec["hub"], spec.get("subset"), split=spec["split"])
-    except (OSError, ValueError) as error:
+        loaded = datasets.load_dataset(name, subset, split=split)
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise DataError(
-            f"{where}: cannot be loaded ({error}); check name, subset, split"
+            f"{source}: cannot be loaded ({error}); check name, subset, split and the network, "
+            "log in with `hf auth login` if it is gated, or give a local file as the source"
         ) from error
     records: list[tuple[str, Row]] = [
-        (f"{where}, row {number}", dict(row)) for number, row in enumerate(iter(loaded), start=1)
+        (f"{source}, row {number}", dict(row)) for number, row in enumerate(iter(loaded), start=1)
     ]
     if not records:
-        raise DataError(f"{where}: holds no rows")
+        raise DataError(f"{source}: holds no rows")
     return records
 
 

@@ -2,21 +2,24 @@
 
 from pathlib import Path
 
+from sqsd.errors import ConfigurationError
+
 
 def list_states(
-    kind: str, folders: str | list[str] | None, alphas: list[float], seeds: list[int]
+    kind: str, inputs: list[str], alphas: list[float], checkpoint: int | str, seeds: list[int]
 ) -> list[dict]:
     """The states a subject of evaluation is made of: dicts of name, adapter, multiplier.
 
-    base: theta_0. steering: one folder at every alpha. pilot: every checkpoint of one folder,
-    named by its step, and theta_0 as step 0. finetunes: every seed of every window's folder,
-    named `window/seed`.
+    base: theta_0. steering: one direction's folder at every alpha. pilot: every checkpoint of
+    one folder, named by its step, and theta_0 as step 0. finetunes: every seed of every window's
+    folder, named `window/seed`.
     """
-    paths = [Path(f) for f in ([folders] if isinstance(folders, str) else folders or [])]
+    paths = [Path(path) for path in inputs]
     if kind == "base":
         return [_state("base", None, 1.0)]
     if kind == "steering":
-        return [_state(f"{alpha}", paths[0], alpha) for alpha in alphas]
+        folder = direction_folder(paths[0], checkpoint)
+        return [_state(f"{alpha}", folder if alpha else None, alpha) for alpha in alphas]
     if kind == "pilot":
         return [_state("0", None, 1.0)] + [
             _state(str(step), folder, 1.0) for step, folder in checkpoints(paths[0])
@@ -32,6 +35,30 @@ def checkpoints(folder: str | Path) -> list[tuple[int, Path]]:
     """(step, folder) of every checkpoint in a training run's output, by step."""
     found = [(int(p.name.split("-")[1]), p) for p in Path(folder).glob("checkpoint-*")]
     return sorted(found)
+
+
+def direction_folder(folder: str | Path, checkpoint: int | str) -> Path:
+    """A direction's adapter: its last one for "final", else that of a kept checkpoint.
+
+    Raises ConfigurationError naming the checkpoints there are.
+    """
+    if checkpoint == "final":
+        return Path(folder)
+    steps = dict(checkpoints(folder))
+    if checkpoint not in steps:
+        known = ", ".join(str(s) for s in steps)
+        raise ConfigurationError(
+            f"{folder}: checkpoint {checkpoint} was not saved; known: final, {known}"
+        )
+    return steps[int(checkpoint)]
+
+
+def direction_folders(
+    names: list[str], folders: list[str], checkpoints_used: list[int | str]
+) -> dict[str, str]:
+    """Adapter folder of each direction at the checkpoint that is used of it."""
+    used = zip(names, folders, checkpoints_used, strict=True)
+    return {name: str(direction_folder(folder, checkpoint)) for name, folder, checkpoint in used}
 
 
 def _state(name: str, adapter: Path | None, multiplier: float) -> dict:

@@ -3,6 +3,7 @@
 import difflib
 import json
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -14,11 +15,16 @@ from pandera.errors import SchemaErrors
 import sqsd
 from sqsd.errors import DataError
 
+STAR = r"\..+"
+
 
 def _schema(unique: list[str] | None = None, **columns) -> pa.DataFrameSchema:
     return pa.DataFrameSchema(
         {
-            name: pa.Column(kind.rstrip("?"), nullable=kind.endswith("?"))
+            # A name with a star stands for one column a direction, at least one.
+            name.replace(".*", STAR): pa.Column(
+                kind.rstrip("?"), nullable=kind.endswith("?"), regex=name.endswith("*")
+            )
             for name, kind in columns.items()
         },
         strict=True,
@@ -51,9 +57,9 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
         reason="str?",
     ),
     "gradient_modules": _schema(
-        ["sample_id", "module", "direction"],
-        sample_id="str", module="str", direction="str", update_norm="float64",
-        inner_product="float64", direction_norm="float64",
+        ["sample_id", "module"],
+        sample_id="str", module="str", update_norm="float64",
+        **{"inner_product.*": "float64", "direction_norm.*": "float64"},
     ),
     "scores": _schema(
         ["sample_id"],
@@ -65,6 +71,16 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
     ),
     "trajectory": _schema(
         ["step", "direction"], step="int64", direction="str", projection="float64"
+    ),
+    "drift_ranking": _schema(
+        ["step"],
+        step="int64", next_step="int64", sensitivity="float64", denominator_floored="bool",
+        safety_score="float64", projection="float64", exact_share="float64?", rank="Int64?",
+    ),
+    "linear_ranking": _schema(
+        ["alpha"],
+        alpha="float64", sensitivity="float64", safety_score="float64", exact_share="float64?",
+        rank="Int64?",
     ),
 }  # fmt: skip
 
@@ -139,26 +155,34 @@ def _kind(column: pa.Column) -> str:
     return "str" if kind.startswith("str") else kind
 
 
+def _names(declaration: pa.Column, name: str, column: str) -> bool:
+    return bool(re.fullmatch(name, column)) if declaration.regex else name == column
+
+
 def _failures(error: SchemaErrors, declared: pa.DataFrameSchema) -> str:
     """Every failing column once, with its first failing row where there is one."""
     found: dict[str, None] = {}
     seen: set[tuple[str, str]] = set()
+    declared_names = ", ".join(declared.columns).replace(STAR, ".*")
     for case in error.failure_cases.to_dict("records"):
         value, check, column = case["failure_case"], str(case["check"]), str(case["column"])
         row = "" if pd.isna(case["index"]) else f" (first: row {case['index']}, {value!r})"
         if check == "column_in_schema":
-            text = f"column '{value}' is not declared; declared: {', '.join(declared.columns)}"
+            text = f"column '{value}' is not declared; declared: {declared_names}"
         elif check == "column_in_dataframe":
             text = f"column '{value}' is missing"
         elif check == "column_ordered":
-            text = f"column '{value}' is out of order; declared: {', '.join(declared.columns)}"
+            text = f"column '{value}' is out of order; declared: {declared_names}"
+        elif check.startswith("no_regex_column_match"):
+            text = f"column '{str(column).replace(STAR, '.*')}' is missing"
         elif check == "not_nullable":
             text = f"column '{column}' holds a null{row}"
         elif check == "multiple_fields_uniqueness":
             text = f"{', '.join(declared.unique or [])} must be unique{row}"
             column = ""
         elif check.startswith("dtype"):
-            allowed = _kind(declared.columns[column])
+            declaration = next(c for n, c in declared.columns.items() if _names(c, n, column))
+            allowed = _kind(declaration)
             text = f"column '{column}' must be {allowed}, got {value!r}"
         else:
             text = f"column '{column}': {check}{row}"

@@ -4,13 +4,13 @@ import hashlib
 import json
 import math
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_config import SFTConfig
@@ -18,7 +18,8 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from sqsd.chat import encode_pair
 from sqsd.errors import DataError, TrainingError
-from sqsd.logs import ProgressCallback
+from sqsd.logs import progress
+from sqsd.states import checkpoints
 
 
 class StopOnNonFiniteLoss(TrainerCallback):
@@ -27,10 +28,30 @@ class StopOnNonFiniteLoss(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         loss = (logs or {}).get("loss")
         if loss is not None and not math.isfinite(loss):
-            raise TrainingError(
-                f"{args.output_dir}: the loss is {loss} at step {state.global_step}; "
-                "lower learning_rate or check the rows of the data set"
-            )
+            raise TrainingError(non_finite_message(args.output_dir, loss, state.global_step))
+
+
+def non_finite_message(place: str | Path, loss: float, step: int) -> str:
+    return (
+        f"{place}: the loss is {loss} at step {step}; "
+        "lower learning_rate or check the rows of the data set"
+    )
+
+
+class ProgressCallback(TrainerCallback):
+    """Training progress as of every other long step."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.stack = ExitStack()
+        self.advance = self.stack.enter_context(
+            progress("training", state.max_steps, "step", done=state.global_step)
+        )
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.advance()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.stack.close()
 
 
 def sft_dataset(rows: pd.DataFrame, tokenizer, max_length_tokens: int) -> Dataset:
@@ -46,8 +67,10 @@ def sft_dataset(rows: pd.DataFrame, tokenizer, max_length_tokens: int) -> Datase
             columns["completion_mask"].append(mask)
     if not columns["input_ids"]:
         raise DataError(
-            f"none of the {len(rows)} rows can be trained on at {max_length_tokens} tokens"
+            f"none of the {len(rows)} rows can be trained on at {max_length_tokens} tokens; "
+            "look at the data set's `problem` column, or raise max_length_tokens"
         )
+    print(f"{len(columns['input_ids'])} of {len(rows)} rows are trained on")
     return Dataset.from_dict(columns)
 
 
@@ -56,6 +79,7 @@ def train_sft(
     tokenizer,
     rows: pd.DataFrame,
     out: Path,
+    work: Path,
     training: dict,
     lora: dict | None,
     seed: int,
@@ -63,12 +87,14 @@ def train_sft(
 ) -> None:
     """Supervised fine-tuning on the responses (Eq. 4), an adapter with `lora`, else all weights.
 
-    training: learning_rate, epochs, batch_size, max_length_tokens, schedule, warmup_fraction,
-    weight_decay. Checkpoints every `save_steps`. Resumes from the work folder beside `out`.
-    Raises TrainingError on a loss that is not finite.
+    training: the configuration's entry. `out` gets the trained model and, with `save_steps`, a
+    checkpoint every so many steps. `work` holds what a killed run resumes from, and is left there:
+    the caller removes it once all it wanted is in place.
+    Raises TrainingError on a loss that is not finite, DataError when no row can be trained on.
     """
-    dataset = sft_dataset(rows, tokenizer, training["max_length_tokens"])
-    work = work_folder(out, ["sft", training, lora, seed, save_steps, content_hash(rows)])
+    work /= digest(["sft", training, lora, seed, save_steps, content_hash(rows)])
+    if is_trained(work):
+        return publish(work, out, bool(save_steps))
     arguments = SFTConfig(
         **common_arguments(work, training, seed, save_steps),
         max_length=training["max_length_tokens"],
@@ -77,12 +103,13 @@ def train_sft(
     trainer = SFTTrainer(
         model=model,
         args=arguments,
-        train_dataset=dataset,
+        train_dataset=sft_dataset(rows, tokenizer, training["max_length_tokens"]),
         processing_class=tokenizer,
         peft_config=lora_config(lora),  # pyright: ignore[reportArgumentType]
         callbacks=[StopOnNonFiniteLoss(), ProgressCallback()],
     )
-    run(trainer, work, out)
+    train(trainer, work)
+    publish(work, out, bool(save_steps))
 
 
 def train_dpo(
@@ -90,12 +117,16 @@ def train_dpo(
     tokenizer,
     preferences: pd.DataFrame,
     out: Path,
+    work: Path,
     training: dict,
     lora: dict,
     seed: int,
     save_steps: int | None = None,
 ) -> None:
-    """Direct preference optimisation (Eq. 3) of a LoRA adapter; `training` also has beta."""
+    """Direct preference optimisation (Eq. 3) of a LoRA adapter; `training` also has beta.
+
+    Everything else as in `train_sft`.
+    """
     columns = {
         "prompt": [[{"role": "user", "content": p}] for p in preferences["prompt"]],
         **{
@@ -103,7 +134,9 @@ def train_dpo(
             for key in ("chosen", "rejected")
         },
     }
-    work = work_folder(out, ["dpo", training, lora, seed, save_steps, content_hash(preferences)])
+    work /= digest(["dpo", training, lora, seed, save_steps, content_hash(preferences)])
+    if is_trained(work):
+        return publish(work, out, bool(save_steps))
     arguments = DPOConfig(
         **common_arguments(work, training, seed, save_steps),
         max_length=training["max_length_tokens"],
@@ -117,7 +150,8 @@ def train_dpo(
         peft_config=lora_config(lora),
         callbacks=[StopOnNonFiniteLoss(), ProgressCallback()],
     )
-    run(trainer, work, out)
+    train(trainer, work)
+    publish(work, out, bool(save_steps))
 
 
 def lora_config(lora: dict | None) -> LoraConfig | None:
@@ -148,6 +182,7 @@ def common_arguments(work: Path, training: dict, seed: int, save_steps: int | No
         "save_steps": save_steps or 500,
         "save_total_limit": None if save_steps else 1,
         "logging_steps": 10,
+        "logging_nan_inf_filter": False,  # it would hide what StopOnNonFiniteLoss looks for
         "report_to": "none",
         "disable_tqdm": True,
         "bf16": training["dtype"] == "bfloat16",
@@ -156,26 +191,49 @@ def common_arguments(work: Path, training: dict, seed: int, save_steps: int | No
     }
 
 
-def work_folder(out: Path, stamp: list) -> Path:
-    """Where a run keeps what it resumes from: beside `out`, named by what the run depends on."""
-    digest = hashlib.sha256(json.dumps(stamp, sort_keys=True).encode()).hexdigest()[:12]
-    return out.parent / f".{out.name}-{digest}"
+def digest(stamp: list) -> str:
+    """What a run depends on, in 12 characters: another setting never resumes this run's state."""
+    return hashlib.sha256(json.dumps(stamp, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def content_hash(rows: pd.DataFrame) -> str:
     return hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()
 
 
-def run(trainer, work: Path, out: Path) -> None:
-    """Train (or resume), then move checkpoints and the final model to `out`."""
-    last = get_last_checkpoint(str(work)) if work.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
-    out.mkdir(parents=True, exist_ok=True)
-    trainer.save_model(str(out))
-    keep = trainer.args.save_strategy == "steps"
-    for checkpoint in work.glob("checkpoint-*") if keep else []:
-        target = out / checkpoint.name
-        target.mkdir(exist_ok=True)
+def last_whole_checkpoint(work: Path) -> str | None:
+    """The newest checkpoint that was written to its end; a killed run may leave a torn one.
+
+    transformers writes trainer_state.json last, so a checkpoint without a readable one is torn.
+    """
+    for _, folder in reversed(checkpoints(work)):
+        try:
+            json.loads((folder / "trainer_state.json").read_text())
+        except (OSError, json.JSONDecodeError):
+            shutil.rmtree(folder)
+            continue
+        return str(folder)
+    return None
+
+
+def train(trainer, work: Path) -> None:
+    """Train, or resume, to a whole `final` folder in `work`."""
+    result = trainer.train(resume_from_checkpoint=last_whole_checkpoint(work))
+    # The last few steps are in no log line, so a loss that left the rails there shows only here.
+    if not math.isfinite(result.training_loss):
+        raise TrainingError(non_finite_message(work, result.training_loss, result.global_step))
+    unfinished = work / "final.unfinished"
+    trainer.save_model(str(unfinished))
+    unfinished.rename(work / "final")
+
+
+def is_trained(work: Path) -> bool:
+    return (work / "final").is_dir()
+
+
+def publish(work: Path, out: Path, with_checkpoints: bool) -> None:
+    """Copy the trained model, and the adapters of its checkpoints, from `work` to `out`."""
+    shutil.copytree(work / "final", out, dirs_exist_ok=True)
+    for _, folder in checkpoints(work) if with_checkpoints else []:
+        (out / folder.name).mkdir(exist_ok=True)
         for name in ("adapter_config.json", "adapter_model.safetensors"):
-            shutil.copy(checkpoint / name, target / name)
-    shutil.rmtree(work, ignore_errors=True)
+            shutil.copy(folder / name, out / folder.name)

@@ -1,13 +1,25 @@
 import hashlib
 import json
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import pandas as pd
 import pytest
+from datasets.exceptions import DatasetsError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sqsd.errors import DataError
-from sqsd.sources import load_source, read_prompts, read_rows, sample_ids
+from sqsd.sources import (
+    is_hub,
+    load_benchmark,
+    load_dataset,
+    load_preferences,
+    parse_hub,
+    sample_ids,
+)
 from sqsd.tables import read_table, write_table
 
 FIELDS = {"instruction": "q", "context": "c", "response": "a"}
@@ -23,6 +35,19 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 def write_jsonl(path, rows):
     path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
     return path
+
+
+def read(path, fields=FIELDS, **more):
+    return load_dataset({"source": str(path), "fields": fields, **more})
+
+
+def sha(text):
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def assert_stored_as_it_is(frame, path, schema):
+    write_table(frame, path, schema)
+    pd.testing.assert_frame_equal(read_table(path, schema), frame)
 
 
 def write_as(suffix, folder):
@@ -41,15 +66,14 @@ def write_as(suffix, folder):
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
 def test_every_kind_of_file_gives_the_same_valid_table(tmp_path, suffix):
-    frame = read_rows(write_as(suffix, tmp_path), FIELDS)
-    first = hashlib.sha256("Name a colour.\0Blue, \u2028 say.".encode()).hexdigest()[:16]
-    second = hashlib.sha256(b"Add these.\n1 and 2\x003\nor three").hexdigest()[:16]
+    frame = read(write_as(suffix, tmp_path), FIELDS)
+    first = sha("Name a colour.\0Blue, \u2028 say.")
+    second = sha("Add these.\n1 and 2\x003\nor three")
     assert list(frame["sample_id"]) == [first, second, f"{first}-2"]
     assert list(frame["prompt"]) == ["Name a colour.", "Add these.\n1 and 2", "Name a colour."]
     assert list(frame["response"]) == [r["a"] for r in ROWS]
     assert list(frame["problem"].isna()) == [True] * 3
-    write_table(frame, tmp_path / "t.parquet", "dataset")
-    pd.testing.assert_frame_equal(read_table(tmp_path / "t.parquet", "dataset"), frame)
+    assert_stored_as_it_is(frame, tmp_path / "t.parquet", "dataset")
 
 
 @given(st.lists(st.tuples(TEXT, st.none() | TEXT), unique=True), st.randoms())
@@ -79,10 +103,11 @@ def test_ids_of_repeated_rows_are_unique(rows):
         ({"q": "", "c": "", "a": ""}, "empty instruction; empty response", False),
         ({"q": "x", "c": "", "a": 3}, "field a is int, not text", True),
         ({"q": "x", "c": 3, "a": "y"}, "field c is int, not text", False),
+        ({"q": "x", "c": 3, "a": ""}, "field c is int, not text; empty response", False),
     ],
 )
 def test_unusable_rows_are_kept_with_a_problem(tmp_path, row, problem, response_is_null):
-    frame = read_rows(write_jsonl(tmp_path / "r.jsonl", [ROWS[0], row]), FIELDS)
+    frame = read(write_jsonl(tmp_path / "r.jsonl", [ROWS[0], row]), FIELDS)
     problems = [None if pd.isna(p) else p for p in frame["problem"]]
     assert problems == [None, problem]
     assert list(frame["response"].isna()) == [False, response_is_null]
@@ -111,7 +136,7 @@ ROLES = "messages are not one user message and then one assistant message: "
 )
 def test_messages(tmp_path, messages, prompt, problem):
     path = write_jsonl(tmp_path / "r.jsonl", [{"m": messages}])
-    row = read_rows(path, {"messages": "m"}).to_dict("records")[0]
+    row = read(path, {"messages": "m"}).to_dict("records")[0]
     assert str(row["prompt"]) == prompt
     if problem is None:
         assert (str(row["problem"]), row["response"]) == ("nan", "y")
@@ -135,7 +160,7 @@ def test_messages(tmp_path, messages, prompt, problem):
         ("r.csv", 'q,c,a\n1,2,"3\n', r"r\.csv:2: not CSV"),
         ("r.parquet", "junk", r"r\.parquet: not a Parquet file"),
         ("r.txt", "x", r"'\.txt' is not a known kind of file; allowed: \.jsonl, \.json, \.csv, \."),
-        ("r", "x", r"no suffix is not a known kind of file"),
+        ("r", "x", r"no suffix is not a known kind of file; .*, hub:owner/name:split, hub:owner/n"),
         ("r.jsonl", '{"q": "\\ud800", "c": "", "a": ""}', r"r\.jsonl:1: text that is not Unicode"),
         ("r.jsonl", b"\xff\xfe", r"r\.jsonl: not UTF-8 text"),
     ],
@@ -144,12 +169,12 @@ def test_unusable_files(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=message):
-        read_rows(path, FIELDS)
+        read(path, FIELDS)
 
 
 def test_missing_file(tmp_path):
     with pytest.raises(DataError, match=r"gone\.csv: no such file"):
-        read_rows(tmp_path / "gone.csv", FIELDS)
+        read(tmp_path / "gone.csv", FIELDS)
 
 
 @pytest.mark.parametrize(
@@ -159,41 +184,156 @@ def test_missing_file(tmp_path):
             {"instruction": "q", "response": "answr"},
             r"no column 'answr'; known: q, answer\. Did you mean 'answer'\?",
         ),
-        ({"instruction": "q"}, "fields are instruction; allowed: instruction, response"),
-        ({"instruction": "q", "response": "answer", "messages": "m"}, "or messages alone"),
+        (
+            {"instruction": "q"},
+            "fields and constants give instruction; "
+            "allowed: instruction, response, optionally context; or messages",
+        ),
+        ({}, "fields and constants give nothing; allowed: "),
+        (
+            {"instruction": "q", "response": "answer", "messages": "q"},
+            "give instruction, response, messages; allowed: .*; or messages",
+        ),
         ({"instructions": "q"}, r"'instructions' is not a field; .*Did you mean 'instruction'\?"),
     ],
 )
 def test_wrong_fields(tmp_path, fields, message):
     path = write_jsonl(tmp_path / "r.jsonl", [{"q": "x", "answer": "y"}])
     with pytest.raises(DataError, match=message):
-        read_rows(path, fields)
+        read(path, fields)
 
 
 def test_short_csv_row_misses_its_field(tmp_path):
     (tmp_path / "r.csv").write_text("q,c,a\nx\n", encoding="utf-8")
-    assert list(read_rows(tmp_path / "r.csv", FIELDS)["problem"]) == ["missing field a"]
+    assert list(read(tmp_path / "r.csv", FIELDS)["problem"]) == ["missing field a"]
 
 
 def test_long_csv_field_is_read_whole(tmp_path):
     (tmp_path / "r.csv").write_text(f"q,c,a\nx,,{'y' * 200_000}\n", encoding="utf-8")
-    assert len(read_rows(tmp_path / "r.csv", FIELDS)["response"][0]) == 200_000
+    assert len(read(tmp_path / "r.csv", FIELDS)["response"][0]) == 200_000
 
 
-def test_rows_are_drawn_with_the_seed_in_file_order(tmp_path):
+@pytest.mark.parametrize(
+    ("constants", "message"),
+    [
+        ({"response": "y"}, r"r\.jsonl: response is in fields and in constants; keep one"),
+        ({"context": " "}, r"r\.jsonl: constants: context is ' '; give a text, not blank"),
+        ({"context": 3}, r"constants: context is 3; give a text"),
+        ({"contxt": "y"}, r"constants: 'contxt' is not a text that .*Did you mean 'context'\?"),
+        ({"messages": "y"}, r"constants: 'messages' is not a text that rows can share"),
+    ],
+)
+def test_wrong_constants(tmp_path, constants, message):
+    path = write_jsonl(tmp_path / "r.jsonl", [{"q": "x", "answer": "y"}])
+    with pytest.raises(DataError, match=message):
+        read(path, {"instruction": "q", "response": "answer"}, constants=constants)
+
+
+def test_a_constant_stands_in_for_a_column(tmp_path):
+    path = write_jsonl(tmp_path / "r.jsonl", [{"goal": "x"}, {"goal": ""}])
+    frame = read(path, {"instruction": "goal"}, constants={"response": "Sure:"})
+    assert list(frame["prompt"]) == ["x", ""]
+    assert list(frame["response"]) == ["Sure:", "Sure:"]
+    assert list(frame["sample_id"]) == [sha("x\0Sure:"), sha("\0Sure:")]
+    assert [None if pd.isna(p) else p for p in frame["problem"]] == [None, "empty instruction"]
+    constants = {"response": "Sure:", "context": "z"}
+    frame = read(path, {"instruction": "goal"}, constants=constants)
+    assert list(frame["prompt"]) == ["x\nz", "\nz"]
+
+
+def test_rows_are_the_permutation_after_skip_in_file_order(tmp_path):
     rows = [{"q": f"question {i // 2}", "c": "", "a": "y"} for i in range(100)]
     path = write_jsonl(tmp_path / "r.jsonl", rows)
-    whole = load_source({"path": path, "fields": FIELDS}, seed=1)
-    drawn = load_source({"path": path, "fields": FIELDS, "rows": 20}, seed=1)
-    order = [list(whole["sample_id"]).index(i) for i in drawn["sample_id"]]
-    assert order == sorted(set(order)) and len(order) == 20
-    pd.testing.assert_frame_equal(
-        drawn, load_source({"path": path, "fields": FIELDS, "rows": 20}, seed=1)
-    )
-    other = load_source({"path": path, "fields": FIELDS, "rows": 20}, seed=2)
-    assert list(other["sample_id"]) != list(drawn["sample_id"])
-    everything = load_source({"path": path, "fields": FIELDS, "rows": 100}, seed=1)
-    pd.testing.assert_frame_equal(everything, whole)
+    whole = read(path)
+    order = np.random.default_rng(1).permutation(100)
+    expected = whole.iloc[sorted(order[10:30])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(read(path, rows=20, skip=10, seed=1), expected)
+    rest = whole.iloc[sorted(order[10:])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(read(path, skip=10, seed=1), rest)
+    pd.testing.assert_frame_equal(read(path, rows=100, seed=1), whole)
+    other = read(path, rows=20, skip=10, seed=2)
+    assert list(other["sample_id"]) != list(expected["sample_id"])
+
+
+@given(st.integers(0, 2**32), st.lists(st.integers(1, 5), min_size=2, max_size=8))
+def test_one_seed_with_other_skips_gives_disjoint_rows(seed, sizes):
+    with TemporaryDirectory() as folder:
+        # Repeated texts, which only the whole file's sample_ids tell apart.
+        rows = [{"q": "x", "c": "", "a": "y"}] * sum(sizes)
+        path = write_jsonl(Path(folder) / "r.jsonl", rows)
+        draws = [
+            read(path, rows=size, skip=sum(sizes[:i]), seed=seed) for i, size in enumerate(sizes)
+        ]
+        whole = read(path)
+    assert [len(draw) for draw in draws] == sizes
+    drawn = [sample_id for draw in draws for sample_id in draw["sample_id"]]
+    assert len(set(drawn)) == len(drawn)
+    assert set(drawn) == set(whole["sample_id"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"rows": 4, "seed": 0},
+            r"r\.jsonl: rows is 4, allowed 1 to 3 \(it holds 3 rows, skip is 0",
+        ),
+        ({"rows": 0, "seed": 0}, r"r\.jsonl: rows is 0, allowed 1 to 3"),
+        ({"rows": 2, "skip": 2, "seed": 0}, r"rows is 2, allowed 1 to 1 \(.*, skip is 2\)"),
+        ({"skip": 3, "seed": 0}, r"r\.jsonl: skip is 3, allowed 0 to 2 \(it holds 3 rows\)"),
+        ({"skip": -1, "seed": 0}, r"r\.jsonl: skip is -1, allowed 0 to 2"),
+        ({"rows": 1}, r"source .*r\.jsonl: rows and skip need a seed"),
+        ({"skip": 1}, r"source .*r\.jsonl: rows and skip need a seed"),
+        ({"row": 3}, r"source .*r\.jsonl: 'row' is not a key; .*Did you mean 'rows'\?"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("load", "fields"),
+    [
+        (load_dataset, FIELDS),
+        (load_preferences, {"instruction": "q", "chosen": "a", "rejected": "a"}),
+        (load_benchmark, {"prompt": "q"}),
+    ],
+)
+def test_wrong_specs(tmp_path, load, fields, change, message):
+    path = write_jsonl(tmp_path / "r.jsonl", ROWS)
+    with pytest.raises(DataError, match=message):
+        load({"source": str(path), "fields": fields, **change})
+
+
+def test_specs_with_missing_keys():
+    with pytest.raises(DataError, match=r"source r\.csv: missing key fields"):
+        load_dataset({"source": "r.csv"})
+    with pytest.raises(DataError, match=r"source \(not given\): missing key source, fields"):
+        load_dataset({})
+
+
+def test_hub_sources_are_taken_apart():
+    assert parse_hub("hub:some/name:train") == ("some/name", None, "train")
+    assert parse_hub("hub:a.b/c-d:2022.en:test") == ("a.b/c-d", "2022.en", "test")
+    assert is_hub("hub:some/name:train") and is_hub("hub:some")
+    assert not is_hub("data/hub:x.jsonl") and not is_hub("github.csv")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "hub:some/name",
+        "hub:name:train",
+        "hub:some/name:",
+        "hub:some/name::train",
+        "hub:a/b:c:d:e",
+        "hub:a/b/c:train",
+        "hub:some/name:train[:100]",
+        "hub:",
+        "some/name:train",
+    ],
+)
+def test_malformed_hub_sources(source):
+    allowed = "allowed: hub:owner/name:split, hub:owner/name:subset:split"
+    message = f"source '{re.escape(source)}' is not a hub data set; {allowed}"
+    with pytest.raises(DataError, match=message):
+        parse_hub(source)
 
 
 def test_hub_rows(monkeypatch):
@@ -204,62 +344,127 @@ def test_hub_rows(monkeypatch):
         return ROWS
 
     monkeypatch.setattr("datasets.load_dataset", load)
-    spec = {"hub": "some/name", "split": "train", "fields": FIELDS}
-    assert len(load_source(spec, seed=0)) == 3
-    load_source({**spec, "subset": "en"}, seed=0)
-    assert calls == [("some/name", None, "train"), ("some/name", "en", "train")]
+    frame = read("hub:some/name:train")
+    assert list(frame["prompt"]) == ["Name a colour.", "Add these.\n1 and 2", "Name a colour."]
+    assert len(read("hub:some/name:en:test", rows=2, seed=0)) == 2
+    assert len(load_benchmark({"source": "hub:some/name:train", "fields": {"prompt": "q"}})) == 3
+    train = ("some/name", None, "train")
+    assert calls == [train, ("some/name", "en", "test"), train]
 
 
-def test_hub_errors_name_the_data_set(monkeypatch):
-    spec = {"hub": "some/name", "split": "train", "fields": FIELDS}
-
+@pytest.mark.parametrize("kind", [FileNotFoundError, ValueError, RuntimeError, DatasetsError])
+def test_hub_errors_name_the_data_set(monkeypatch, kind):
     def fail(*_, **__):
-        raise FileNotFoundError("not there")
+        raise kind("not there")
 
     monkeypatch.setattr("datasets.load_dataset", fail)
-    with pytest.raises(DataError, match=r"hub:some/name\[train\]: cannot be loaded \(not there\)"):
-        load_source(spec, seed=0)
+    message = r"hub:some/name:train: cannot be loaded \(not there\); check name, subset, split"
+    with pytest.raises(DataError, match=message):
+        read("hub:some/name:train")
+
+
+def test_hub_rows_are_checked(monkeypatch):
     monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: [])
-    with pytest.raises(DataError, match=r"hub:some/name\[train\]: holds no rows"):
-        load_source(spec, seed=0)
+    with pytest.raises(DataError, match=r"hub:some/name:train: holds no rows"):
+        read("hub:some/name:train")
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: [{"q": "x"}, {"q": ""}])
+    with pytest.raises(DataError, match=r"hub:some/name:train: no column 'p'; known: q"):
+        load_benchmark({"source": "hub:some/name:train", "fields": {"prompt": "p"}})
+    with pytest.raises(DataError, match=r"hub:some/name:train, row 2: empty prompt; repair"):
+        load_benchmark({"source": "hub:some/name:train", "fields": {"prompt": "q"}})
+
+
+PREFERENCE = {"instruction": "q", "context": "c", "chosen": "good", "rejected": "bad"}
+
+
+def test_preferences(tmp_path):
+    rows = [
+        {"q": "x", "c": "z", "good": "g", "bad": "b"},
+        {"q": "x", "c": None, "good": "g", "bad": "b"},
+        {"q": "x", "c": "", "good": "other", "bad": "b"},
+        {"q": "x", "good": "g", "bad": "b"},
+    ]
+    path = write_jsonl(tmp_path / "r.jsonl", rows)
+    frame = load_preferences({"source": str(path), "fields": PREFERENCE})
+    assert list(frame["prompt"]) == ["x\nz", "x", "x", "x"]
+    assert list(frame["chosen"]) == ["g", "g", "other", "g"]
+    assert list(frame["rejected"]) == ["b"] * 4
+    with_context, plain, other = sha("x\nz\0g\0b"), sha("x\0g\0b"), sha("x\0other\0b")
+    assert list(frame["sample_id"]) == [with_context, plain, other, f"{plain}-2"]
+    assert_stored_as_it_is(frame, tmp_path / "t.parquet", "preferences")
+
+
+def test_preferences_with_a_constant_and_a_selection(tmp_path):
+    rows = [{"q": f"x{i}", "bad": "b"} for i in range(10)]
+    spec = {
+        "source": str(write_jsonl(tmp_path / "r.jsonl", rows)),
+        "fields": {"instruction": "q", "rejected": "bad"},
+        "constants": {"chosen": "No."},
+    }
+    frame = load_preferences({**spec, "rows": 4, "skip": 3, "seed": 5})
+    kept = sorted(np.random.default_rng(5).permutation(10)[3:7])
+    assert list(frame["prompt"]) == [f"x{i}" for i in kept]
+    assert list(frame["chosen"]) == ["No."] * 4
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("row", "problem"),
     [
-        ({"rows": 4}, r"r\.jsonl: rows is 4, allowed 1 to 3"),
-        ({"rows": 0}, r"r\.jsonl: rows is 0, allowed 1 to 3"),
-        ({"hub": "x"}, "give either 'path' or 'hub', got path, fields, hub"),
-        ({"row": 3}, r"'row' is not a key; .*Did you mean 'rows'\?"),
+        ({"q": None, "good": "g", "bad": "b"}, "missing field q"),
+        ({"q": " ", "good": "g", "bad": "b"}, "empty instruction"),
+        ({"q": "x", "good": "", "bad": "b"}, "empty chosen"),
+        ({"q": "x", "good": "g", "bad": 3}, "field bad is int, not text"),
+        ({"q": "x", "c": 3, "good": "g", "bad": "b"}, "field c is int, not text"),
     ],
 )
-def test_wrong_specs(tmp_path, change, message):
-    path = write_jsonl(tmp_path / "r.jsonl", ROWS)
+def test_unusable_preferences_name_file_and_line(tmp_path, row, problem):
+    good = {"q": "x", "c": "", "good": "g", "bad": "b"}
+    path = write_jsonl(tmp_path / "r.jsonl", [good, row])
+    message = rf"r\.jsonl:2: {problem}; repair the row or remove it"
     with pytest.raises(DataError, match=message):
-        load_source({"path": path, "fields": FIELDS, **change}, seed=0)
+        load_preferences({"source": str(path), "fields": PREFERENCE})
 
 
-def test_specs_with_missing_keys():
-    with pytest.raises(DataError, match=r"source r\.csv: missing key fields"):
-        load_source({"path": "r.csv"}, seed=0)
-    with pytest.raises(DataError, match="source x/y: missing key fields, split"):
-        load_source({"hub": "x/y"}, seed=0)
-    with pytest.raises(DataError, match="give either 'path' or 'hub', got neither"):
-        load_source({}, seed=0)
+def test_names_of_preferences_and_benchmarks(tmp_path):
+    path = str(write_jsonl(tmp_path / "r.jsonl", ROWS))
+    message = "give instruction; allowed: instruction, chosen, rejected, optionally context$"
+    with pytest.raises(DataError, match=message):
+        load_preferences({"source": path, "fields": {"instruction": "q"}})
+    message = "give category; allowed: prompt, optionally category, optionally reference$"
+    with pytest.raises(DataError, match=message):
+        load_benchmark({"source": path, "fields": {"category": "q"}})
+    with pytest.raises(DataError, match="'messages' is not a field; known: prompt, category, ref"):
+        load_benchmark({"source": path, "fields": {"messages": "q"}})
 
 
-def test_prompts_make_a_benchmark(tmp_path):
+def test_benchmarks(tmp_path):
     path = write_jsonl(tmp_path / "r.jsonl", [{"p": "x"}, {"p": "z"}, {"p": "x"}])
-    frame = read_prompts(path, "p")
-    x, z = (hashlib.sha256(t).hexdigest()[:16] for t in (b"x", b"z"))
-    assert list(frame["prompt_id"]) == [x, z, f"{x}-2"]
-    write_table(frame, tmp_path / "t.parquet", "benchmark")
-    pd.testing.assert_frame_equal(read_table(tmp_path / "t.parquet", "benchmark"), frame)
+    frame = load_benchmark({"source": str(path), "fields": {"prompt": "p"}})
+    assert list(frame["prompt_id"]) == [sha("x"), sha("z"), sha("x") + "-2"]
+    assert list(frame["prompt"]) == ["x", "z", "x"]
+    assert frame["category"].isna().all() and frame["reference"].isna().all()
+    assert_stored_as_it_is(frame, tmp_path / "t.parquet", "benchmark")
 
 
-def test_prompt_errors_name_file_and_line(tmp_path):
-    path = write_jsonl(tmp_path / "r.jsonl", [{"p": "x"}, {"p": " "}])
-    with pytest.raises(DataError, match=r"r\.jsonl:2: empty p; give every row a prompt in 'p'"):
-        read_prompts(path, "p")
-    with pytest.raises(DataError, match=r"r\.jsonl: no column 'pp'; known: p"):
-        read_prompts(path, "pp")
+def test_benchmarks_with_category_and_reference(tmp_path):
+    rows = [{"p": "x", "r": "1"}, {"p": "z", "r": " "}, {"p": "w"}]
+    path = write_jsonl(tmp_path / "r.jsonl", rows)
+    spec = {"source": str(path), "fields": {"prompt": "p", "reference": "r"}}
+    frame = load_benchmark({**spec, "constants": {"category": "sums"}})
+    assert list(frame["category"]) == ["sums"] * 3
+    assert frame["reference"][0] == "1" and frame["reference"][1:].isna().all()
+    assert_stored_as_it_is(frame, tmp_path / "t.parquet", "benchmark")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"p": " ", "r": "1"}, r"r\.jsonl:2: empty prompt; repair the row or remove it"),
+        ({"r": "1"}, r"r\.jsonl:2: missing field p; repair"),
+        ({"p": "x", "r": 1}, r"r\.jsonl:2: field r is int, not text; repair"),
+    ],
+)
+def test_unusable_prompts_name_file_and_line(tmp_path, row, message):
+    path = write_jsonl(tmp_path / "r.jsonl", [{"p": "x", "r": "1"}, row])
+    with pytest.raises(DataError, match=message):
+        load_benchmark({"source": str(path), "fields": {"prompt": "p", "reference": "r"}})

@@ -5,15 +5,12 @@ from sqsd.states import list_states
 from sqsd.tables import read_table, write_table
 
 with log_to(snakemake.log[0]):
-    parameters = snakemake.params
     responses = generate_responses(
-        load_model(snakemake.input.model),
+        load_model(snakemake.input.model, snakemake.params.dtype),
         load_tokenizer(snakemake.input.model),
         read_table(snakemake.input.prompts, "benchmark"),
-        list_states(
-            parameters.kind, snakemake.input.get("adapters"), parameters.alphas, parameters.seeds
-        ),
-        parameters.max_new_tokens,
-        parameters.batch_size,
+        list_states(inputs=snakemake.input[2:], **snakemake.params.states),
+        snakemake.params.max_new_tokens,
+        snakemake.params.batch_size,
     )
     write_table(responses, snakemake.output[0], "responses")

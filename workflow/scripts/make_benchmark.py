@@ -1,8 +1,9 @@
 from sqsd.logs import log_to
-from sqsd.sandbox import benchmark_prompts
+from sqsd.sandbox import make_benchmark
+from sqsd.sources import load_benchmark
 from sqsd.tables import write_table
 
 with log_to(snakemake.log[0]):
     spec = snakemake.params.spec
-    frame = benchmark_prompts(spec["seed"], spec["sandbox"])
-    write_table(frame, snakemake.output[0], "benchmark")
+    load = make_benchmark if spec["source"].startswith("sandbox:") else load_benchmark
+    write_table(load(spec), snakemake.output[0], "benchmark")

@@ -1,8 +1,9 @@
 from sqsd.logs import log_to
-from sqsd.sandbox import safety_preferences
+from sqsd.sandbox import make_preferences
+from sqsd.sources import load_preferences
 from sqsd.tables import write_table
 
 with log_to(snakemake.log[0]):
     spec = snakemake.params.spec
-    frame = safety_preferences(spec["seed"], spec["rows"])
-    write_table(frame, snakemake.output[0], "preferences")
+    load = make_preferences if spec["source"].startswith("sandbox:") else load_preferences
+    write_table(load(spec), snakemake.output[0], "preferences")

