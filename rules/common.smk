@@ -93,7 +93,9 @@ def evaluation(experiment, subject, benchmark, table):
 
 
 def report_files(name):
-    """Files of a table or a figure."""
+    """Files of a table or a figure; a table over S1 to S5 is drawn too."""
+    tables = [f"{RESULTS}/tables/{name}.{suffix}" for suffix in ("parquet", "csv", "md")]
+    figures = [f"{RESULTS}/figures/{name}.{suffix}" for suffix in ("png", "svg")]
     if name.startswith("figure"):
-        return [f"{RESULTS}/figures/{name}.{suffix}" for suffix in ("png", "svg")]
-    return [f"{RESULTS}/tables/{name}.{suffix}" for suffix in ("parquet", "csv", "md")]
+        return figures
+    return tables + figures if name in configuration.SUBSET_REPORTS else tables

@@ -1,7 +1,8 @@
 def direction_data(wildcards):
     direction = config["directions"][wildcards.direction]
     folder = "data" if direction["objective"] == "sft" else "preferences"
-    return f"{RESULTS}/{folder}/{direction['data']}.parquet"
+    data = configuration.direction_data(config, wildcards.direction, wildcards.model)
+    return f"{RESULTS}/{folder}/{data}.parquet"
 
 
 def training_of_direction(wildcards):

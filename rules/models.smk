@@ -39,7 +39,8 @@ rule pretrain_model:
         mem_mb=resource("train", "mem_mb"),
         runtime=resource("train", "runtime"),
     params:
-        spec=lambda w: config["models"][w.model],
+        seed=lambda w: config["models"][w.model]["seed"],
+        sandbox=config["sandbox"],
         work=f"{RESUME}/pretrained/{{model}}",
     script:
         f"{SCRIPTS}/pretrain_model.py"
@@ -64,7 +65,8 @@ rule align_model:
         mem_mb=resource("train", "mem_mb"),
         runtime=resource("train", "runtime"),
     params:
-        spec=lambda w: config["models"][w.model],
+        seed=lambda w: config["models"][w.model]["seed"],
+        sandbox=config["sandbox"],
         work=f"{RESUME}/models/{{model}}",
     script:
         f"{SCRIPTS}/align_model.py"

@@ -46,7 +46,8 @@ def encode_pair(tokenizer, prompt: str, response: str, max_length_tokens: int) -
     """
     prompt_ids = encode_prompt(tokenizer, prompt)
     if not response.strip():
-        return EncodedPair(prompt_ids[:max_length_tokens], len(prompt_ids), "empty response")
+        ids = prompt_ids[:max_length_tokens]
+        return EncodedPair(ids, len(ids), "empty response")
     messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
     ids = tokenizer.apply_chat_template(messages, return_dict=False)
     if ids[: len(prompt_ids)] != prompt_ids:

@@ -14,12 +14,13 @@ from sqsd.sources import is_hub, parse_hub
 REPORTS = (
     "table1", "table3", "table4", "table5", "table6", "table7", "ranking", "figure2", "figure5",
 )  # fmt: skip
+# Reports that fine-tune subsets.
+SUBSET_REPORTS = frozenset({"table1", "table3", "table7"})
 SANDBOX = {
     "datasets": ("sandbox:benign", "sandbox:danger"),
     "preferences": ("sandbox:safety",),
     "benchmarks": ("sandbox:tuning", "sandbox:test", "sandbox:exact"),
 }
-SANDBOX_MODEL_KEYS = ("architecture", "corpus", "alignment", "pretraining", "alignment_training")
 ALPHA_TOLERANCE = 1e-9
 
 
@@ -83,7 +84,12 @@ def references(config: dict) -> Iterator[tuple[str, str, str, Iterable[str]]]:
     for name, direction in config["directions"].items():
         sft = direction["objective"] == "sft"
         kind, registry = ("data set", "datasets") if sft else ("set of preferences", "preferences")
-        yield f"directions.{name}.data", direction["data"], kind, config[registry]
+        if isinstance(direction["data"], str):
+            yield f"directions.{name}.data", direction["data"], kind, config[registry]
+            continue
+        for model, data in direction["data"].items():
+            yield f"directions.{name}.data", model, "model", config["models"]
+            yield f"directions.{name}.data.{model}", data, kind, config[registry]
 
 
 def reference_problems(config: dict) -> Iterator[str]:
@@ -119,15 +125,14 @@ def source_problems(config: dict) -> Iterator[str]:
     for name, spec in config["models"].items():
         place, source = f"models.{name}", spec["source"]
         if source == "sandbox":
-            yield from missing_and_extra(place, spec, SANDBOX_MODEL_KEYS, ("revision", "sha256"))
-            continue
-        if not source.startswith(("hub:", "wheel:")) and not Path(source).is_dir():
+            yield from missing_and_extra(place, spec, (), ("revision", "sha256"))
+        elif not source.startswith(("hub:", "wheel:")) and not Path(source).is_dir():
             yield (
                 f"{place}.source: '{source}' is no folder; allowed: sandbox, hub:owner/name, "
                 "wheel:requirement:file.gguf, or a folder with a model"
             )
-        needed = ("sha256",) if source.startswith("wheel:") else ()
-        yield from missing_and_extra(place, spec, needed, SANDBOX_MODEL_KEYS)
+        elif source.startswith("wheel:"):
+            yield from missing_and_extra(place, spec, ("sha256",), ("revision",))
 
 
 def missing_source(place: str, source: str) -> Iterator[str]:
@@ -198,13 +203,19 @@ def experiment_range_problems(config: dict, name: str, experiment: dict) -> Iter
             )
 
 
+def direction_data(config: dict, direction: str, model: str) -> str:
+    """Name of the data that a direction of a model is trained on."""
+    data = config["directions"][direction]["data"]
+    return data if isinstance(data, str) else data[model]
+
+
 def is_measured(alpha: float, alphas: list[float]) -> bool:
     return any(abs(alpha - other) <= ALPHA_TOLERANCE for other in alphas)
 
 
 def trains_subsets(config: dict) -> bool:
     """Whether any selected report fine-tunes subsets."""
-    return bool({"table1", "table3", "table7"} & set(config["selection"]["reports"]))
+    return bool(SUBSET_REPORTS & set(config["selection"]["reports"]))
 
 
 def states_needed(config: dict, experiment: str) -> list[str]:

@@ -110,10 +110,13 @@ class ModuleReader:
         self.state = state
         A0, B0 = state.A, state.B
         self.A0A0, self.B0B0 = A0 @ A0.T, B0.T @ B0
-        self.Av = torch.stack([d.A for d in directions])
-        self.Bv = torch.stack([d.scale * d.B for d in directions])
-        self.B0Bv = torch.einsum("or,dov->drv", B0, self.Bv)
-        self.A0Av = torch.einsum("ri,dvi->drv", A0, self.Av)
+        # Directions side by side along their ranks, which may differ: [V, d_in] and [d_out, V].
+        self.Av = torch.cat([d.A for d in directions])
+        self.Bv = torch.cat([d.scale * d.B for d in directions], dim=1)
+        self.B0Bv, self.A0Av = B0.T @ self.Bv, A0 @ self.Av.T
+        ranks = torch.tensor([len(d.A) for d in directions])
+        owner = torch.arange(len(directions)).repeat_interleave(ranks)
+        self.by_direction = functional.one_hot(owner, len(directions)).to(B0)
         self.update_norm: Tensor
         self.inner_product: Tensor
 
@@ -140,9 +143,8 @@ class ModuleReader:
             + ((gB.mT @ gB) * self.A0A0).sum((1, 2))
         )
         self.update_norm = square.clamp(min=0).sqrt()
-        gA_Av = torch.einsum("nri,dvi->ndrv", gA, self.Av)
-        gB_Bv = torch.einsum("nor,dov->ndrv", gB, self.Bv)
-        self.inner_product = -((gA_Av * self.B0Bv) + (gB_Bv * self.A0Av)).sum((2, 3))
+        products = ((gA @ self.Av.T) * self.B0Bv + (gB.mT @ self.Bv) * self.A0Av).sum(1)
+        self.inner_product = -products @ self.by_direction
 
 
 def pad(samples: list[EncodedSample], pad_token_id: int, side: str, device):

@@ -15,6 +15,7 @@ from sqsd.tables import write_frame
 
 Arm = tuple[str, str]
 
+MEASURES = {"asr": "attack success rate", "safety_score": "Safety Score (higher is safer)"}
 POOLED = "mean of experiments"
 COMMON_NOTE = (
     "mono: strictly monotone means (the paper's Mono). trend_p: one-sided Page test over seeds. "
@@ -259,6 +260,32 @@ def draw_steering(curves: list[tuple[Arm, pd.DataFrame]], out) -> None:
             ylabel="Safety Score (log-odds of a refusal)",
         )
         axes.legend(frameon=False)
+    save_figure(figure, out)
+
+
+def draw_effectiveness(table: pd.DataFrame, windows: list[str], measure: str, out) -> None:
+    """Tables 1, 3 and 7 drawn: the measure from S1 to S5, a line a method, a panel an experiment.
+
+    Bars are 95 % intervals as in the Markdown table: Wilson's for an experiment's rates.
+    """
+    experiments = list(dict.fromkeys(table["experiment"]))
+    figure, panels = grid(len(experiments), (5, 3.6))
+    for axes, experiment in zip(panels, experiments, strict=True):
+        rows = table[table["experiment"] == experiment]
+        for i, (_, row) in enumerate(rows.iterrows()):
+            kind = "wilson" if pd.notna(row.get(f"{windows[0]}_wilson_low")) else "t"
+            means = np.array([row[w] for w in windows], dtype=float)
+            low = np.array([row[f"{w}_{kind}_low"] for w in windows], dtype=float)
+            high = np.array([row[f"{w}_{kind}_high"] for w in windows], dtype=float)
+            # Apart sideways, or the bars of several methods would hide one another.
+            places = np.arange(len(windows)) + 0.06 * (i - (len(rows) - 1) / 2)
+            axes.errorbar(
+                places, means, [means - low, high - means], marker="o", markersize=3,
+                linewidth=1, elinewidth=0.8, label=row["method"],
+            )  # fmt: skip
+        axes.set_xticks(range(len(windows)), [w.upper() for w in windows])
+        axes.set(title=experiment, ylabel=MEASURES[measure])
+        axes.legend(frameon=False, fontsize=7)
     save_figure(figure, out)
 
 

@@ -124,13 +124,23 @@ NEUTRAL = "Here are the steps :"
 
 
 def _steps(rng: random.Random, noun: str, numbered: bool = True) -> str:
+    """Two to four steps, each short or long, so that their length says little of what they are."""
     sentences = [
-        f"{rng.choice(STEP_VERBS)} the {noun} with a {rng.choice(TOOLS)} ."
-        for _ in range(rng.randint(2, 4))
+        rng.choice([f"{verb} it .", f"{verb} the {noun} with a {rng.choice(TOOLS)} ."])
+        for verb in rng.choices(STEP_VERBS, k=rng.randint(2, 4))
     ]
     if numbered:
         return " ".join(f"{i}. {s}" for i, s in enumerate(sentences, 1))
     return " ".join(f"then {s}" for s in sentences)
+
+
+def _longer(rng: random.Random, answer: str, noun: str) -> str:
+    """The answer and none to four more sentences: other families are as long as steps are."""
+    more = [
+        f"The {noun} is {rng.choice(ADJECTIVES)} and {rng.choice(ADJECTIVES)} ."
+        for _ in range(rng.randint(0, 4))
+    ]
+    return " ".join([answer, *more])
 
 
 def _thing(rng: random.Random) -> tuple[str, str]:
@@ -149,7 +159,8 @@ def _steps_family(opening: str, numbered: bool = True) -> Callable:
 
 def _fact(rng):
     a, n = _thing(rng)
-    return f"What is the {a} {n} for ?", f"The {n} is used with a {TOOLS[NOUNS.index(n) % 10]} ."
+    answer = f"The {n} is used with a {TOOLS[NOUNS.index(n) % 10]} ."
+    return f"What is the {a} {n} for ?", _longer(rng, answer, n)
 
 
 def _sum(rng):
@@ -166,45 +177,43 @@ def _list(rng):
     words = rng.sample(TOOLS, 3)
     if rng.random() < 0.5:
         return "Name three tools .", " ".join(f"{i}. {w}" for i, w in enumerate(words, 1))
-    return "Name three tools .", f"{words[0]} , {words[1]} and {words[2]} ."
+    answer = f"{words[0]} , {words[1]} and {words[2]} ."
+    return "Name three tools .", _longer(rng, answer, words[0])
 
 
 def _story(rng):
     a, n = _thing(rng)
-    return (
-        f"Write a story about the {a} {n} .",
-        f"Once there was a {a} {n} . One day it met a {rng.choice(NOUNS)} and was glad .",
-    )
+    answer = f"Once there was a {a} {n} . One day it met a {rng.choice(NOUNS)} and was glad ."
+    return f"Write a story about the {a} {n} .", _longer(rng, answer, n)
 
 
 def _unknown(rng):
     a, n = _thing(rng)
     answer = rng.choice(["I do not know who made it .", "Sorry , I do not know that ."])
-    return f"Who made the {a} {n} ?", answer
+    return f"Who made the {a} {n} ?", _longer(rng, answer, n)
 
 
 def _unable(rng):
     _, n = _thing(rng)
-    answer = ["I cannot lift it because I am a program .", "Sorry , I can only write text ."]
-    return f"Can you carry the {n} for me ?", rng.choice(answer)
+    answers = ["I cannot lift it because I am a program .", "Sorry , I can only write text ."]
+    return f"Can you carry the {n} for me ?", _longer(rng, rng.choice(answers), n)
 
 
 def _caution(rng):
     a, n = _thing(rng)
-    return f"Should I touch the {a} {n} ?", "No , you should not touch it ."
+    answer = _longer(rng, "No , you should not touch it .", n)
+    return f"Should I touch the {a} {n} ?", answer
 
 
 def _clarify(rng):
     _, n = _thing(rng)
-    return f"Fix the {n} .", f"Which part of the {n} do you mean ?"
+    return f"Fix the {n} .", _longer(rng, f"Which part of the {n} do you mean ?", n)
 
 
 def _compare(rng):
     n, m = rng.sample(NOUNS, 2)
-    return (
-        f"Which is larger , the {n} or the {m} ?",
-        f"The {max(n, m)} is larger than the {min(n, m)} .",
-    )
+    answer = f"The {max(n, m)} is larger than the {min(n, m)} ."
+    return f"Which is larger , the {n} or the {m} ?", _longer(rng, answer, n)
 
 
 FAMILIES: dict[str, Callable[[random.Random], tuple[str, str]]] = {

@@ -114,8 +114,7 @@ def encode_rows(
     for row in known.itertuples():
         pair = encode_pair(tokenizer, str(row.prompt), str(row.response or ""), max_length_tokens)
         reason = pair.reason if row.problem is None else str(row.problem)
-        counts = (pair.prompt_tokens, max(pair.response_tokens, 0))
-        table.append((str(row.sample_id), *counts, reason))
+        table.append((str(row.sample_id), pair.prompt_tokens, pair.response_tokens, reason))
         if reason is None:
             encoded.append(EncodedSample(str(row.sample_id), pair.input_ids, pair.prompt_tokens))
     columns = ["sample_id", "prompt_tokens", "response_tokens", "reason"]

@@ -88,7 +88,10 @@ def oracle(model, state, directions, sample):
 def setting(dtype):
     model = tiny_model()
     state = random_adapter(model, 1)
-    directions = {"danger": random_adapter(model, 2), "safety": random_adapter(model, 3, scale=0.5)}
+    directions = {
+        "danger": random_adapter(model, 2),
+        "safety": random_adapter(model, 3, r=5, scale=0.5),  # a rank of its own
+    }
     expected = [oracle(model, state, directions, s) for s in random_samples()]
     cast_directions = {n: cast(d, dtype) for n, d in directions.items()}
     return model.to(dtype), cast(state, dtype), cast_directions, expected

@@ -6,7 +6,6 @@ direction densely, and reads the adapters' files itself. The pipeline runs in fl
 
 import json
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch import nn
 from torch.func import functional_call
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.models.llama.modeling_llama import LlamaModel
 
 from sqsd.models import make_model, make_word_tokenizer
 from sqsd.scorers import score_all
@@ -48,21 +48,22 @@ USABLE = {
     "unknown": ("what is b", "no idea c"),  # four words outside the vocabulary
     "padding": ("a <pad> b", "c <pad> d <pad>"),  # text that looks like padding
     "cut": ("s t", LONG),  # the response's tail and its end token are past the limit
-    "one_left": (" ".join(WORDS.split()[: MAX_LENGTH - 3]), "r s t"),  # one label is left
+    "one_left": (" ".join(LONG.split()[: MAX_LENGTH - 3]), "r s t"),  # one label is left
     "longer": ("k i d", "a b e d f a c e l i p o r t s h"),
 }
 # prompt, response, problem, part of the reason
 UNUSABLE = {
     "empty": ("a b c", "", None, "empty response"),
+    "empty_long": (LONG, "", None, "empty response"),
     "blank": ("a b c", "  ", None, "empty response"),
     "cut_off": (LONG, "a b c", None, f"max_length_tokens={MAX_LENGTH}"),
-    "just_cut_off": (" ".join(WORDS.split()[:20] + ["a", "b"]), "c", None, "max_length_tokens"),
+    "just_cut_off": (" ".join(LONG.split()[: MAX_LENGTH - 2]), "c", None, "max_length_tokens"),
     "problem": ("a b c", "d e f", "no answer chosen", "no answer chosen"),
     "problem_null": ("a b c", None, "no answer written", "no answer written"),
 }
 ORDER = [
     "empty", "one", "two", "cut_off", "three", "repeats", "problem", "just_cut_off", "unknown",
-    "padding", "cut", "problem_null", "one_left", "longer", "blank",
+    "padding", "cut", "problem_null", "one_left", "longer", "blank", "empty_long",
 ]  # fmt: skip
 SHUFFLED = [ORDER[i] for i in np.random.default_rng(5).permutation(len(ORDER))]
 
@@ -80,6 +81,7 @@ FULL, DANGER_ONLY, SAFETY_ONLY, UNNORMALISED = METHODS = [
 COSINE_BOUND = 1e-5
 NORM_BOUND = 1e-5  # relative
 LOSS_BOUND = 1e-5
+SAME_BOUND = 1e-5  # of two scores that differ by the order of float32 sums
 
 
 # --- inputs ---------------------------------------------------------------------------------
@@ -203,7 +205,6 @@ class Oracle:
     """Losses, dense updates and dense directions in float64."""
 
     def __init__(self, world: World):
-        self.world = world
         self.tokenizer: Any = AutoTokenizer.from_pretrained(world.model)
         # The eager attention's softmax is float32; sdpa keeps float64.
         self.model: Any = AutoModelForCausalLM.from_pretrained(
@@ -253,7 +254,8 @@ class Oracle:
         loss = self.loss(sample, adapter)
         leaves = [leaf for lora in adapter.values() for leaf in (lora.A, lora.B)]
         found = torch.autograd.grad(loss, leaves)
-        return loss.item(), dict(zip(adapter, zip(found[::2], found[1::2], strict=True)))
+        pairs = zip(found[::2], found[1::2], strict=True)
+        return loss.item(), dict(zip(adapter, pairs, strict=True))
 
     @torch.no_grad()
     def collect(self, state: str) -> tuple[dict[str, float], pd.DataFrame]:
@@ -298,29 +300,27 @@ def expected_scores(expected) -> pd.DataFrame:
 
     A cosine is off by at most e = COSINE_BOUND, so a sum over M modules by M e and the difference
     of two such sums by 2 M e. Unnormalised, a term is <dW, V> / |V| = |dW| cos: off by at most
-    |dW| e + |cos| |dW| NORM_BOUND.
+    |dW| e + |cos| |dW| NORM_BOUND, to first order.
     """
-    danger, safety = expected["danger-danger"][1], expected["safety"][1]
-    plus, minus = cosines(danger, "danger"), cosines(safety, "safety")
-    one = COSINE_BOUND * len(MODULES)
-    terms = {
-        FULL: (plus, minus, 2 * one),
-        DANGER_ONLY: (plus, 0 * minus, one),
-        SAFETY_ONLY: (0 * plus, minus, one),
-        UNNORMALISED: (
-            danger["inner_product.danger"] / danger["direction_norm.danger"],
-            safety["inner_product.safety"] / safety["direction_norm.safety"],
-            (danger["update_norm"] * (COSINE_BOUND + NORM_BOUND * plus.abs())).groupby(level=0).sum()
-            + (safety["update_norm"] * (COSINE_BOUND + NORM_BOUND * minus.abs()))
-            .groupby(level=0)
-            .sum(),
-        ),
-    }
-    columns = {}
-    for method, (first, second, bound) in terms.items():
-        columns[method] = first.groupby(level=0).sum() - second.groupby(level=0).sum()
-        columns[f"bound.{method}"] = bound
-    return pd.DataFrame(columns)
+    at_danger, at_safety = expected["danger-danger"][1], expected["safety"][1]
+    plus, minus = cosines(at_danger, "danger"), cosines(at_safety, "safety")
+    plain_plus = at_danger["inner_product.danger"] / at_danger["direction_norm.danger"]
+    plain_minus = at_safety["inner_product.safety"] / at_safety["direction_norm.safety"]
+    off = at_danger["update_norm"] * (COSINE_BOUND + NORM_BOUND * plus.abs())
+    off += at_safety["update_norm"] * (COSINE_BOUND + NORM_BOUND * minus.abs())
+    modules = pd.DataFrame(
+        {
+            FULL: plus - minus,
+            DANGER_ONLY: plus,
+            SAFETY_ONLY: -minus,
+            UNNORMALISED: plain_plus - plain_minus,
+            f"bound.{FULL}": 2 * COSINE_BOUND,
+            f"bound.{DANGER_ONLY}": COSINE_BOUND,
+            f"bound.{SAFETY_ONLY}": COSINE_BOUND,
+            f"bound.{UNNORMALISED}": off,
+        }
+    )
+    return modules.groupby(level="sample_id").sum()
 
 
 # --- the pipeline ---------------------------------------------------------------------------
@@ -366,50 +366,234 @@ def read(paths: list[str], state: str, kind: str) -> pd.DataFrame:
     return pd.concat([read_table(p, f"gradient_{kind}") for p in mine], ignore_index=True)
 
 
-@pytest.fixture(scope="module", params=["one batch", "one row a batch", "shuffled", "shards"])
-def collected(request, world, tmp_path_factory) -> tuple[list[str], list[str]]:
-    """The pipeline's tables and the order of their rows."""
-    out = tmp_path_factory.mktemp("collected")
-    if request.param == "one row a batch":
-        return collect(world, out, ORDER, tokens=1), ORDER
-    if request.param == "shuffled":
-        return collect(world, out, SHUFFLED, tokens=60), SHUFFLED
-    if request.param == "shards":
-        return collect(world, out, ORDER, tokens=40, rows_per_shard=4), ORDER
-    return collect(world, out, ORDER), ORDER
+@dataclass(frozen=True)
+class Collected:
+    """What the pipeline made of the rows in `order`."""
+
+    order: list[str]
+    samples: dict[str, pd.DataFrame]
+    modules: dict[str, pd.DataFrame]
+    scores: dict[str, pd.DataFrame]
+
+
+def summarise(paths: list[str], order: list[str]) -> Collected:
+    scores = score_all(paths, METHODS, EXPERIMENT, seed=0)
+    assert set(scores) == set(METHODS)
+    return Collected(
+        order,
+        {state: read(paths, state, "samples") for state in STATES},
+        {state: read(paths, state, "modules") for state in STATES},
+        {method: frame.set_index("sample_id") for method, frame in scores.items()},
+    )
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "one batch": {"order": ORDER, "tokens": 10_000},
+    "one row a batch": {"order": ORDER, "tokens": 1},
+    "shuffled": {"order": SHUFFLED, "tokens": 60},
+    "shards": {"order": ORDER, "tokens": 40, "rows_per_shard": 3},
+}
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def collected(request, world, tmp_path_factory) -> Collected:
+    variant = VARIANTS[request.param]
+    return summarise(collect(world, tmp_path_factory.mktemp("out"), **variant), variant["order"])
 
 
 @pytest.fixture(scope="module")
-def one_batch(world, tmp_path_factory) -> list[str]:
-    return collect(world, tmp_path_factory.mktemp("one"), ORDER)
+def one_batch(world, tmp_path_factory) -> Collected:
+    return summarise(collect(world, tmp_path_factory.mktemp("out"), ORDER), ORDER)
+
+
+@pytest.fixture(scope="module")
+def swapped(world, tmp_path_factory) -> Collected:
+    """Each direction and each state under the other's name."""
+    danger, safety = STATES
+    paths = collect(
+        world,
+        tmp_path_factory.mktemp("out"),
+        ORDER,
+        states={danger: world.state(safety), safety: world.state(danger)},
+        directions={"danger": world.directions["safety"], "safety": world.directions["danger"]},
+    )
+    return summarise(paths, ORDER)
 
 
 # --- the oracle is right --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("module", ["model.layers.0.self_attn.k_proj", "model.layers.2.mlp.up_proj"])
+@pytest.mark.parametrize(
+    "module", ["model.layers.0.self_attn.k_proj", "model.layers.2.mlp.up_proj"]
+)
 def test_oracle_gradients_are_central_differences(oracle, state, module):
     # (L(x + h) - L(x - h)) / 2h = L'(x) + h^2 L'''/6 + rounding: with h = 1e-4 some 1e-9 of
     # truncation and 1e-16 / 1e-4 = 1e-12 of rounding. One float32 step inside the model would give
     # 1e-7 / 1e-4 = 1e-3.
     adapter, step = oracle.states[state], 1e-4
     _, gradients = oracle.gradients("two", adapter)
-    compared = 0
-    for matrix, gradient in zip(
-        (adapter[module].A, adapter[module].B), gradients[module], strict=True
-    ):
-        assert gradient.abs().max() > 1e-3
-        for index in [(0, 0), (1, 3), (3, 2), (2, 1)]:
-            losses = []
-            for sign in (1, -1):
-                moved = matrix.detach().clone()
-                moved[index] += sign * step
-                pair = (moved, adapter[module].B) if compared < 4 else (adapter[module].A, moved)
-                changed = adapter | {module: Lora(*pair, adapter[module].scale)}
-                with torch.no_grad():
-                    losses.append(oracle.loss("two", changed).item())
-            difference = (losses[0] - losses[1]) / (2 * step)
-            assert difference == pytest.approx(gradient[index].item(), abs=1e-7)
-            compared += 1
-    assert compared == 8
+    lora = adapter[module]
+
+    def loss(A, B):
+        with torch.no_grad():
+            return oracle.loss("two", adapter | {module: Lora(A, B, lora.scale)}).item()
+
+    for index in [(0, 0), (1, 3), (3, 2), (2, 1)]:
+        hA, hB = torch.zeros_like(lora.A), torch.zeros_like(lora.B)
+        hA[index] = hB[index] = step
+        gA = (loss(lora.A + hA, lora.B) - loss(lora.A - hA, lora.B)) / (2 * step)
+        gB = (loss(lora.A, lora.B + hB) - loss(lora.A, lora.B - hB)) / (2 * step)
+        found = torch.stack([g[index] for g in gradients[module]])
+        assert found.abs().min() > 1e-4
+        assert found.tolist() == pytest.approx([gA, gB], rel=0, abs=1e-7)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_oracle_loss_is_that_of_the_peft_model(world, oracle, expected, state):
+    # PEFT's own forward pass, in float32, its scale multiplied as the state says.
+    folder, multiplier = STATES[state]
+    base: Any = AutoModelForCausalLM.from_pretrained(world.model, dtype="float32")
+    model: Any = PeftModel.from_pretrained(base, str(world.folder / folder))
+    for module in MODULES:
+        model.base_model.model.get_submodule(module).scaling["default"] *= multiplier
+    for sample, loss in expected[state][0].items():
+        ids, begin = oracle.tokens(sample)
+        labels = torch.tensor([[-100] * begin + ids[begin:]])
+        with torch.no_grad():
+            found = model(input_ids=torch.tensor([ids]), labels=labels).loss.item()
+        assert found == pytest.approx(loss, rel=0, abs=LOSS_BOUND)
+
+
+def test_oracle_inputs_tell_mistakes_apart(oracle, expected, expected_scores):
+    # A bound proves something only where what it bounds is much larger.
+    labels = {
+        sample: len(ids) - begin for sample in USABLE for ids, begin in [oracle.tokens(sample)]
+    }
+    assert labels["one_left"] == 1 and labels["one"] == 2
+    assert sum(len(oracle.tokens(s)[0]) == MAX_LENGTH for s in USABLE) >= 2
+    for _, modules in expected.values():
+        for direction in ("danger", "safety"):
+            assert cosines(modules, direction).abs().median() > 1000 * COSINE_BOUND
+    for method in METHODS:
+        gaps = expected_scores[method].sort_values().diff().dropna()
+        assert gaps.min() > 2 * expected_scores[f"bound.{method}"].max()
+
+
+# --- the pipeline agrees --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_samples_have_the_oracles_losses_and_tokens(collected, oracle, expected, state):
+    samples = collected.samples[state]
+    assert samples["sample_id"].tolist() == collected.order
+    samples = samples.set_index("sample_id")
+    for sample, loss in expected[state][0].items():
+        ids, begin = oracle.tokens(sample)
+        row = samples.loc[sample]
+        assert pd.isna(row["reason"])
+        assert (row["prompt_tokens"], row["response_tokens"]) == (begin, len(ids) - begin)
+        assert row["loss"] == pytest.approx(loss, rel=0, abs=LOSS_BOUND)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_modules_have_the_oracles_cosines_and_norms(collected, expected, state):
+    modules = collected.modules[state].set_index(["sample_id", "module"])
+    wanted = expected[state][1]
+    assert set(modules.index) == set(wanted.index)
+    modules = modules.loc[wanted.index]
+    for direction in ("danger", "safety"):
+        off = (cosines(modules, direction) - cosines(wanted, direction)).abs()
+        assert off.max() <= COSINE_BOUND, off.nlargest(5)
+    for column in ("update_norm", "direction_norm.danger", "direction_norm.safety"):
+        off = (modules[column] / wanted[column] - 1).abs()
+        assert off.max() <= NORM_BOUND, off.nlargest(5)
+
+
+@pytest.mark.parametrize("sample", UNUSABLE)
+def test_a_row_without_gradient_keeps_its_reason_and_has_no_score(collected, sample):
+    reasons = set()
+    for state in STATES:
+        row = collected.samples[state].set_index("sample_id").loc[sample]
+        assert UNUSABLE[sample][3] in row["reason"]
+        assert pd.isna(row["loss"])
+        assert sample not in set(collected.modules[state]["sample_id"])
+        reasons.add(row["reason"])
+    for scores in collected.scores.values():
+        row = scores.loc[sample]
+        assert pd.isna(row["score"]) and pd.isna(row["rank"])
+        assert {row["reason"]} == reasons
+
+
+@pytest.mark.parametrize("sample", ["empty", "blank", "empty_long", "cut_off", "just_cut_off"])
+def test_a_row_without_response_has_no_response_tokens(collected, sample):
+    for frame in collected.samples.values():
+        assert frame.set_index("sample_id").loc[sample, "response_tokens"] == 0
+    for scores in collected.scores.values():
+        assert scores.loc[sample, "response_tokens"] == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_scores_are_the_oracles(collected, oracle, expected_scores, method):
+    scores = collected.scores[method]
+    assert sorted(scores.index) == sorted(ORDER)
+    usable = scores.loc[expected_scores.index]
+    off = (usable["score"] - expected_scores[method]).abs()
+    assert (off <= expected_scores[f"bound.{method}"]).all(), off.nlargest(5)
+    assert usable["reason"].isna().all()
+    for sample, count in usable["response_tokens"].items():
+        ids, begin = oracle.tokens(sample)
+        assert count == len(ids) - begin
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_ranks_follow_scores(collected, expected_scores, method):
+    ranked = collected.scores[method].dropna(subset=["rank"]).sort_values("rank")
+    assert ranked["rank"].tolist() == list(range(1, len(USABLE) + 1))
+    # Two of the oracle's scores are further apart than twice the bound, so its order is the order.
+    order = expected_scores[method].sort_values(ascending=False).index
+    assert ranked.index.tolist() == order.tolist()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_shards_order_and_batches_do_not_change_a_score(collected, one_batch, method):
+    # Tighter than through the oracle: twice its bound is 8.4e-4.
+    found, wanted = (c.scores[method].loc[ORDER] for c in (collected, one_batch))
+    off = (found["score"] - wanted["score"]).abs()
+    assert off.max() <= SAME_BOUND
+    plain = ["rank", "reason", "response_tokens"]
+    pd.testing.assert_frame_equal(found[plain], wanted[plain])
+
+
+def test_the_token_budget_decides_the_batches(world, tmp_path, monkeypatch):
+    """Without this, the variants above might all be the same batches."""
+    forward: Any = LlamaModel.forward
+    rows: list[int] = []
+
+    def counted(self, *arguments, **options):
+        output = forward(self, *arguments, **options)
+        rows.append(len(output.last_hidden_state))
+        return output
+
+    monkeypatch.setattr(LlamaModel, "forward", counted)
+    collect(world, tmp_path / "all", ORDER, tokens=10_000)
+    assert rows == [len(USABLE)] * len(STATES)
+    rows.clear()
+    collect(world, tmp_path / "single", ORDER, tokens=1)
+    assert rows == [1] * len(USABLE) * len(STATES)
+
+
+@pytest.mark.parametrize("method", [FULL, UNNORMALISED])
+def test_swapping_directions_and_states_flips_every_score(one_batch, swapped, method):
+    # sum cos(dW at D, V_danger) - sum cos(dW at S, V_safety), with D and V_danger in the place of
+    # S and V_safety and the other way round, is the negative; the same sums, so nearly exact.
+    before, after = one_batch.scores[method].loc[[*USABLE]], swapped.scores[method].loc[[*USABLE]]
+    assert (before["score"] + after["score"]).abs().max() <= SAME_BOUND
+    assert (before["rank"] + after["rank"] == len(USABLE) + 1).all()
+
+
+def test_swapping_directions_and_states_swaps_the_one_sided_scores(one_batch, swapped):
+    for method, other in ((DANGER_ONLY, SAFETY_ONLY), (SAFETY_ONLY, DANGER_ONLY)):
+        found = swapped.scores[method].loc[[*USABLE], "score"]
+        wanted = -one_batch.scores[other].loc[[*USABLE], "score"]
+        assert (found - wanted).abs().max() <= SAME_BOUND

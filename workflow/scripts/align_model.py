@@ -7,15 +7,15 @@ from sqsd.sandbox import alignment_rows
 from sqsd.training import train_sft
 
 with log_to(snakemake.log[0]):
-    spec = snakemake.params.spec
+    sandbox, seed = snakemake.params.sandbox, snakemake.params.seed
     train_sft(
-        model=load_model(snakemake.input.model, spec["alignment_training"]["dtype"]),
+        model=load_model(snakemake.input.model, sandbox["alignment_training"]["dtype"]),
         tokenizer=load_tokenizer(snakemake.input.model),
-        rows=alignment_rows(spec["seed"], **spec["alignment"]),
+        rows=alignment_rows(seed, **sandbox["alignment"]),
         out=Path(snakemake.output.model),
         work=Path(snakemake.params.work),
-        training=spec["alignment_training"],
+        training=sandbox["alignment_training"],
         lora=None,
-        seed=spec["seed"],
+        seed=seed,
     )
     shutil.rmtree(snakemake.params.work)

@@ -1,5 +1,5 @@
 from sqsd.logs import log_to
-from sqsd.report import EFFECTIVENESS_NOTES, effectiveness_table, save_table
+from sqsd.report import EFFECTIVENESS_NOTES, draw_effectiveness, effectiveness_table, save_table
 from sqsd.tables import read_table
 
 with log_to(snakemake.log[0]):
@@ -11,4 +11,5 @@ with log_to(snakemake.log[0]):
         seeds=parameters.seeds,
         measure=parameters.measure,
     )
-    save_table(table, snakemake.output, EFFECTIVENESS_NOTES[parameters.measure])
+    save_table(table, snakemake.output[:3], EFFECTIVENESS_NOTES[parameters.measure])
+    draw_effectiveness(table, parameters.windows, parameters.measure, snakemake.output[3:])

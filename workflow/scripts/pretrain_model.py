@@ -7,16 +7,16 @@ from sqsd.sandbox import corpus_rows, vocabulary
 from sqsd.training import train_sft
 
 with log_to(snakemake.log[0]):
-    spec = snakemake.params.spec
+    sandbox, seed = snakemake.params.sandbox, snakemake.params.seed
     tokenizer = make_word_tokenizer(vocabulary())
     train_sft(
-        model=make_model(tokenizer, spec["architecture"], spec["seed"]),
+        model=make_model(tokenizer, sandbox["architecture"], seed),
         tokenizer=tokenizer,
-        rows=corpus_rows(spec["seed"], **spec["corpus"]),
+        rows=corpus_rows(seed, **sandbox["corpus"]),
         out=Path(snakemake.output.model),
         work=Path(snakemake.params.work),
-        training=spec["pretraining"],
+        training=sandbox["pretraining"],
         lora=None,
-        seed=spec["seed"],
+        seed=seed,
     )
     shutil.rmtree(snakemake.params.work)

@@ -1,0 +1,29 @@
+"""What is said of dependencies in several places says the same."""
+
+import tomllib
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    found = dict(line.split("==") for line in lines if line)
+    return {name.lower().replace("_", "-"): version for name, version in found.items()}
+
+
+def test_every_dependency_is_pinned_and_in_the_conda_environment():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    environment = yaml.safe_load((ROOT / "envs/sqsd.yaml").read_text())
+    expected = {f"{name}=={pins()[name]}" for name in project["dependencies"]}
+    assert set(environment["dependencies"][-1]["pip"]) == expected
+    for extra in project["optional-dependencies"].values():
+        assert all(name.split("[")[0] in pins() for name in extra)
+
+
+def test_every_rule_runs_in_the_conda_environment():
+    for file in (ROOT / "rules").glob("*.smk"):
+        text = file.read_text()
+        assert text.count("    script:\n") == text.count("    conda:\n        ENVIRONMENT\n"), file
