@@ -20,10 +20,14 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from sqsd.chat import check_template
 from sqsd.drift import Adapter
 from sqsd.errors import DataError, ShapeMismatch
+
+# Its bars would fill the log between the lines of `logs.progress`.
+disable_progress_bar()
 
 SOURCE_FORMS = "hub:owner/name, wheel:package==version:folder/file.gguf, or a local folder"
 # Tokens that no chat turn ends with: of Llama 3.1, of SmolLM2 and Qwen, of Llama 2 and Mistral.

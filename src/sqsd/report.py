@@ -279,8 +279,10 @@ def draw_effectiveness(table: pd.DataFrame, windows: list[str], measure: str, ou
             high = np.array([row[f"{w}_{kind}_high"] for w in windows], dtype=float)
             # Apart sideways, or the bars of several methods would hide one another.
             places = np.arange(len(windows)) + 0.06 * (i - (len(rows) - 1) / 2)
+            # At a rate of 0 or 1 Wilson's bound may miss it by a rounding error.
+            bars = np.maximum([means - low, high - means], 0)
             axes.errorbar(
-                places, means, [means - low, high - means], marker="o", markersize=3,
+                places, means, bars, marker="o", markersize=3,
                 linewidth=1, elinewidth=0.8, label=row["method"],
             )  # fmt: skip
         axes.set_xticks(range(len(windows)), [w.upper() for w in windows])

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
-from datasets import Dataset
+from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig
 from transformers import TrainerCallback
 from trl.trainer.dpo_config import DPOConfig
@@ -20,6 +20,9 @@ from sqsd.chat import encode_pair
 from sqsd.errors import DataError, TrainingError
 from sqsd.logs import progress
 from sqsd.states import checkpoints
+
+# Its bars would fill the log between the lines of `progress`.
+disable_progress_bars()
 
 
 class StopOnNonFiniteLoss(TrainerCallback):
