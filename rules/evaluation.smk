@@ -20,7 +20,7 @@ rule generate_responses:
         states=subject_states,
         max_new_tokens=config["evaluation"]["max_new_tokens"],
         batch_size=config["evaluation"]["batch_size"],
-        dtype=config["gradients"]["dtype"],
+        dtype=config["evaluation"]["dtype"],
     script:
         f"{SCRIPTS}/generate_responses.py"
 
@@ -48,6 +48,6 @@ rule judge_responses:
     params:
         states=subject_states,
         judge=lambda w: config["judges"][w.judge],
-        dtype=config["gradients"]["dtype"],
+        dtype=config["evaluation"]["dtype"],
     script:
         f"{SCRIPTS}/judge_responses.py"

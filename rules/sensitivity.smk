@@ -28,7 +28,7 @@ def state_choice(wildcards):
 
 
 def state_kind(wildcards):
-    return "linear" if wildcards.state.endswith("safety") else "drift"
+    return "linear" if wildcards.state in ("safety", "insensitive-safety") else "drift"
 
 
 def state_ranking(wildcards):

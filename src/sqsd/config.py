@@ -53,7 +53,8 @@ def not_known(name: str, kind: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean '{close[0]}'?" if close else ""
-    return f"'{name}' is not a {kind}; known: {', '.join(known)}.{hint}"
+    article = "an" if kind[0] in "aeiou" else "a"
+    return f"'{name}' is not {article} {kind}; known: {', '.join(known)}.{hint}"
 
 
 def references(config: dict) -> Iterator[tuple[str, str, str, Iterable[str]]]:
@@ -166,6 +167,12 @@ def range_problems(config: dict) -> Iterator[str]:
         if has_beta != (direction["objective"] == "dpo"):
             word = "means nothing" if has_beta else "is missing"
             yield f"directions.{name}.training: 'beta' {word} for {direction['objective']}"
+        checkpoint, steps = direction["checkpoint"], direction["save_steps"]
+        if checkpoint != "final" and checkpoint % steps:
+            yield (
+                f"directions.{name}.checkpoint: {checkpoint} is no checkpoint; "
+                f"allowed: final, or a multiple of save_steps={steps}"
+            )
     for name in config["selection"]["experiments"]:
         if name in config["experiments"]:
             yield from experiment_range_problems(config, name, config["experiments"][name])
@@ -183,6 +190,10 @@ def experiment_range_problems(config: dict, name: str, experiment: dict) -> Iter
             f"datasets.{experiment['scored']}; at most {rows}"
         )
     alphas, delta = config["steering"]["alphas"], config["sensitivity"]["delta"]
+    for direction in [*experiment["danger"], experiment["safety"]["direction"]]:
+        data = config["directions"].get(direction, {}).get("data", "")
+        if not isinstance(data, str) and experiment["model"] not in data:
+            yield f"directions.{direction}.data: nothing for model '{experiment['model']}'; add it"
     ranked = [a for a in alphas if all(is_measured(a + side * delta, alphas) for side in (-1, 1))]
     safety, steps = experiment["safety"], config["pilot"]["save_steps"]
     needs_ranking = "rank" in safety or any(

@@ -64,13 +64,21 @@ CASES = {
         {EXPERIMENT + "danger": {"danger": {"step": 15}}},
         r"danger\.danger\.step: 15 is no checkpoint; allowed: multiples of pilot\.save_steps=10",
     ),
+    "checkpoint of a direction": (
+        {"directions__safety__checkpoint": 30},
+        r"safety\.checkpoint: 30 is no checkpoint; allowed: final, or a multiple of .*=25",
+    ),
+    "data of no model": (
+        {"directions__danger__data": {"nope": "danger"}},
+        r"(?s)directions\.danger\.data: 'nope' is not a model.*nothing for model 'sandbox'; add it",
+    ),
     "alphas without neighbours": (
         {"steering__alphas": [0.0, 0.5, 1.5]},
         r"steering\.alphas: no alpha has both neighbours at sensitivity\.delta=0\.1",
     ),
     "experiment": (
         {"selection__experiments": ["sandbx"]},
-        r"selection\.experiments\[0\]: 'sandbx' is not a experiment; .*'sandbox'\?",
+        r"selection\.experiments\[0\]: 'sandbx' is not an experiment; .*'sandbox'\?",
     ),
     "report": (
         {"selection__reports": ["table2"]},
