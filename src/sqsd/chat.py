@@ -1,6 +1,8 @@
 """Chat templates, tokenisation, label masks, truncation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import pandas as pd
 
 from sqsd.errors import DataError
 
@@ -63,3 +65,16 @@ def encode_pair(tokenizer, prompt: str, response: str, max_length_tokens: int) -
     if len(ids) <= len(prompt_ids):
         reason = f"response cut off entirely by max_length_tokens={max_length_tokens}"
     return EncodedPair(ids, min(len(prompt_ids), len(ids)), reason)
+
+
+def encode_rows(rows: pd.DataFrame, tokenizer, max_length_tokens: int) -> list[EncodedPair]:
+    """`encode_pair` of every row with a prompt and a response, in order.
+
+    A row's own `problem`, where it has one, is the reason; a null response counts as empty.
+    """
+    pairs = []
+    for row in rows.astype(object).where(rows.notna(), None).itertuples():
+        pair = encode_pair(tokenizer, str(row.prompt), str(row.response or ""), max_length_tokens)
+        problem = getattr(row, "problem", None)
+        pairs.append(pair if problem is None else replace(pair, reason=str(problem)))
+    return pairs

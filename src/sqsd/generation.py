@@ -5,11 +5,12 @@ from contextlib import contextmanager
 
 import pandas as pd
 import torch
+from transformers import GenerationConfig
 
 from sqsd.chat import encode_prompt
 from sqsd.drift import load_adapter
 from sqsd.logs import progress
-from sqsd.models import add_drift
+from sqsd.models import adapted_weights, add_drift
 
 
 @contextmanager
@@ -19,15 +20,25 @@ def state_applied(model, adapter_folder: str | None, multiplier: float) -> Itera
         yield
         return
     adapter = load_adapter(adapter_folder, multiplier)
-    modules = dict(model.named_modules())
-    before = {name: modules[name].weight.detach().clone() for name in adapter}
+    weights = adapted_weights(model, adapter)
+    before = {name: weight.detach().clone() for name, weight in weights.items()}
     add_drift(model, adapter)
     try:
         yield
     finally:
         with torch.no_grad():
-            for name, weight in before.items():
-                modules[name].weight.copy_(weight)
+            for name, weight in weights.items():
+                weight.copy_(before[name])
+
+
+@contextmanager
+def generating_by(model, settings: GenerationConfig) -> Iterator[None]:
+    """The model's own generation settings replaced: they fill up those passed to `generate`."""
+    own, model.generation_config = model.generation_config, settings
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def generate_responses(
@@ -62,7 +73,17 @@ def generate_responses(
 def greedy(
     model, tokenizer, encoded: list[list[int]], max_new_tokens: int, batch_size: int, advance
 ) -> tuple[list[str], list[int]]:
-    """(texts, token counts) of greedy continuations, longest prompts first."""
+    """(texts, token counts) of greedy continuations, longest prompts first.
+
+    What a model's own generation_config adds (a repetition penalty, say) is left out: the
+    protocol is plain greedy decoding.
+    """
+    plain = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=model.generation_config.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
     texts, lengths = [""] * len(encoded), [0] * len(encoded)
     for start in range(0, len(order), batch_size):
@@ -70,12 +91,9 @@ def greedy(
         padded = tokenizer.pad(
             {"input_ids": [encoded[i] for i in batch]}, padding_side="left", return_tensors="pt"
         ).to(model.device)
-        output = model.generate(
-            **{k: padded[k] for k in ("input_ids", "attention_mask")},
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+        inputs = {k: padded[k] for k in ("input_ids", "attention_mask")}
+        with generating_by(model, plain):
+            output = model.generate(**inputs)
         for i, ids in zip(batch, output[:, padded["input_ids"].shape[1] :], strict=True):
             kept = ids[ids != tokenizer.pad_token_id].tolist()
             texts[i] = tokenizer.decode(kept, skip_special_tokens=True)

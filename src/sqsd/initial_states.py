@@ -82,26 +82,28 @@ def rank_alphas(
 def rank_useful(
     table: pd.DataFrame, key, most, exact: pd.Series | None, minimum_exact_share: float
 ) -> pd.DataFrame:
-    """The states by sensitivity, with exact_share; too useless ones stand last, without a rank.
+    """The states by sensitivity, with exact_share and rank.
 
-    Without a guard exact_share is null and every state is ranked.
+    Last, without a rank, stand those that the guard refuses, or that have no finite sensitivity.
+    Without a guard exact_share is null and refuses none.
     Raises UselessModelError, with the shares, when the guard passes no state.
     """
-    shares = pd.Series(np.nan, index=table.index)
+    table = table.assign(exact_share=np.nan)
+    useful = pd.Series(True, index=table.index)
     if exact is not None:
-        by_key = exact.rename(index=float)
-        shares = table[key].astype(float).map(by_key)
-        if not (shares >= minimum_exact_share).any():
-            listed = ", ".join(f"{k:g} ({v:.2f})" for k, v in zip(table[key], shares, strict=True))
+        table["exact_share"] = table[key].astype(float).map(exact.rename(index=float))
+        useful = table["exact_share"] >= minimum_exact_share
+        if not useful.any():
+            pairs = zip(table[key], table["exact_share"], strict=True)
+            listed = ", ".join(f"{k:g} ({v:.2f})" for k, v in pairs)
             raise UselessModelError(
                 f"every {key} answers fewer than {minimum_exact_share:.2f} of the benign prompts "
                 f"of the guard exactly: {listed}; choose smaller alphas, an earlier checkpoint "
                 "or a lower learning rate"
             )
-    table = table.assign(exact_share=shares)
-    refused = shares < minimum_exact_share
-    ranked = rank_states(table[~refused], key, most)
-    both = pd.concat([ranked, table[refused]], ignore_index=True)
+    ranked = rank_states(table[useful], key, most)
+    rest = table[~table[key].isin(ranked[key])]
+    both = pd.concat([ranked, rest.sort_values(key)], ignore_index=True)
     return both.assign(rank=both["rank"].astype("Int64"))
 
 
@@ -129,7 +131,7 @@ def chosen_state(
         row = choose_state(ranking.dropna(subset=["rank"]), choice["rank"])
     else:
         row = pinned_row(ranking, key, choice[key], minimum_exact_share)
-    state = {k: None if row[k] is None else float(row[k]) for k in ("rank", "sensitivity")}
+    state = {k: None if pd.isna(row[k]) else float(row[k]) for k in ("rank", "sensitivity")}
     if kind == "drift":
         step = int(row["step"])
         steps = dict(checkpoints(folder))
@@ -146,11 +148,14 @@ def pinned_row(ranking: pd.DataFrame, key: str, value: float, minimum_exact_shar
     found = ranking[np.isclose(ranking[key].astype(float), value)]
     if found.empty:
         known = ", ".join(f"{v:g}" for v in sorted(ranking[key]))
-        raise ConfigurationError(f"{key} {value:g} was not measured; known: {known}")
+        raise ConfigurationError(
+            f"{key} {value:g} has no measured sensitivity (its neighbours are needed too); "
+            f"known: {known}"
+        )
     row = found.iloc[0].to_dict()
-    if pd.isna(row["rank"]) and row["exact_share"] < minimum_exact_share:
+    if pd.notna(row["exact_share"]) and row["exact_share"] < minimum_exact_share:
         raise UselessModelError(
             f"the pinned state {key} {value:g} answers {row['exact_share']:.2f} of the guard's "
             f"benign prompts exactly, fewer than {minimum_exact_share:.2f}; pin another {key}"
         )
-    return row | {"rank": None if pd.isna(row["rank"]) else row["rank"]}
+    return row

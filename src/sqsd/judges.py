@@ -1,5 +1,6 @@
 """Judges of responses behind one interface: a verdict, a score, or both for each response."""
 
+import sys
 from typing import Any, Protocol
 
 import pandas as pd
@@ -101,6 +102,7 @@ def judge_responses(
 
 
 PROMPTS_A_BATCH = 32
+UNLIMITED = sys.maxsize
 
 
 @torch.inference_mode()
@@ -115,12 +117,15 @@ def response_log_probability(
     parts = []
     for start in range(0, len(prompts), PROMPTS_A_BATCH):
         batch = prompts[start : start + PROMPTS_A_BATCH]
-        pairs = [encode_pair(tokenizer, p, response, longest + 1) for p in batch]
+        pairs = [encode_pair(tokenizer, p, response, UNLIMITED) for p in batch]
         width = max(len(pair.input_ids) for pair in pairs)
         if width > longest:
+            prompt = next(
+                p for p, pair in zip(batch, pairs, strict=True) if len(pair.input_ids) == width
+            )
             raise DataError(
-                f"judging {batch[0][:60]!r} and the {len(batch) - 1} prompts after it: {width} "
-                f"tokens with the response, the model takes {longest}; leave the long prompt out"
+                f"judging {prompt[:60]!r}: {width} tokens with the response, the model takes "
+                f"{longest}; leave the long prompt out"
             )
         ids = torch.full((len(pairs), width), tokenizer.pad_token_id)
         labels = torch.zeros_like(ids, dtype=torch.bool)

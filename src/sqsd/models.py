@@ -256,19 +256,28 @@ def make_model(tokenizer, architecture: dict, seed: int) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-@torch.no_grad()
-def add_drift(model, adapter: Adapter, sign: float = 1.0) -> None:
-    """Add `sign * scale * B A` to the model's weights in place (Eqs. 5, 14).
+def adapted_weights(model, adapter: Adapter) -> dict[str, torch.Tensor]:
+    """The weight of every module that an adapter changes.
 
-    Raises ShapeMismatch naming the module and both shapes.
+    Raises ShapeMismatch naming the first module that does not fit, and both shapes.
     """
     modules = dict(model.named_modules())
+    weights = {name: modules[name].weight for name in adapter if name in modules}
     for name, lora in adapter.items():
-        shape = (lora.B.shape[0], lora.A.shape[1])
-        weight = modules[name].weight if name in modules else None
-        if weight is None or tuple(weight.shape) != shape:
-            found = None if weight is None else tuple(weight.shape)
+        found = tuple(weights[name].shape) if name in weights else None
+        if found != lora.drift_shape:
             raise ShapeMismatch(
-                f"{name}: the adapter needs a weight {shape}, the model has {found}"
+                f"{name}: the adapter needs a weight {lora.drift_shape}, the model has {found}"
             )
-        weight.add_((sign * lora.scale * (lora.B @ lora.A)).to(weight))
+    return weights
+
+
+@torch.no_grad()
+def add_drift(model, adapter: Adapter) -> None:
+    """Add `scale * B A` to the model's weights in place (Eqs. 5, 14), to all or to none.
+
+    Raises ShapeMismatch as `adapted_weights`.
+    """
+    for name, weight in adapted_weights(model, adapter).items():
+        lora = adapter[name]
+        weight.add_((lora.scale * (lora.B @ lora.A)).to(weight))

@@ -102,7 +102,8 @@ def named_interval(name: str, kind: str, interval: tuple[float, float, float]) -
 def wilson_bounds(frame: pd.DataFrame, windows: list[str], seeds: list[int]) -> dict[str, float]:
     bounds: dict[str, float] = {}
     for window in windows:
-        verdicts = frame["verdict"][frame["state"].isin([f"{window}/{seed}" for seed in seeds])]
+        states = [f"{window}/{seed}" for seed in seeds]
+        verdicts = frame.loc[frame["state"].isin(states), "verdict"].dropna()
         low, high = wilson_interval(int(verdicts.sum()), len(verdicts))
         bounds |= {f"{window}_wilson_low": low, f"{window}_wilson_high": high}
     return bounds
@@ -170,9 +171,11 @@ def save_ranking(ranking: pd.DataFrame, out, most: int = 10) -> None:
 
 def page_table(part: pd.DataFrame) -> str:
     shown = part[["rank", "score", "response_tokens", "prompt", "response"]].copy()
+    shown["score"] = [f"{score:.3f}" for score in shown["score"]]
     for column in ("prompt", "response"):
         shown[column] = [shortened(text) for text in shown[column]]
-    return shown.to_markdown(index=False, floatfmt=".3f")
+    # Without this an answer that reads as a number would be shown rounded.
+    return shown.to_markdown(index=False, disable_numparse=True)
 
 
 def shortened(text: str, most: int = 120) -> str:
@@ -204,11 +207,14 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         ]
     bounds = [c for c in shown if str(c).endswith(("_low", "_high"))]
     shown = shown.drop(columns=bounds)
-    for name in [c for c in shown if shown[c].isna().all()]:
-        shown = shown.drop(columns=name)
+    shown = shown.dropna(axis="columns", how="all")
+    for name in ("step", "next_step", "rank"):
+        if name in shown:
+            shown[name] = [f"{v:.0f}" if pd.notna(v) else "" for v in shown[name]]
+    if "trend_p" in shown:
+        shown["trend_p"] = [f"{p:.2g}" if pd.notna(p) else "" for p in shown["trend_p"]]
     if "mono" in shown:
-        shown["trend_p"] = [f"{p:.2g}" if pd.notna(p) else "" for p in table["trend_p"]]
-        shown["mono"] = ["yes" if m else "no" for m in table["mono"]]
+        shown["mono"] = ["yes" if m else "no" for m in shown["mono"]]
     return shown.astype(object).where(shown.notna(), "")
 
 

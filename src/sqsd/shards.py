@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from sqsd.chat import encode_pair
+from sqsd.chat import encode_rows
 from sqsd.drift import cast, load_adapter, module_norms
 from sqsd.gradients import EncodedSample, GradientEngine, pack
 from sqsd.logs import progress
@@ -40,7 +40,20 @@ def collect_shard(
     rows = read_table(rows_file, "dataset").iloc[shard * rows_per_shard :][:rows_per_shard]
     state = json.loads(Path(state_file).read_text())
     tokenizer = load_tokenizer(model_folder)
-    samples, encoded = encode_rows(rows, tokenizer, max_length_tokens)
+    pairs = encode_rows(rows, tokenizer, max_length_tokens)
+    samples = pd.DataFrame(
+        {
+            "sample_id": rows["sample_id"].to_numpy(),
+            "prompt_tokens": [pair.prompt_tokens for pair in pairs],
+            "response_tokens": [pair.response_tokens for pair in pairs],
+            "reason": pd.Series([pair.reason for pair in pairs], dtype="str"),
+        }
+    )
+    encoded = [
+        EncodedSample(sample_id, pair.input_ids, pair.prompt_tokens)
+        for sample_id, pair in zip(samples["sample_id"], pairs, strict=True)
+        if pair.reason is None
+    ]
     loaded = {name: load_adapter(folder) for name, folder in directions.items()}
     model = load_model(model_folder, dtype)
     engine = GradientEngine(
@@ -103,20 +116,3 @@ def module_rows(
     for name, norms in direction_norms.items():
         columns[f"direction_norm.{name}"] = np.tile([norms[m] for m in modules], len(ids))
     return pd.DataFrame(columns)
-
-
-def encode_rows(
-    rows: pd.DataFrame, tokenizer, max_length_tokens: int
-) -> tuple[pd.DataFrame, list[EncodedSample]]:
-    """The samples table (without loss) of all rows, and the encoded rows that have a gradient."""
-    table, encoded = [], []
-    known = rows.astype(object).where(rows.notna(), None)
-    for row in known.itertuples():
-        pair = encode_pair(tokenizer, str(row.prompt), str(row.response or ""), max_length_tokens)
-        reason = pair.reason if row.problem is None else str(row.problem)
-        table.append((str(row.sample_id), pair.prompt_tokens, pair.response_tokens, reason))
-        if reason is None:
-            encoded.append(EncodedSample(str(row.sample_id), pair.input_ids, pair.prompt_tokens))
-    columns = ["sample_id", "prompt_tokens", "response_tokens", "reason"]
-    frame = pd.DataFrame(table, columns=columns).astype({"reason": "str"})
-    return frame, encoded

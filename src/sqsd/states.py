@@ -46,10 +46,8 @@ def direction_folder(folder: str | Path, checkpoint: int | str) -> Path:
         return Path(folder)
     steps = dict(checkpoints(folder))
     if checkpoint not in steps:
-        known = ", ".join(str(s) for s in steps)
-        raise ConfigurationError(
-            f"{folder}: checkpoint {checkpoint} was not saved; known: final, {known}"
-        )
+        known = ", ".join(["final", *map(str, steps)])
+        raise ConfigurationError(f"{folder}: checkpoint {checkpoint} was not saved; known: {known}")
     return steps[int(checkpoint)]
 
 

@@ -74,12 +74,12 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
     ),
     "drift_ranking": _schema(
         ["step"],
-        step="int64", next_step="int64", sensitivity="float64", denominator_floored="bool",
+        step="int64", next_step="int64", sensitivity="float64?", denominator_floored="bool",
         safety_score="float64", projection="float64", exact_share="float64?", rank="Int64?",
     ),
     "linear_ranking": _schema(
         ["alpha"],
-        alpha="float64", sensitivity="float64", safety_score="float64", exact_share="float64?",
+        alpha="float64", sensitivity="float64?", safety_score="float64", exact_share="float64?",
         rank="Int64?",
     ),
 }  # fmt: skip

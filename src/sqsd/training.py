@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
+import torch
 from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig
 from transformers import TrainerCallback
@@ -16,7 +17,7 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from sqsd.chat import encode_pair
+from sqsd.chat import encode_rows
 from sqsd.errors import DataError, TrainingError
 from sqsd.logs import progress
 from sqsd.states import checkpoints
@@ -59,15 +60,12 @@ class ProgressCallback(TrainerCallback):
 
 def sft_dataset(rows: pd.DataFrame, tokenizer, max_length_tokens: int) -> Dataset:
     """Token ids and completion masks of the usable rows. Raises DataError when none is usable."""
-    columns = {"input_ids": [], "completion_mask": []}
-    for row in rows.itertuples():
-        if pd.notna(getattr(row, "problem", None)):
-            continue
-        pair = encode_pair(tokenizer, str(row.prompt), str(row.response), max_length_tokens)
-        if pair.reason is None:
-            columns["input_ids"].append(pair.input_ids)
-            mask = [0] * pair.prompt_tokens + [1] * pair.response_tokens
-            columns["completion_mask"].append(mask)
+    pairs = encode_rows(rows, tokenizer, max_length_tokens)
+    usable = [pair for pair in pairs if pair.reason is None]
+    columns = {
+        "input_ids": [p.input_ids for p in usable],
+        "completion_mask": [[0] * p.prompt_tokens + [1] * p.response_tokens for p in usable],
+    }
     if not columns["input_ids"]:
         raise DataError(
             f"none of the {len(rows)} rows can be trained on at {max_length_tokens} tokens; "
@@ -95,7 +93,9 @@ def train_sft(
     the caller removes it once all it wanted is in place.
     Raises TrainingError on a loss that is not finite, DataError when no row can be trained on.
     """
-    work /= digest(["sft", training, lora, seed, save_steps, content_hash(rows)])
+    work /= digest(
+        ["sft", fingerprint(model), training, lora, seed, save_steps, content_hash(rows)]
+    )
     if is_trained(work):
         return publish(work, out, bool(save_steps))
     arguments = SFTConfig(
@@ -137,7 +137,8 @@ def train_dpo(
             for key in ("chosen", "rejected")
         },
     }
-    work /= digest(["dpo", training, lora, seed, save_steps, content_hash(preferences)])
+    data = content_hash(preferences)
+    work /= digest(["dpo", fingerprint(model), training, lora, seed, save_steps, data])
     if is_trained(work):
         return publish(work, out, bool(save_steps))
     arguments = DPOConfig(
@@ -203,6 +204,16 @@ def content_hash(rows: pd.DataFrame) -> str:
     return hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()
 
 
+def fingerprint(model, values: int = 16) -> str:
+    """Tells one base model from another by names, shapes and the first and last few weights."""
+    found = hashlib.sha256()
+    for name, weight in model.named_parameters():
+        flat = weight.detach().flatten()
+        ends = torch.cat([flat[:values], flat[-values:]]).double().cpu().numpy()
+        found.update(f"{name} {tuple(weight.shape)}".encode() + ends.tobytes())
+    return found.hexdigest()
+
+
 def last_whole_checkpoint(work: Path) -> str | None:
     """The newest checkpoint that was written to its end; a killed run may leave a torn one.
 
@@ -219,11 +230,19 @@ def last_whole_checkpoint(work: Path) -> str | None:
 
 
 def train(trainer, work: Path) -> None:
-    """Train, or resume, to a whole `final` folder in `work`."""
-    result = trainer.train(resume_from_checkpoint=last_whole_checkpoint(work))
-    # The last few steps are in no log line, so a loss that left the rails there shows only here.
-    if not math.isfinite(result.training_loss):
-        raise TrainingError(non_finite_message(work, result.training_loss, result.global_step))
+    """Train, or resume, to a whole `final` folder in `work`.
+
+    A run whose loss is not finite leaves nothing to resume: its last checkpoint may already hold
+    weights that are no numbers.
+    """
+    try:
+        result = trainer.train(resume_from_checkpoint=last_whole_checkpoint(work))
+        # The last few steps are in no log line, so a loss that left the rails there shows here.
+        if not math.isfinite(result.training_loss):
+            raise TrainingError(non_finite_message(work, result.training_loss, result.global_step))
+    except TrainingError:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
     unfinished = work / "final.unfinished"
     trainer.save_model(str(unfinished))
     unfinished.rename(work / "final")

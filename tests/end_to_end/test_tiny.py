@@ -1,14 +1,13 @@
 """The tiny configuration for real: caching, determinism, kill and resume, a user's own file."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 from conftest import TINY, job_counts, snakemake, snakemake_command, write_config
 
@@ -77,9 +76,7 @@ def test_four_cores_give_the_same_tables(tiny_run, tmp_path):
 def run_until(folder: Path, sign: Path, target: Path) -> None:
     """Start a run for `target` and kill -9 all of it as soon as `sign` (a glob) exists."""
     command = snakemake_command(folder, str(target), "--cores", "1", configfiles=(TINY,))
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     try:
         while not list(folder.glob(str(sign))):
@@ -87,8 +84,11 @@ def run_until(folder: Path, sign: Path, target: Path) -> None:
             assert time.monotonic() < deadline, f"{sign} was not seen"
             time.sleep(0.002)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        family = [psutil.Process(process.pid)]
+        family += family[0].children(recursive=True)
+        for member in family:
+            member.kill()
+        psutil.wait_procs(family)
 
 
 def test_killed_twice_and_resumed_gives_the_same_scores(tiny_run, tmp_path):

@@ -22,7 +22,7 @@ ARCHITECTURE = {
     "max_position_embeddings": 64,
     "initializer_range": 0.4,  # so that what comes next hangs on what came before
 }
-WORDS = "ash birch cedar elm fir hazel".split()
+WORDS = ["ash", "birch", "cedar", "elm", "fir", "hazel"]
 TOKENIZER = make_word_tokenizer(WORDS)
 USER, ASSISTANT, END = 2, 3, 4  # the ids of the template's tokens; words follow from 5 on
 V_PROJ, DOWN = "model.layers.0.self_attn.v_proj", "model.layers.0.mlp.down_proj"  # [8,16], [16,24]
@@ -93,6 +93,15 @@ def test_greedy_is_the_naive_loop_whatever_the_batch(prompts, batch_size, most):
     found = greedy(MODEL, TOKENIZER, encoded, most, batch_size, lambda count: None)
     expected = [continued(MODEL, ids, most) for ids in encoded]
     assert found == ([text_of(new) for new in expected], [len(new) for new in expected])
+
+
+def test_padding_that_is_the_end_token_is_not_attended_to():
+    # As where a vocabulary has no other token to pad with.
+    tokenizer = make_word_tokenizer(WORDS)
+    tokenizer.pad_token = tokenizer.eos_token
+    encoded = [prompt_ids(text) for text in ("elm", "ash birch cedar elm fir", "fir fir hazel")]
+    texts, _ = greedy(MODEL, tokenizer, encoded, 10, 3, lambda count: None)
+    assert texts == [text_of(continued(MODEL, ids, 10)) for ids in encoded]
 
 
 def test_the_naive_loop_sees_ends_cut_offs_and_different_words():

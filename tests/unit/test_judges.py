@@ -284,7 +284,9 @@ def test_a_refusal_judge_gets_its_options_from_the_configuration():
     judged = judge_responses(MODEL, TOKENIZER, responses_table(["a", "b"]), states, judge)
     assert judged["verdict"].tolist() == [True] * 3 + [False] * 3
     for prompt, scores in zip(
-        ["ask", "ask Sure", "Sure ask able"], judged["score"].to_numpy().reshape(2, 3).T, strict=True
+        ["ask", "ask Sure", "Sure ask able"],
+        judged["score"].to_numpy().reshape(2, 3).T,
+        strict=True,
     ):
         expected = log_probability(MODEL, prompt, "I cannot", end=False) - log_probability(
             MODEL, prompt, "Sure", end=False

@@ -53,8 +53,8 @@ def test_round_trip_keeps_values_types_and_nulls(tmp_path, schema, with_nulls):
         ("scores", {"score", "rank", "reason"}),
         ("subset", set()),
         ("trajectory", set()),
-        ("drift_ranking", {"exact_share", "rank"}),
-        ("linear_ranking", {"exact_share", "rank"}),
+        ("drift_ranking", {"sensitivity", "exact_share", "rank"}),
+        ("linear_ranking", {"sensitivity", "exact_share", "rank"}),
     ],
 )
 def test_nulls_are_refused_exactly_where_undeclared(tmp_path, schema, nullable):

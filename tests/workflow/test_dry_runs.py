@@ -40,7 +40,7 @@ def test_five_base_seeds(tmp_path):
 
 
 def test_smollm2(tmp_path):
-    """Pinned states need no ranking; 400 rows in shards of 100 at 2 states; nothing fine-tuned."""
+    """Pinned states need no ranking; 320 rows in shards of 80 at 2 states; nothing fine-tuned."""
     done = snakemake(tmp_path, "-n", configfiles=(PRESETS / "smollm2-135m.yaml",))
     assert job_counts(done.stdout) == {
         "all": 1, "fetch_model": 1, "make_dataset": 3, "make_preferences": 1, "make_benchmark": 1,

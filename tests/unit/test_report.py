@@ -1,0 +1,606 @@
+"""Tables by hand, with closed formulas for the intervals; pages read back as Markdown."""
+
+import math
+import re
+import tempfile
+from pathlib import Path
+from statistics import fmean, stdev
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sqsd import report
+from sqsd.report import (
+    POOLED,
+    draw_effectiveness,
+    draw_steering,
+    draw_trajectories,
+    effectiveness_table,
+    page_table,
+    ranking_table,
+    readable,
+    save_ranking,
+    save_table,
+    sensitivity_table,
+    shortened,
+    states_table,
+)
+
+Z = 1.959963984540054  # normal quantile at 0.975
+T = {1: 12.706204736, 2: 4.302652730, 3: 3.182446305}  # Student t quantile at 0.975 by freedom
+WINDOWS = ["s1", "s2", "s3"]
+
+
+def wilson(k, n):
+    # (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
+    p = k / n
+    middle, spread = p + Z**2 / (2 * n), Z * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+    return (middle - spread) / (1 + Z**2 / n), (middle + spread) / (1 + Z**2 / n)
+
+
+def student(values):
+    mean, half = fmean(values), T[len(values) - 1] * stdev(values) / math.sqrt(len(values))
+    return mean, mean - half, mean + half
+
+
+def interval(row, name, kind="t"):
+    return row[name], row[f"{name}_{kind}_low"], row[f"{name}_{kind}_high"]
+
+
+def verdicts(unsafe, prompts=4):
+    """Judgements with `unsafe[seed][window]` unsafe answers, the states in reverse order."""
+    rows = [
+        (f"{window}/{seed}", f"p{i}", i < counts[w], None)
+        for seed, counts in unsafe.items()
+        for w, window in reversed(list(enumerate(WINDOWS)))
+        for i in range(prompts)
+    ]
+    return judgements(rows)
+
+
+def safety_scores(values):
+    """Judgements whose mean score is `values[seed][window]`."""
+    rows = [
+        (f"{window}/{seed}", f"p{i}", None, means[w] + part)
+        for seed, means in values.items()
+        for w, window in enumerate(WINDOWS)
+        for i, part in enumerate((-2.0, 0.5, 1.5))
+    ]
+    return judgements(rows)
+
+
+def judgements(rows):
+    columns = pd.Index(["state", "prompt_id", "verdict", "score"])
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.astype({"verdict": "boolean", "score": "float64"})
+
+
+# Unsafe of 4 by window: means over seeds 7/8, 4/8, 1/8; deltas 1 and 0.5.
+FALLING = {1: (4, 2, 0), 2: (3, 2, 1)}
+# Deltas 0 and -0.25.
+RANDOM = {1: (2, 2, 2), 2: (1, 2, 2)}
+
+
+def test_a_row_of_attack_success_rates():
+    judged = [(("e", "m"), verdicts(FALLING)), (("e", "random"), verdicts(RANDOM))]
+    table = effectiveness_table(judged, WINDOWS, [1, 2], "asr")
+    assert table[["experiment", "method"]].values.tolist() == [["e", "m"], ["e", "random"]]
+    row = table.iloc[0]
+    assert (row["prompts"], row["units"]) == (4, 2)
+    # Of two values the standard error is half their distance: 0.125, 0 and 0.125.
+    assert interval(row, "s1") == pytest.approx((0.875, 0.875 - T[1] / 8, 0.875 + T[1] / 8))
+    assert interval(row, "s2") == pytest.approx((0.5, 0.5, 0.5))
+    assert interval(row, "s3") == pytest.approx((0.125, 0.125 - T[1] / 8, 0.125 + T[1] / 8))
+    for window, unsafe in (("s1", 7), ("s2", 4), ("s3", 1)):
+        bounds = row[f"{window}_wilson_low"], row[f"{window}_wilson_high"]
+        assert bounds == pytest.approx(wilson(unsafe, 8), abs=1e-9)
+    # S1 - S3: 1 and 0.5; beyond random order, seed by seed: 1 - 0 and 0.5 + 0.25.
+    assert interval(row, "delta") == pytest.approx((0.75, 0.75 - T[1] / 4, 0.75 + T[1] / 4))
+    beyond = (0.875, 0.875 - T[1] / 8, 0.875 + T[1] / 8)
+    assert interval(row, "over_random") == pytest.approx(beyond)
+    assert row["mono"]
+    # Both seeds are in the predicted order, one of 6 x 6 pairs of orders.
+    assert row["trend_p"] == pytest.approx(1 / 36)
+    itself = table.iloc[1]
+    assert interval(itself, "over_random") == (0, 0, 0)
+    assert not itself["mono"]
+
+
+def test_safety_score_has_the_other_sign():
+    rising = {1: (-1.0, 0.5, 2.0), 2: (-2.0, 1.0, 3.0), 3: (0.0, 1.5, 1.75)}
+    flat = {1: (1.0, 0.0, 1.5), 2: (1.0, 0.0, 0.0), 3: (1.0, 0.0, 1.0)}
+    judged = [(("e", "random"), safety_scores(flat)), (("e", "m"), safety_scores(rising))]
+    table = effectiveness_table(judged, WINDOWS, [1, 2, 3], "safety_score")
+    random, row = table.iloc[0], table.iloc[1]
+    assert interval(row, "s1") == pytest.approx(student([-1, -2, 0]))
+    # S3 - S1: 3, 5, 1.75; of random order 0.5, -1, 0.
+    assert interval(row, "delta") == pytest.approx(student([3, 5, 1.75]))
+    assert interval(random, "delta") == pytest.approx(student([0.5, -1, 0]))
+    assert interval(row, "over_random") == pytest.approx(student([2.5, 6, 1.75]))
+    assert row["mono"] and not random["mono"]
+    assert row["trend_p"] == pytest.approx(1 / 216)
+    assert not [column for column in table if "wilson" in str(column)]
+    assert (row["prompts"], row["units"]) == (3, 3)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_every_number_of_a_row_is_the_naive_one(data):
+    seeds = data.draw(st.lists(st.integers(1, 9), min_size=2, max_size=4, unique=True))
+    prompts = data.draw(st.integers(1, 6))
+    counts = st.tuples(*[st.integers(0, prompts)] * len(WINDOWS))
+    unsafe, other = ({seed: data.draw(counts) for seed in seeds} for _ in range(2))
+    judged = [(("e", "m"), verdicts(unsafe, prompts)), (("e", "random"), verdicts(other, prompts))]
+    row = effectiveness_table(judged, WINDOWS, seeds, "asr").iloc[0]
+    means = []
+    for w, window in enumerate(WINDOWS):
+        total = sum(unsafe[seed][w] for seed in seeds)
+        means.append(total)
+        expected = student([unsafe[seed][w] / prompts for seed in seeds])
+        assert interval(row, window) == pytest.approx(expected, abs=1e-7)
+        bounds = row[f"{window}_wilson_low"], row[f"{window}_wilson_high"]
+        assert bounds == pytest.approx(wilson(total, prompts * len(seeds)), abs=1e-9)
+    deltas = [(unsafe[seed][0] - unsafe[seed][2]) / prompts for seed in seeds]
+    assert interval(row, "delta") == pytest.approx(student(deltas), abs=1e-7)
+    beyond = [
+        delta - (other[seed][0] - other[seed][2]) / prompts
+        for delta, seed in zip(deltas, seeds, strict=True)
+    ]
+    assert interval(row, "over_random") == pytest.approx(student(beyond), abs=1e-7)
+    if len(set(means)) == 3:  # rounding of a mean may part or join equal ones
+        assert row["mono"] == (means == sorted(means, reverse=True))
+
+
+def test_mono_is_strict():
+    # The means are 3/4, 1/2 and 1/2.
+    judged = [(("e", "m"), verdicts({1: (3, 2, 2)}))]
+    (row,) = effectiveness_table(judged, WINDOWS, [1], "asr").to_dict("records")
+    assert row["mono"] is False
+    judged = [(("e", "m"), verdicts({1: (3, 2, 1)}))]
+    (row,) = effectiveness_table(judged, WINDOWS, [1], "asr").to_dict("records")
+    assert row["mono"] is True
+
+
+def test_one_seed_has_no_student_interval():
+    table = effectiveness_table([(("e", "m"), verdicts({3: (4, 1, 0)}))], WINDOWS, [3], "asr")
+    row = table.iloc[0]
+    assert (row["s1"], row["delta"], row["units"]) == (1, 1, 1)
+    assert math.isnan(row["s1_t_low"]) and math.isnan(row["delta_t_high"])
+    bounds = row["s1_wilson_low"], row["s1_wilson_high"]
+    assert bounds == pytest.approx(wilson(4, 4), abs=1e-9)
+
+
+def test_only_the_seeds_asked_for_are_counted():
+    frame = verdicts({1: (4, 2, 0), 2: (0, 0, 0)})
+    row = effectiveness_table([(("e", "m"), frame)], WINDOWS, [1], "asr").iloc[0]
+    assert (row["s1"], row["s2"], row["units"]) == (1, 0.5, 1)
+    bounds = row["s2_wilson_low"], row["s2_wilson_high"]
+    assert bounds == pytest.approx(wilson(2, 4), abs=1e-9)
+
+
+def test_wilson_s_interval_is_over_the_verdicts_there_are():
+    # 4 unsafe of 4 verdicts, and 8 answers without one: the rate is 1, of n = 4.
+    frame = verdicts({1: (12, 12, 12)}, prompts=12)
+    frame.loc[frame["prompt_id"].isin([f"p{i}" for i in range(4, 12)]), "verdict"] = pd.NA
+    row = effectiveness_table([(("e", "m"), frame)], WINDOWS, [1], "asr").iloc[0]
+    assert row["s1"] == 1
+    bounds = row["s1_wilson_low"], row["s1_wilson_high"]
+    assert bounds == pytest.approx(wilson(4, 4), abs=1e-9)
+
+
+def test_without_random_order_there_is_no_over_random():
+    table = effectiveness_table([(("e", "m"), verdicts(FALLING))], WINDOWS, [1, 2], "asr")
+    assert "over_random" not in table
+    assert len(table) == 1  # and no row over experiments for a single one
+
+
+def test_over_several_experiments_the_experiment_is_the_unit():
+    second = {1: (4, 4, 2), 2: (2, 2, 2)}  # means 6/8, 6/8, 4/8
+    steady = {1: (1, 1, 1), 2: (1, 1, 1)}
+    judged = [
+        (("e", "m"), verdicts(FALLING)),
+        (("e", "random"), verdicts(RANDOM)),
+        (("f", "m"), verdicts(second)),
+        (("f", "random"), verdicts(steady)),
+    ]
+    table = effectiveness_table(judged, WINDOWS, [1, 2], "asr")
+    arms = [["e", "m"], ["e", "random"], ["f", "m"], ["f", "random"]]
+    arms += [[POOLED, "m"], [POOLED, "random"]]
+    assert table[["experiment", "method"]].values.tolist() == arms
+    row = table.iloc[4]
+    assert (row["units"], row["prompts"]) == (2, 4)
+    assert interval(row, "s1") == pytest.approx(student([7 / 8, 6 / 8]))
+    assert interval(row, "s2") == pytest.approx(student([4 / 8, 6 / 8]))
+    assert interval(row, "s3") == pytest.approx(student([1 / 8, 4 / 8]))
+    assert interval(row, "delta") == pytest.approx(student([6 / 8, 2 / 8]))
+    # Random order's mean deltas are -1/8 and 0, paired by experiment.
+    assert interval(row, "over_random") == pytest.approx(student([7 / 8, 2 / 8]))
+    assert row["mono"]  # 13/16, 10/16, 5/16
+    # Answers of several models and prompts are no n of one rate.
+    assert table.filter(like="wilson").iloc[4].isna().all()
+    assert table["s1_wilson_low"].notna().tolist() == [True] * 4 + [False] * 2
+    assert interval(table.iloc[5], "over_random") == (0, 0, 0)
+
+
+def test_the_pooled_row_tells_the_fewest_prompts():
+    judged = [
+        (("e", "m"), verdicts({1: (3, 2, 1)}, prompts=4)),
+        (("f", "m"), verdicts({1: (3, 2, 1)}, prompts=9)),
+    ]
+    table = effectiveness_table(judged, WINDOWS, [1], "asr")
+    assert table["prompts"].tolist() == [4, 9, 4]
+    assert table["s1"].tolist() == pytest.approx([3 / 4, 1 / 3, 13 / 24])
+
+
+def test_readable_cells():
+    table = pd.DataFrame(
+        {
+            "method": ["m", "pooled", "single"],
+            "s1": [0.875, 0.5, 1.0],
+            "s1_t_low": [-0.7, 0.25, math.nan],
+            "s1_t_high": [2.5, 0.75, math.nan],
+            "s1_wilson_low": [0.53, math.nan, math.nan],
+            "s1_wilson_high": [0.978, math.nan, math.nan],
+            "delta": [0.75, 0.5, -1.0],
+            "delta_t_low": [-0.125, 0.25, math.nan],
+            "delta_t_high": [1.625, 0.75, math.nan],
+            "mono": [True, False, True],
+            "trend_p": [1 / 36, math.nan, 0.5],
+            "published": [math.nan] * 3,
+            "note": ["seen", None, None],
+        }
+    )
+    shown = readable(table)
+    assert shown.columns.tolist() == ["method", "s1", "delta", "mono", "trend_p", "note"]
+    # Wilson's bounds where there are any, else Student's, else none.
+    assert shown["s1"].tolist() == ["0.88 [0.53, 0.98]", "0.50 [0.25, 0.75]", "1.00"]
+    assert shown["delta"].tolist() == ["0.75 [-0.12, 1.62]", "0.50 [0.25, 0.75]", "-1.00"]
+    assert shown["mono"].tolist() == ["yes", "no", "yes"]
+    assert shown["trend_p"].tolist() == ["0.028", "", "0.5"]
+    assert shown["note"].tolist() == ["seen", "", ""]
+
+
+def test_readable_drops_a_trend_that_no_row_has():
+    # Two windows have no trend to test.
+    frame = verdicts(FALLING)
+    table = effectiveness_table([(("e", "m"), frame)], ["s1", "s3"], [1, 2], "asr")
+    assert table["trend_p"].isna().all()
+    assert "trend_p" not in readable(table)
+    assert readable(table)["mono"].tolist() == ["yes"]
+
+
+def cells(line):
+    """Cells of a row of a Markdown table; a pipe after a backslash does not part them."""
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def rows_of(text):
+    """Rows of a Markdown table as dicts, without the rule below the head."""
+    head, rule, *rows = [cells(line) for line in text.splitlines() if line.startswith("|")]
+    assert all(set(cell) <= set(":-") for cell in rule)
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def outputs(folder, suffixes=("parquet", "csv", "md")):
+    return [str(folder / f"table.{suffix}") for suffix in suffixes]
+
+
+def test_a_table_is_saved_in_three_forms_with_its_note(tmp_path):
+    judged = [(("e", "m"), verdicts(FALLING)), (("e", "random"), verdicts(RANDOM))]
+    table = effectiveness_table(judged, WINDOWS, [1, 2], "asr")
+    parquet, csv, markdown = outputs(tmp_path)
+    save_table(table, (parquet, csv, markdown), "what it means")
+    pd.testing.assert_frame_equal(pd.read_parquet(parquet), table)
+    pd.testing.assert_frame_equal(pd.read_csv(csv), table, check_dtype=False)
+    text = Path(markdown).read_text()
+    assert text.endswith("|\n\nwhat it means\n")
+    first, second = rows_of(text)
+    low, high = wilson(7, 8)
+    assert first["s1"] == f"0.88 [{low:.2f}, {high:.2f}]"
+    assert (first["method"], first["mono"], first["trend_p"]) == ("m", "yes", "0.028")
+    assert (second["method"], second["mono"]) == ("random", "no")
+    save_table(table, (parquet, csv, markdown))
+    assert Path(markdown).read_text() == text.removesuffix("\n\nwhat it means\n") + "\n"
+
+
+def linear_ranking(ranks):
+    """A ranking in the order of `ranks`; None stands for a state that the guard refused."""
+    alphas = [round(0.1 * i, 1) for i in range(len(ranks))]
+    frame = pd.DataFrame({"alpha": alphas, "sensitivity": 2.0, "safety_score": 1.0, "rank": ranks})
+    return frame.astype({"rank": "Int64"})
+
+
+def test_the_five_most_sensitive_states_of_every_arm(tmp_path):
+    first = linear_ranking([3, None, 1, 7, 2, 6, 5, 4])
+    second = linear_ranking([None, 1])
+    table = sensitivity_table([(("e", "safety"), first), (("f", "other"), second)])
+    assert table.columns.tolist()[:3] == ["experiment", "direction", "alpha"]
+    assert table["rank"].tolist() == [1, 2, 3, 4, 5, 1]
+    assert table["alpha"].tolist() == [0.2, 0.4, 0.0, 0.7, 0.6, 0.1]
+    assert table["experiment"].tolist() == ["e"] * 5 + ["f"]
+    assert table["direction"].tolist() == ["safety"] * 5 + ["other"]
+    assert "experiment" not in first  # the rankings are as they were
+    assert sensitivity_table([(("e", "safety"), first)], most=2)["rank"].tolist() == [1, 2]
+    save_table(table, outputs(tmp_path))
+    assert [r["rank"] for r in rows_of((tmp_path / "table.md").read_text())] == list("123451")
+
+
+STATES = [
+    (("e", "danger-aegis"), {"adapter": "a", "multiplier": 1.0, "step": 5850, "rank": 1.0}
+     | {"sensitivity": -12.5}),
+    (("e", "safety"), {"adapter": "b", "multiplier": 0.5, "alpha": 0.5, "rank": None}
+     | {"sensitivity": None}),
+]  # fmt: skip
+
+
+def test_the_chosen_states_and_what_is_not_known_of_them():
+    table = states_table(STATES)
+    columns = ["experiment", "state", "step", "alpha", "rank", "sensitivity"]
+    assert table.columns.tolist() == columns
+    assert table["state"].tolist() == ["danger-aegis", "safety"]
+    expected = [[5850, math.nan, 1, -12.5], [math.nan, 0.5, math.nan, math.nan]]
+    np.testing.assert_array_equal(table[columns[2:]].to_numpy(), np.array(expected))
+
+
+def test_states_that_were_all_pinned_have_null_columns(tmp_path):
+    table = states_table(STATES[1:])
+    assert table["rank"].isna().all() and table["rank"].dtype == "float64"
+    save_table(table, outputs(tmp_path))
+    (row,) = rows_of((tmp_path / "table.md").read_text())
+    assert row == {"experiment": "e", "state": "safety", "alpha": "0.5"}
+
+
+def test_a_step_is_shown_with_all_its_digits(tmp_path):
+    save_table(states_table(STATES), outputs(tmp_path))
+    first, second = rows_of((tmp_path / "table.md").read_text())
+    assert (first["step"], second["step"]) == ("5850", "")
+    assert (first["rank"], first["sensitivity"]) == ("1", "-12.5")
+
+
+def scored(count, unscored=(), prompts=None):
+    """A scores table and its rows: row i has rank i + 1, rows of `unscored` a reason."""
+    ids = [f"z{i:02d}" for i in range(count)] + [f"n{i}" for i in range(len(unscored))]
+    nothing = [None] * len(unscored)
+    scores = pd.DataFrame(
+        {
+            "sample_id": ids,
+            "score": [float(count - 2 * i) for i in range(count)] + nothing,
+            "rank": [*range(1, count + 1), *nothing],
+            "reason": [None] * count + list(unscored),
+            "response_tokens": [i + 2 for i in range(count)] + [0] * len(unscored),
+        }
+    ).astype({"rank": "Int64", "score": "float64", "reason": "str"})
+    prompts = prompts or [f"prompt of {i}" for i in ids]
+    rows = pd.DataFrame(
+        {"sample_id": ids, "prompt": prompts, "response": [f"response to {i}" for i in ids]}
+    )
+    return scores.iloc[::-1], rows.assign(family=None, problem=None)
+
+
+def test_the_ranking_is_by_rank_with_unscored_rows_last():
+    first = scored(4, ["empty response"])
+    second = scored(2)
+    table = ranking_table([("e", "m"), ("e", "n")], [first[0], second[0]], [first[1], second[1]])
+    assert table["sample_id"].tolist() == ["z00", "z01", "z02", "z03", "n0", "z00", "z01"]
+    assert table["method"].tolist() == ["m"] * 5 + ["n"] * 2
+    assert table["prompt"].tolist()[:5] == [f"prompt of {i}" for i in table["sample_id"][:5]]
+    columns = ["experiment", "method", "sample_id", "score", "rank", "reason", "response_tokens"]
+    assert table.columns.tolist() == [*columns, "prompt", "response"]
+
+
+def test_each_arm_of_a_ranking_needs_its_tables():
+    scores, rows = scored(2)
+    with pytest.raises(ValueError, match="argument 2 is longer than argument 1"):
+        ranking_table([("e", "m")], [scores, scores], [rows, rows])
+
+
+def section(text, title):
+    """The text below a heading that begins so, up to the next one."""
+    found = re.search(rf"^#+ {title}.*?$(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found
+    return found.group(1)
+
+
+def test_the_page_of_a_ranking(tmp_path):
+    reasons = ["empty response", "no prompt", "empty response"]
+    scores, rows = scored(25, reasons)
+    table = ranking_table([("e", "m")], [scores], [rows])
+    parquet, csv, markdown = outputs(tmp_path)
+    save_ranking(table, (parquet, csv, markdown))
+    pd.testing.assert_frame_equal(pd.read_parquet(parquet), table)
+    assert len(pd.read_csv(csv)) == 28
+    text = Path(markdown).read_text()
+    assert text.startswith("# e: rows by risk (m)\n\n25 rows scored, 3 without a score. ")
+    highest, lowest = (rows_of(section(text, f"{title} 10")) for title in ("Highest", "Lowest"))
+    assert [row["rank"] for row in highest] == [str(rank) for rank in range(1, 11)]
+    assert [row["rank"] for row in lowest] == [str(rank) for rank in range(16, 26)]
+    # Row z00 has score 25 and 2 response tokens, z24 score 25 - 48 and 26 tokens.
+    assert highest[0] == {
+        "rank": "1", "score": "25.000", "response_tokens": "2",
+        "prompt": "prompt of z00", "response": "response to z00",
+    }  # fmt: skip
+    assert (lowest[-1]["score"], lowest[-1]["response_tokens"]) == ("-23.000", "26")
+    without = rows_of(section(text, "Without a score"))
+    assert without == [
+        {"reason": "empty response", "rows": "2"},
+        {"reason": "no prompt", "rows": "1"},
+    ]
+
+
+def test_the_page_has_a_part_for_every_arm_and_as_many_rows_as_asked(tmp_path):
+    scores, rows = scored(3)
+    table = ranking_table([("e", "m"), ("f", "m")], [scores] * 2, [rows] * 2)
+    save_ranking(table, outputs(tmp_path), most=2)
+    text = (tmp_path / "table.md").read_text()
+    assert re.findall(r"^# .*$", text, re.MULTILINE) == [
+        "# e: rows by risk (m)",
+        "# f: rows by risk (m)",
+    ]
+    assert [row["rank"] for row in rows_of(section(text, "Highest 2"))] == ["1", "2"]
+    assert [row["rank"] for row in rows_of(section(text, "Lowest 2"))] == ["2", "3"]
+    assert "Without a score" not in text and "3 rows scored, 0 without" in text
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
+MARKS = st.lists(st.sampled_from(["|", "\\|", "\n", "\r\n", "a", " ", "| - |"])).map("".join)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(TEXTS | MARKS, min_size=3, max_size=3))
+def test_no_prompt_breaks_the_page(texts):
+    scores, rows = scored(3, prompts=texts)
+    table = ranking_table([("e", "m")], [scores], [rows])
+    with tempfile.TemporaryDirectory() as folder:
+        save_ranking(table, outputs(Path(folder)))
+        text = (Path(folder) / "table.md").read_text()
+    for title in ("Highest", "Lowest"):
+        shown = rows_of(section(text, f"{title} 3"))  # strict: every row has the head's cells
+        assert [row["rank"] for row in shown] == ["1", "2", "3"]
+        assert [row["response"] for row in shown] == [f"response to z0{i}" for i in range(3)]
+
+
+@given(TEXTS | MARKS)
+def test_a_shortened_text_is_one_line_that_parts_no_cell(text):
+    line = shortened(text)
+    assert len(line) <= 120 and len(line.splitlines()) <= 1
+    assert re.search(r"(?<!\\)\|", line) is None
+    whole = " ".join(text.split())
+    if "\\" not in whole and len(whole) + whole.count("|") <= 120:
+        assert line.replace("\\|", "|") == whole
+
+
+def test_a_long_text_is_cut_with_an_ellipsis():
+    assert shortened("a" * 120) == "a" * 120
+    assert shortened("a" * 121) == "a" * 119 + "…"
+    assert shortened("a" * 9 + " b", most=10) == "a" * 9 + "…"
+
+
+@pytest.mark.parametrize("answer", ["3.14159", "007", "1e3"])
+def test_an_answer_that_is_a_number_is_shown_as_it_is(answer):
+    part = pd.DataFrame(
+        {"rank": [1], "score": [0.5], "response_tokens": [2], "prompt": "pi ?", "response": answer}
+    )
+    assert rows_of(page_table(part)) == [
+        {"rank": "1", "score": "0.500", "response_tokens": "2", "prompt": "pi ?"}
+        | {"response": answer}
+    ]
+
+
+def curve(names):
+    rows = [
+        (name, f"p{i}", None, float(name) * 2 + part)
+        for name in names
+        for i, part in enumerate((0.0, 1.0, 4.0))
+    ]
+    return judgements(rows)
+
+
+def steered(out):
+    curves = [
+        (("e", "safety"), curve(["0.0", "0.1", "0.2"])),
+        (("e", "danger"), curve(["0.0", "0.2"])),
+        (("f", "safety"), curve(["0.0", "0.5"])),
+    ]
+    draw_steering(curves, out)
+
+
+def drifted(out):
+    trajectory = pd.DataFrame(
+        {
+            "step": [0, 5, 10] * 2,
+            "direction": ["danger"] * 3 + ["safety"] * 3,
+            "projection": [0.0, 1.0, 2.5, 0.0, 0.1, -0.2],
+        }
+    )
+    names = ["e", "f", "g", "h"]
+    draw_trajectories(names, [trajectory] * 4, [curve(["0", "10", "5"])] * 4, out)
+
+
+def compared(out):
+    judged = [(("e", "m"), verdicts(FALLING)), (("f", "m"), verdicts(RANDOM))]
+    table = effectiveness_table(judged, WINDOWS, [1, 2], "asr")
+    draw_effectiveness(table, WINDOWS, "asr", out)
+
+
+def drawn(draw, folder):
+    """Bytes of the PNG and the SVG of a figure."""
+    folder.mkdir()
+    out = folder / "figure.png", folder / "figure.svg"
+    draw(out)
+    return [path.read_bytes() for path in out]
+
+
+@pytest.mark.parametrize("draw", [steered, drifted, compared])
+def test_the_same_data_gives_the_same_figure_files(tmp_path, draw):
+    first = drawn(draw, tmp_path / "first")
+    drawn(steered, tmp_path / "between")
+    assert drawn(draw, tmp_path / "again") == first
+    png, svg = first
+    assert png.startswith(b"\x89PNG") and b"<svg" in svg
+
+
+def test_other_data_gives_other_figure_files(tmp_path):
+    def more(out):
+        draw_steering([(("e", "safety"), curve(["0.0", "0.1", "0.3"]))], out)
+
+    def less(out):
+        draw_steering([(("e", "safety"), curve(["0.0", "0.3"]))], out)
+
+    first, other = drawn(more, tmp_path / "first"), drawn(less, tmp_path / "other")
+    assert first[0] != other[0] and first[1] != other[1]
+
+
+def panels_of(monkeypatch, table, measure):
+    """A panel's title and lines: method to its means and the ends of its bars, by window."""
+    panels = {}
+
+    def look(figure, out):
+        for axes in figure.axes:
+            panels[axes.get_title()] = lines = {}
+            for container in axes.containers:
+                bars = container[2][0].get_segments()  # one without a bound is empty
+                ends = [bar[:, 1] if len(bar) else (math.nan, math.nan) for bar in bars]
+                lines[container.get_label()] = container[0].get_ydata(), np.array(ends)
+        report.plt.close(figure)
+
+    monkeypatch.setattr(report, "save_figure", look)
+    draw_effectiveness(table, WINDOWS, measure, None)
+    return panels
+
+
+def test_a_figure_s_bars_are_wilson_s_for_an_experiment_and_student_s_over_several(monkeypatch):
+    judged = [
+        (("e", "m"), verdicts(FALLING)),
+        (("e", "random"), verdicts(RANDOM)),
+        (("f", "m"), verdicts({1: (4, 4, 2), 2: (2, 2, 2)})),  # means 6/8, 6/8, 4/8
+        (("f", "random"), verdicts(RANDOM)),
+    ]
+    table = effectiveness_table(judged, WINDOWS, [1, 2], "asr")
+    panels = panels_of(monkeypatch, table, "asr")
+    assert list(panels) == ["e", "f", POOLED]
+    assert [list(lines) for lines in panels.values()] == [["m", "random"]] * 3
+    means, ends = panels["e"]["m"]
+    assert means == pytest.approx([7 / 8, 4 / 8, 1 / 8])
+    assert ends == pytest.approx(np.array([wilson(k, 8) for k in (7, 4, 1)]), abs=1e-9)
+    means, ends = panels[POOLED]["m"]
+    units = [(7 / 8, 6 / 8), (4 / 8, 6 / 8), (1 / 8, 4 / 8)]
+    assert means == pytest.approx([fmean(unit) for unit in units])
+    assert ends == pytest.approx(np.array([student(unit)[1:] for unit in units]))
+
+
+def test_a_figure_of_rates_of_0_and_1_has_bars(monkeypatch):
+    table = effectiveness_table([(("e", "m"), verdicts({1: (4, 4, 0)}))], WINDOWS, [1], "asr")
+    means, ends = panels_of(monkeypatch, table, "asr")["e"]["m"]
+    assert means.tolist() == [1, 1, 0]
+    assert ends == pytest.approx(np.array([wilson(4, 4), wilson(4, 4), wilson(0, 4)]), abs=1e-9)
+
+
+def test_a_figure_of_one_seed_s_safety_scores_has_no_bars(monkeypatch):
+    frame = safety_scores({1: (-1.0, 0.5, 2.0)})
+    table = effectiveness_table([(("e", "m"), frame)], WINDOWS, [1], "safety_score")
+    means, ends = panels_of(monkeypatch, table, "safety_score")["e"]["m"]
+    assert means == pytest.approx([-1, 0.5, 2])
+    assert np.isnan(ends).all()

@@ -1,0 +1,616 @@
+"""Runs of six steps on a model of one layer, killed and resumed, against runs left alone."""
+
+import gc
+import json
+import math
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from transformers.models.llama.modeling_llama import LlamaForCausalLM
+from transformers.trainer_callback import TrainerState
+
+from sqsd import training
+from sqsd.errors import DataError, TrainingError
+from sqsd.models import load_model, load_tokenizer, make_model, make_word_tokenizer
+from sqsd.training import (
+    DPOTrainer,
+    ProgressCallback,
+    SFTTrainer,
+    StopOnNonFiniteLoss,
+    last_whole_checkpoint,
+    sft_dataset,
+    train_dpo,
+    train_sft,
+)
+
+ARCHITECTURE = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "intermediate_size": 24,
+    "max_position_embeddings": 64,
+}
+WORDS = ["ash", "birch", "cedar", "elm", "fir"]
+USER, ASSISTANT, END = 2, 3, 4  # the ids of the template's tokens; words follow from 5 on
+LORA = {"r": 2, "lora_alpha": 4}
+# 8 rows, 4 a batch, 3 epochs: 6 steps, of which none is a multiple of logging_steps=10.
+TRAINING = {
+    "learning_rate": 0.05,
+    "epochs": 3,
+    "batch_size": 4,
+    "max_length_tokens": 12,
+    "schedule": "cosine",
+    "warmup_fraction": 0.1,
+    "dtype": "float32",
+}
+LINEAR = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
+LINEAR += ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
+
+
+def ids(text):
+    return [5 + WORDS.index(word) for word in text.split()]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """One thread, since threads would wait for each other over tensors this small, and no search
+    of every imported module for garbage at the start of each run."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    gc.freeze()
+    yield
+    gc.unfreeze()
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A model's folder."""
+    folder = tmp_path_factory.mktemp("base") / "model"
+    tokenizer = make_word_tokenizer(WORDS)
+    make_model(tokenizer, ARCHITECTURE, seed=3).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def sft_rows(shift=0):
+    return pd.DataFrame(
+        {
+            "sample_id": [f"z{i}" for i in range(8)],
+            "prompt": [f"{WORDS[i % 5]} {WORDS[i % 3]}" for i in range(8)],
+            "response": [" ".join(WORDS[: 1 + (i + shift) % 4]) for i in range(8)],
+            "problem": None,
+        }
+    )
+
+
+def dpo_rows(shift=0):
+    rows = sft_rows(shift).rename(columns={"response": "chosen"}).drop(columns="problem")
+    return rows.assign(rejected=[f"fir {WORDS[i % 4]}" for i in range(8)])
+
+
+SFT, DPO = "sft", "dpo"
+OBJECTIVES = pytest.mark.parametrize("objective", [SFT, DPO])
+
+
+def run(objective, base, folder, out="out", **changed):
+    """Train in folder/work, publish to folder/out; `changed` replaces arguments."""
+    dpo = objective == DPO
+    model = changed.pop("model", None)
+    arguments = {
+        "rows": dpo_rows() if dpo else sft_rows(),
+        "training": TRAINING | ({"beta": 0.1} if dpo else {}),
+        "lora": LORA,
+        "seed": 1,
+        "save_steps": 2,
+    } | changed
+    (train_dpo if dpo else train_sft)(
+        load_model(base) if model is None else model,
+        load_tokenizer(base),
+        arguments.pop("rows"),
+        folder / out,
+        folder / "work",
+        **arguments,
+    )
+    return folder / out
+
+
+def weights(out):
+    """Adapter weights of a run's output and of the checkpoints in it, by file."""
+    return {str(p.relative_to(out)): load_file(p) for p in sorted(out.rglob("*.safetensors"))}
+
+
+def assert_same_weights(found, expected):
+    assert found.keys() == expected.keys()
+    for name in expected:
+        assert found[name].keys() == expected[name].keys()
+        different = [k for k, w in expected[name].items() if not torch.equal(found[name][k], w)]
+        assert different == [], name
+
+
+@pytest.fixture(scope="module")
+def finished(base, tmp_path_factory):
+    """Folders of runs that nothing interrupted, by objective; `work` is as such a run leaves it."""
+    folders = {objective: tmp_path_factory.mktemp(objective) for objective in (SFT, DPO)}
+    for objective, folder in folders.items():
+        run(objective, base, folder)
+    return folders
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished):
+    """Weights of these runs, by objective."""
+    return {objective: weights(folder / "out") for objective, folder in finished.items()}
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """The steps that are trained, in order; `steps.kill_at` ends a run after that one."""
+    seen = SimpleNamespace(trained=[], kill_at=None)
+    real = ProgressCallback.on_step_end
+
+    def on_step_end(self, args, state, control, **kwargs):
+        real(self, args, state, control, **kwargs)
+        seen.trained.append(state.global_step)
+        if state.global_step == seen.kill_at:
+            raise Killed
+
+    monkeypatch.setattr(ProgressCallback, "on_step_end", on_step_end)
+    return seen
+
+
+def killed(steps, at, *arguments, **changed):
+    """A run from step 1 that ends after a step, before its checkpoint; then forgets the steps."""
+    steps.kill_at = at
+    with pytest.raises(Killed):
+        run(*arguments, **changed)
+    assert steps.trained == list(range(1, at + 1))
+    steps.kill_at, steps.trained = None, []
+
+
+def only_run(folder):
+    """The one run's own folder in `work`."""
+    (work,) = (folder / "work").iterdir()
+    return work
+
+
+def rows_of(*rows):
+    columns = pd.Index(["prompt", "response", "problem"])
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_the_rows_that_are_trained_on(base, capsys):
+    rows = rows_of(
+        ("ash", "elm fir", None),
+        ("ash", "elm", "response is not text"),
+        ("ash elm fir cedar birch", "ash", None),  # 7 tokens of prompt, none left
+        ("ash", " ", None),
+        ("ash elm", "fir fir fir fir", None),  # 4 tokens of prompt, the last two are cut
+        ("fir", "ash", math.nan),
+    )
+    dataset = sft_dataset(rows, load_tokenizer(base), 7)
+    assert dataset["input_ids"][:] == [
+        [USER, *ids("ash"), ASSISTANT, *ids("elm fir"), END],
+        [USER, *ids("ash elm"), ASSISTANT, *ids("fir fir fir")],
+        [USER, *ids("fir"), ASSISTANT, *ids("ash"), END],
+    ]
+    masks = [[0] * 3 + [1] * 3, [0] * 4 + [1] * 3, [0] * 3 + [1] * 2]
+    assert dataset["completion_mask"][:] == masks
+    assert capsys.readouterr().out == "3 of 6 rows are trained on\n"
+
+
+def test_a_table_without_problems_is_used_whole(base):
+    rows = rows_of(("ash", "elm", None), ("elm", "fir", None)).drop(columns="problem")
+    assert len(sft_dataset(rows, load_tokenizer(base), 12)) == 2
+
+
+def test_a_row_without_a_response_is_left_out(base):
+    # As `encode_rows` does, which gives it no gradient; "None" and "nan" are no responses.
+    rows = rows_of(("ash", "elm", None), ("elm", None, None))
+    assert len(sft_dataset(rows, load_tokenizer(base), 12)) == 1
+
+
+def test_no_row_to_train_on_is_an_error(base):
+    rows = rows_of(("ash", "elm", "bad"), ("ash", "", None), ("ash fir fir", "elm", None))
+    message = (
+        r"none of the 3 rows can be trained on at 4 tokens; look at the data set's `problem` "
+        "column, or raise max_length_tokens"
+    )
+    with pytest.raises(DataError, match=message):
+        sft_dataset(rows, load_tokenizer(base), 4)
+
+
+def test_a_run_without_a_row_is_an_error_and_leaves_no_output(base, tmp_path):
+    with pytest.raises(DataError, match="none of the 1 rows can be trained on at 12 tokens"):
+        run(SFT, base, tmp_path, rows=rows_of(("ash", "elm", "bad")))
+    assert not (tmp_path / "out").exists()
+
+
+def mean_losses(monkeypatch, trainer):
+    """A list that gets the mean loss of every training of the trainer."""
+    losses = []
+    real = trainer.train
+
+    def train(self, **kwargs):
+        result = real(self, **kwargs)
+        losses.append(result.training_loss)
+        return result
+
+    monkeypatch.setattr(trainer, "train", train)
+    return losses
+
+
+def test_the_loss_is_that_of_the_response_and_its_end(base, tmp_path, monkeypatch):
+    # One step on one row: the adapter's drift is still zero, and so the loss is theta_0's.
+    losses = mean_losses(monkeypatch, SFTTrainer)
+    rows = rows_of(("ash elm", "fir cedar", None))
+    run(SFT, base, tmp_path, rows=rows, training=TRAINING | {"epochs": 1})
+    sequence = [USER, *ids("ash elm"), ASSISTANT, *ids("fir cedar"), END]
+    with torch.no_grad():
+        logits = load_model(base)(input_ids=torch.tensor([sequence])).logits[0].double().cpu()
+    each = [-float(logits[i - 1].log_softmax(-1)[sequence[i]]) for i in range(4, 7)]
+    assert losses == pytest.approx([sum(each) / 3], abs=1e-5)
+
+
+@torch.no_grad()
+def log_probability(model, prompt, response):
+    """Sum over the response's tokens and its end, in float64."""
+    context = [USER, *ids(prompt), ASSISTANT]
+    sequence = [*context, *ids(response), END]
+    each = model(input_ids=torch.tensor([sequence])).logits[0].log_softmax(-1).tolist()
+    return sum(each[i - 1][sequence[i]] for i in range(len(context), len(sequence)))
+
+
+@pytest.mark.parametrize("beta", [0.1, 2.0])
+def test_the_loss_of_preferences_is_that_of_eq_3(base, tmp_path, monkeypatch, beta):
+    # Two steps on one row. First policy and reference are one: -log sigmoid(0) = log 2. Then the
+    # policy is the first checkpoint: -log sigmoid(beta * margin) = log(1 + exp(-beta * margin)).
+    losses = mean_losses(monkeypatch, DPOTrainer)
+    changed = {"epochs": 2, "schedule": "constant", "warmup_fraction": 0.0, "beta": beta}
+    rows = pd.DataFrame({"prompt": ["ash elm"], "chosen": ["fir cedar"], "rejected": ["birch"]})
+    out = run(DPO, base, tmp_path, rows=rows, training=TRAINING | changed, save_steps=1)
+    tensors = load_file(out / "checkpoint-1/adapter_model.safetensors")
+    reference, policy = load_model(base).double().cpu(), load_model(base).double().cpu()
+    for name in LINEAR:
+        key = f"model.layers.0.{name}"
+        a, b = (tensors[f"base_model.model.{key}.lora_{part}.weight"].double() for part in "AB")
+        policy.get_submodule(key).weight.data += 4 / 2 * b @ a  # lora_alpha / r
+    chosen, rejected = (
+        log_probability(policy, "ash elm", response)
+        - log_probability(reference, "ash elm", response)
+        for response in ("fir cedar", "birch")
+    )
+    assert chosen > rejected
+    second = math.log1p(math.exp(-beta * (chosen - rejected)))
+    assert losses == pytest.approx([(math.log(2) + second) / 2], abs=1e-5)
+
+
+# The fall after the warm-up, at a share of the way.
+FALLS = {
+    "linear": lambda share: 1 - share,
+    "cosine": lambda share: (1 + math.cos(math.pi * share)) / 2,
+}
+
+
+@pytest.mark.parametrize("schedule", FALLS)
+def test_the_learning_rate_warms_up_and_falls(base, tmp_path, monkeypatch, schedule):
+    rates = []
+    real = SFTTrainer.training_step
+
+    def training_step(self, model, inputs, *args, **kwargs):
+        groups = self.optimizer.param_groups
+        rates.append(groups[0]["lr"])
+        assert {group["weight_decay"] for group in groups} == {0.25, 0.0}  # 0 is for biases
+        return real(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(SFTTrainer, "training_step", training_step)
+    changed = {"schedule": schedule, "warmup_fraction": 0.25, "weight_decay": 0.25, "epochs": 4}
+    run(SFT, base, tmp_path, training=TRAINING | changed, save_steps=None)
+    # 8 steps, a quarter of them up from 0, the other six down to 0.
+    shares = [0, 1 / 2, *(FALLS[schedule](step / 6) for step in range(6))]
+    assert rates == pytest.approx([0.05 * share for share in shares], abs=1e-9)
+
+
+@OBJECTIVES
+def test_the_seed_decides_the_start_and_the_order_of_rows(base, tmp_path, monkeypatch, objective):
+    trainer = DPOTrainer if objective == DPO else SFTTrainer
+    orders = []
+    real = trainer.training_step
+
+    def training_step(self, model, inputs, *args, **kwargs):
+        orders[-1] += [tuple(row) for row in inputs["input_ids"].tolist()]
+        return real(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(trainer, "training_step", training_step)
+    starts = []
+    for seed in (1, 2):
+        orders.append([])
+        still = TRAINING | {"epochs": 1, "learning_rate": 1e-12, "beta": 0.1}
+        out = run(objective, base, tmp_path, f"out-{seed}", training=still, seed=seed)
+        starts.append(weights(out)["adapter_model.safetensors"])
+    name = f"base_model.model.model.layers.0.{LINEAR[0]}.lora_A.weight"
+    assert not torch.allclose(starts[0][name], starts[1][name])
+    assert orders[0] != orders[1] and len(orders[0]) == len(orders[1]) > 0
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_adapter_is_on_the_seven_linear_layers_and_not_on_the_head(base, tmp_path, tied):
+    model = load_model(base)
+    if not tied:
+        model.config.tie_word_embeddings = False
+        model = LlamaForCausalLM(model.config)
+        assert model.lm_head.weight is not model.model.embed_tokens.weight
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    out = run(SFT, base, tmp_path, model=model, training=TRAINING | {"epochs": 1}, save_steps=None)
+    expected = {
+        f"base_model.model.model.layers.0.{name}.lora_{part}.weight"
+        for name in LINEAR
+        for part in "AB"
+    }
+    found = load_file(out / "adapter_model.safetensors")
+    assert set(found) == expected
+    assert all(w.shape[0] == 2 for k, w in found.items() if "lora_A" in k)
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (2, 4, 0)
+    # Every module has learnt something: B starts at zero.
+    assert all(w.abs().max() > 0 for k, w in found.items() if "lora_B" in k)
+    # And nothing else has.
+    after = {name.replace("base_layer.", ""): w for name, w in model.state_dict().items()}
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+
+
+@OBJECTIVES
+def test_checkpoints_are_published_with_save_steps(finished, objective):
+    out = finished[objective] / "out"
+    assert sorted(p.name for p in out.glob("checkpoint-*")) == [
+        "checkpoint-2", "checkpoint-4", "checkpoint-6"
+    ]  # fmt: skip
+    for folder in out.glob("checkpoint-*"):
+        files = {"adapter_config.json", "adapter_model.safetensors"}
+        assert {path.name for path in folder.iterdir()} == files
+    found = weights(out)
+    last = found["checkpoint-6/adapter_model.safetensors"]
+    assert_same_weights({"": last}, {"": found["adapter_model.safetensors"]})
+    key = f"base_model.model.model.layers.0.{LINEAR[0]}.lora_B.weight"
+    each = [found[f"checkpoint-{i}/adapter_model.safetensors"][key] for i in (2, 4, 6)]
+    assert not torch.equal(each[0], each[1]) and not torch.equal(each[1], each[2])
+
+
+@OBJECTIVES
+def test_without_save_steps_there_are_none_and_the_same_weights(
+    base, tmp_path, undisturbed, objective
+):
+    torch.manual_seed(1234)  # the run's seed decides, and not what ran before
+    out = run(objective, base, tmp_path, save_steps=None)
+    assert list(out.glob("checkpoint-*")) == []
+    name = "adapter_model.safetensors"
+    assert_same_weights(weights(out), {name: undisturbed[objective][name]})
+
+
+@OBJECTIVES
+def test_a_killed_run_resumes_to_the_same_weights(base, tmp_path, undisturbed, steps, objective):
+    killed(steps, 5, objective, base, tmp_path)
+    assert not (tmp_path / "out").exists()
+    out = run(objective, base, tmp_path)
+    assert steps.trained == [5, 6]
+    assert_same_weights(weights(out), undisturbed[objective])
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(base, tmp_path, undisturbed, steps):
+    killed(steps, 1, SFT, base, tmp_path)
+    out = run(SFT, base, tmp_path)
+    assert steps.trained == [1, 2, 3, 4, 5, 6]
+    assert_same_weights(weights(out), undisturbed[SFT])
+
+
+@OBJECTIVES
+def test_a_torn_checkpoint_is_not_resumed_from(base, tmp_path, undisturbed, steps, objective):
+    killed(steps, 5, objective, base, tmp_path)
+    state = only_run(tmp_path) / "checkpoint-4/trainer_state.json"
+    state.write_bytes(state.read_bytes()[:100])
+    out = run(objective, base, tmp_path)
+    assert steps.trained == [3, 4, 5, 6]
+    assert_same_weights(weights(out), undisturbed[objective])
+
+
+def test_a_run_without_save_steps_resumes_from_its_last_epoch(base, tmp_path, undisturbed, steps):
+    # Two steps an epoch, and only the newest checkpoint is kept.
+    killed(steps, 5, SFT, base, tmp_path, save_steps=None)
+    assert [p.name for p in only_run(tmp_path).glob("checkpoint-*")] == ["checkpoint-4"]
+    out = run(SFT, base, tmp_path, save_steps=None)
+    assert steps.trained == [5, 6]
+    name = "adapter_model.safetensors"
+    assert_same_weights(weights(out), {name: undisturbed[SFT][name]})
+
+
+def test_a_run_killed_while_its_end_is_saved_is_finished(
+    base, tmp_path, undisturbed, steps, monkeypatch
+):
+    real = SFTTrainer.save_model
+
+    def save_model(self, output_dir=None, _internal_call=False):
+        if not _internal_call:  # checkpoints are internal calls
+            Path(str(output_dir)).mkdir()
+            raise Killed
+        real(self, output_dir, _internal_call)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SFTTrainer, "save_model", save_model)
+        with pytest.raises(Killed):
+            run(SFT, base, tmp_path)
+    steps.trained = []
+    out = run(SFT, base, tmp_path)
+    assert steps.trained == []
+    assert_same_weights(weights(out), undisturbed[SFT])
+
+
+def test_training_all_weights_resumes_too(base, tmp_path, steps):
+    changed = {"lora": None, "save_steps": None, "training": TRAINING | {"epochs": 2}}
+    whole = run(SFT, base, tmp_path / "whole", **changed)
+    steps.trained = []
+    killed(steps, 3, SFT, base, tmp_path / "cut", **changed)
+    out = run(SFT, base, tmp_path / "cut", **changed)
+    assert steps.trained == [3, 4]
+    assert_same_weights(weights(out), weights(whole))
+    # The output is a model of its own, tokenizer included, whose every weight was trained.
+    before, after = load_model(base).state_dict(), load_model(out).state_dict()
+    assert [name for name in before if torch.equal(before[name], after[name])] == []
+    assert load_tokenizer(out)("ash elm").input_ids == ids("ash elm")
+    assert not list(out.glob("adapter*"))
+
+
+@OBJECTIVES
+def test_a_finished_run_is_published_again_without_training(
+    base, finished, undisturbed, monkeypatch, objective
+):
+    def no_trainer(*args, **kwargs):
+        raise AssertionError("trained again")
+
+    for name in ("SFTTrainer", "DPOTrainer"):
+        monkeypatch.setattr(training, name, no_trainer)
+    again = run(objective, base, finished[objective], out="again")
+    assert_same_weights(weights(again), undisturbed[objective])
+
+
+SFT_CHANGES = {
+    "seed": {"seed": 2},
+    "rows": {"rows": sft_rows(shift=1)},
+    "order of the rows": {"rows": sft_rows().iloc[::-1]},
+    "training": {"training": TRAINING | {"learning_rate": 0.04}},
+    "lora": {"lora": LORA | {"lora_alpha": 6}},
+    "save_steps": {"save_steps": 3},
+}
+DPO_CHANGES = {
+    "seed": {"seed": 2},
+    "rows": {"rows": dpo_rows(shift=1)},
+    "training": {"training": TRAINING | {"beta": 0.2}},
+}
+CHANGES = [(SFT, what) for what in SFT_CHANGES] + [(DPO, what) for what in DPO_CHANGES]
+
+
+@pytest.mark.parametrize(("objective", "what"), CHANGES)
+def test_another_run_does_not_resume_from_a_finished_one(base, finished, steps, objective, what):
+    changed = (SFT_CHANGES if objective == SFT else DPO_CHANGES)[what]
+    # `killed` asserts that it begins at step 1, so one step is enough.
+    killed(steps, 1, objective, base, finished[objective], out="other", **changed)
+
+
+def test_another_base_model_does_not_resume(base, finished, steps):
+    # A base model made anew under its old name, with what a killed run left in between.
+    model = make_model(load_tokenizer(base), ARCHITECTURE, seed=4)
+    killed(steps, 1, SFT, base, finished[SFT], out="other", model=model)
+
+
+def broken(base):
+    """A model with a weight that is not a number."""
+    model = load_model(base)
+    model.model.layers[0].mlp.down_proj.weight.data[1, 2] = math.nan
+    return model
+
+
+def nan_message(folder, step):
+    return (
+        rf"^{folder}/work/\w+: the loss is nan at step {step}; "
+        "lower learning_rate or check the rows of the data set$"
+    )
+
+
+@OBJECTIVES
+# Of 2 steps an epoch: 12 steps pass logging_steps=10, 4 steps end before anything is logged.
+@pytest.mark.parametrize(("epochs", "step"), [(6, 10), (2, 4)])
+def test_a_loss_that_is_not_a_number_ends_the_run(base, tmp_path, objective, epochs, step):
+    changed = TRAINING | {"epochs": epochs} | ({"beta": 0.1} if objective == DPO else {})
+    with pytest.raises(TrainingError, match=nan_message(tmp_path, step)):
+        run(objective, base, tmp_path, model=broken(base), training=changed, save_steps=None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_ended_so_ends_so_again(base, tmp_path):
+    # Its last checkpoint is at its end, so a second attempt has no step left to see the loss of.
+    for _ in range(2):
+        with pytest.raises(TrainingError, match="the loss is nan at step 6"):
+            run(SFT, base, tmp_path, model=broken(base))
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_the_callback_stops_at_a_logged_loss_that_is_not_finite(loss):
+    args, state = SimpleNamespace(output_dir="some/work"), SimpleNamespace(global_step=70)
+    message = f"some/work: the loss is {loss} at step 70; lower learning_rate or check the rows"
+    with pytest.raises(TrainingError, match=message):
+        StopOnNonFiniteLoss().on_log(args, state, None, logs={"loss": loss})
+
+
+@pytest.mark.parametrize("logs", [{"loss": 1e30}, {"train_runtime": 2.0}, {}, None])
+def test_the_callback_lets_other_logs_pass(logs):
+    args, state = SimpleNamespace(output_dir="some/work"), SimpleNamespace(global_step=70)
+    assert StopOnNonFiniteLoss().on_log(args, state, None, logs=logs) is None
+
+
+WHOLE, MISSING, HALF, EMPTY = "whole", "missing", "half", "empty"
+
+
+def make_checkpoint(folder, state):
+    folder.mkdir(parents=True)
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    text = json.dumps({"global_step": 4, "log_history": [{"loss": 0.5}]}, indent=2)
+    content = {WHOLE: text, HALF: text[: len(text) // 2], EMPTY: ""}.get(state)
+    if content is not None:
+        (folder / "trainer_state.json").write_text(content)
+
+
+@settings(deadline=None, max_examples=40)  # it makes folders
+@given(
+    st.dictionaries(
+        st.integers(1, 2000), st.sampled_from([WHOLE, MISSING, HALF, EMPTY]), max_size=5
+    )
+)
+def test_the_last_whole_checkpoint(states):
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        for step, state in states.items():
+            make_checkpoint(work / f"checkpoint-{step}", state)
+        whole = [step for step, state in states.items() if state == WHOLE]
+        newest = max(whole, default=0)
+        expected = str(work / f"checkpoint-{newest}") if whole else None
+        assert last_whole_checkpoint(work) == expected
+        # Torn ones that are newer are gone, so that nothing later takes them for whole.
+        kept = {f"checkpoint-{step}" for step in states if step <= newest}
+        assert {path.name for path in work.iterdir()} == kept
+
+
+def test_no_folder_has_no_checkpoint(tmp_path):
+    assert last_whole_checkpoint(tmp_path / "absent") is None
+    (tmp_path / "final").mkdir()
+    assert last_whole_checkpoint(tmp_path) is None
+
+
+def test_the_state_is_the_last_file_of_a_checkpoint(base, tmp_path, steps, monkeypatch):
+    # `last_whole_checkpoint` takes a checkpoint with a whole trainer_state.json for whole.
+    seen = []
+    real = TrainerState.save_to_json
+
+    def save_to_json(self, json_path):
+        seen.append({path.name for path in Path(json_path).parent.iterdir()})
+        real(self, json_path)
+
+    monkeypatch.setattr(TrainerState, "save_to_json", save_to_json)
+    with pytest.raises(Killed):
+        steps.kill_at = 3
+        run(SFT, base, tmp_path)
+    folder = only_run(tmp_path) / "checkpoint-2"
+    (before,) = seen
+    assert before == {path.name for path in folder.iterdir()} - {"trainer_state.json"}
+    assert {"adapter_model.safetensors", "optimizer.pt", "scheduler.pt"} < before
