@@ -162,6 +162,13 @@ def missing_and_extra(
 
 def range_problems(config: dict) -> Iterator[str]:
     """Values that the rest of the configuration rules out."""
+    for place, training in trainings(config):
+        size = training["batch_size"]
+        if size % training.get("micro_batch_size", size):
+            yield (
+                f"{place}.micro_batch_size: {training['micro_batch_size']} does not divide "
+                f"batch_size={size}; give a divisor of it"
+            )
     for name, direction in config["directions"].items():
         has_beta = "beta" in direction["training"]
         if has_beta != (direction["objective"] == "dpo"):
@@ -176,6 +183,16 @@ def range_problems(config: dict) -> Iterator[str]:
     for name in config["selection"]["experiments"]:
         if name in config["experiments"]:
             yield from experiment_range_problems(config, name, config["experiments"][name])
+
+
+def trainings(config: dict) -> Iterator[tuple[str, dict]]:
+    """(place, entry) of everything that is trained."""
+    yield "sandbox.pretraining", config["sandbox"]["pretraining"]
+    yield "sandbox.alignment_training", config["sandbox"]["alignment_training"]
+    for name in ("pilot", "finetunes"):
+        yield f"{name}.training", config[name]["training"]
+    for name, direction in config["directions"].items():
+        yield f"directions.{name}.training", direction["training"]
 
 
 def experiment_range_problems(config: dict, name: str, experiment: dict) -> Iterator[str]:

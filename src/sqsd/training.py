@@ -172,11 +172,14 @@ def lora_config(lora: dict | None) -> LoraConfig | None:
 
 
 def common_arguments(work: Path, training: dict, seed: int, save_steps: int | None) -> dict:
+    """What SFT and DPO share; a batch is accumulated from parts of micro_batch_size rows."""
+    micro = training.get("micro_batch_size", training["batch_size"])
     return {
         "output_dir": str(work),
         "learning_rate": training["learning_rate"],
         "num_train_epochs": training["epochs"],
-        "per_device_train_batch_size": training["batch_size"],
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": training["batch_size"] // micro,
         "lr_scheduler_type": training["schedule"],
         "warmup_steps": training["warmup_fraction"],
         "weight_decay": training.get("weight_decay", 0.0),

@@ -64,6 +64,10 @@ CASES = {
         {EXPERIMENT + "danger": {"danger": {"step": 15}}},
         r"danger\.danger\.step: 15 is no checkpoint; allowed: multiples of pilot\.save_steps=10",
     ),
+    "parts of a batch": (
+        {"pilot__training__micro_batch_size": 3},
+        r"pilot\.training\.micro_batch_size: 3 does not divide batch_size=8; give a divisor",
+    ),
     "checkpoint of a direction": (
         {"directions__safety__checkpoint": 30},
         r"safety\.checkpoint: 30 is no checkpoint; allowed: final, or a multiple of .*=25",
