@@ -60,7 +60,7 @@ def progress(description: str, total: int, unit: str, done: int = 0) -> Iterator
     if sys.__stderr__ is not None and sys.__stderr__.isatty():
         bars.append(
             tqdm(desc=description, total=total, unit=unit, initial=done, file=sys.__stderr__,
-                 leave=False, dynamic_ncols=True)
+                 position=0, leave=False, dynamic_ncols=True)
         )  # fmt: skip
     try:
         yield lambda count=1: [bar.update(count) for bar in bars]
