@@ -293,6 +293,8 @@ def draw_effectiveness(table: pd.DataFrame, windows: list[str], measure: str, ou
             )  # fmt: skip
         axes.set_xticks(range(len(windows)), [w.upper() for w in windows])
         axes.set(title=experiment, ylabel=MEASURES[measure])
+        if measure == "asr":
+            axes.set_ylim(-0.04, 1.04)
         axes.legend(frameon=False, fontsize=7)
     save_figure(figure, out)
 
