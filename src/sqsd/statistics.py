@@ -47,25 +47,6 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float,
     return mean, mean - half_width, mean + half_width
 
 
-def difference_interval(
-    k1: int, n1: int, k2: int, n2: int, level: float = 0.95
-) -> tuple[float, float]:
-    """Newcombe's interval (low, high) of the difference k1/n1 - k2/n2 of independent rates.
-
-    Newcombe 1998, method 10 (Wilson's score without continuity correction). In [-1, 1].
-    Raises DataError unless 0 <= k <= n and n > 0 for both, and 0 < level < 1.
-    """
-    from statsmodels.stats.proportion import confint_proportions_2indep
-
-    check_level(level)
-    check_counts(k1, n1)
-    check_counts(k2, n2)
-    low, high = confint_proportions_2indep(
-        k1, n1, k2, n2, method="newcomb", compare="diff", alpha=1 - level
-    )
-    return float(low), float(high)
-
-
 def is_strictly_decreasing(values: Sequence[float]) -> bool:
     """Whether each value is below the one before it (the paper's Mono, for ASR over S1..S5).
 

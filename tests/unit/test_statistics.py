@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from sqsd.errors import DataError
 from sqsd.statistics import (
-    difference_interval,
     is_strictly_decreasing,
     mean_interval,
     trend_test,
@@ -61,8 +60,6 @@ def test_wilson_of_zero_successes():
 def test_impossible_counts_are_refused(k, n):
     with pytest.raises(DataError, match=f"a rate of {k} in {n}: needs n > 0"):
         wilson_interval(k, n)
-    with pytest.raises(DataError, match=f"a rate of {k} in {n}: needs n > 0"):
-        difference_interval(1, 2, k, n)
 
 
 def test_impossible_level_is_refused():
@@ -82,20 +79,6 @@ def test_mean_interval_of_equal_values_has_no_width():
 def test_mean_interval_of_too_few_values():
     assert mean_interval([7.0]) == pytest.approx((7, math.nan, math.nan), nan_ok=True)
     assert all(math.isnan(value) for value in mean_interval([]))
-
-
-def test_newcombe_published_example():
-    # Newcombe 1998, table II, example (a), method 10: 56/70 - 48/80 = 0.2, 0.0524 to 0.3339
-    assert difference_interval(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
-
-
-@settings(deadline=None)  # the first call imports statsmodels or scipy
-@given(counts(), counts())
-def test_newcombe_flips_its_sign_with_the_rates(first, second):
-    low, high = difference_interval(*first, *second)
-    difference = first[0] / first[1] - second[0] / second[1]
-    assert low - 1e-9 <= difference <= high + 1e-9
-    assert difference_interval(*second, *first) == pytest.approx((-high, -low), abs=1e-9)
 
 
 @pytest.mark.parametrize(
