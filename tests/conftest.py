@@ -10,6 +10,15 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests/end_to_end/tiny.yaml"
+# A Llama of one layer, for `make_model`.
+ONE_LAYER = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "intermediate_size": 24,
+    "max_position_embeddings": 64,
+}
 
 
 def snakemake_command(folder: Path, *arguments: str, configfiles: tuple[Path, ...] = ()) -> list:

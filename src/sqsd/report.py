@@ -48,7 +48,7 @@ def effectiveness_table(
     is the unit.
     """
     sign = 1.0 if measure == "asr" else -1.0
-    values = {arm: values_by_seed(frame, windows, seeds, measure) for arm, (frame) in judged}
+    values = {arm: values_by_seed(frame, windows, seeds, measure) for arm, frame in judged}
     experiments = list(dict.fromkeys(experiment for experiment, _ in values))
     methods = list(dict.fromkeys(method for _, method in values))
     rows = []

@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 import torch
+from conftest import ONE_LAYER
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -13,13 +14,7 @@ from sqsd.errors import ShapeMismatch
 from sqsd.generation import generate_responses, greedy, state_applied
 from sqsd.models import make_model, make_word_tokenizer
 
-ARCHITECTURE = {
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "intermediate_size": 24,
-    "max_position_embeddings": 64,
+ARCHITECTURE = ONE_LAYER | {
     "initializer_range": 0.4,  # so that what comes next hangs on what came before
 }
 WORDS = ["ash", "birch", "cedar", "elm", "fir", "hazel"]

@@ -6,6 +6,7 @@ import math
 import pandas as pd
 import pytest
 import torch
+from conftest import ONE_LAYER
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -23,13 +24,7 @@ from sqsd.models import make_model, make_word_tokenizer
 from sqsd.sandbox import REFUSALS
 from sqsd.tables import write_table
 
-ARCHITECTURE = {
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "intermediate_size": 24,
-    "max_position_embeddings": 64,
+ARCHITECTURE = ONE_LAYER | {
     "initializer_range": 0.3,
 }
 WORDS = sorted({word for sentence in REFUSALS for word in sentence.split()} | {"Sure", "ask"})

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
+from conftest import ONE_LAYER
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -30,14 +31,7 @@ from sqsd.training import (
     train_sft,
 )
 
-ARCHITECTURE = {
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "intermediate_size": 24,
-    "max_position_embeddings": 64,
-}
+ARCHITECTURE = ONE_LAYER
 WORDS = ["ash", "birch", "cedar", "elm", "fir"]
 USER, ASSISTANT, END = 2, 3, 4  # the ids of the template's tokens; words follow from 5 on
 LORA = {"r": 2, "lora_alpha": 4}
