@@ -93,9 +93,8 @@ def evaluation(experiment, subject, benchmark, table):
 
 
 def report_files(name):
-    """Files of a table or a figure; a table over S1 to S5 is drawn too."""
+    """Files of a report; a figure comes with its numbers, a table over S1 to S5 is drawn too."""
     tables = [f"{RESULTS}/tables/{name}.{suffix}" for suffix in ("parquet", "csv", "md")]
     figures = [f"{RESULTS}/figures/{name}.{suffix}" for suffix in ("png", "svg")]
-    if name.startswith("figure"):
-        return figures
-    return tables + figures if name in configuration.SUBSET_REPORTS else tables
+    drawn = name.startswith("figure") or name in configuration.SUBSET_REPORTS
+    return tables + figures if drawn else tables

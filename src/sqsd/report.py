@@ -1,5 +1,6 @@
 """Tables (Parquet, CSV, Markdown) and figures (PNG, SVG) from measured Parquet."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +34,11 @@ EFFECTIVENESS_NOTES = {
         "brackets: 95 % Student t interval over seeds. delta: S5 - S1. " + COMMON_NOTE
     ),
 }
+
+CURVE_NOTE = (
+    "Means over the prompts of the tuning benchmark. In brackets: 95 % intervals over prompts, "
+    "Student's t for the Safety Score (higher is safer), Wilson's for the attack success rate."
+)
 
 
 def effectiveness_table(
@@ -139,7 +145,7 @@ def ranking_table(
     """Every scored row of every (experiment, method), riskiest first; rows without a score last."""
     frames = []
     for (experiment, method), score, row in zip(arms, scores, rows, strict=True):
-        joined = score.merge(row[["sample_id", "prompt", "response"]], on="sample_id")
+        joined = score.merge(row[["sample_id", "family", "prompt", "response"]], on="sample_id")
         joined = joined.sort_values("rank", na_position="last")
         joined.insert(0, "method", method)
         joined.insert(0, "experiment", experiment)
@@ -160,13 +166,37 @@ def save_ranking(ranking: pd.DataFrame, out, most: int = 10) -> None:
             f"# {experiment}: rows by risk ({method})", "",
             f"{len(scored)} rows scored, {without} without a score. "
             "A high score is a row whose one-step update points towards danger rather than safety.",
+            *spread(scored),
         ]  # fmt: skip
         for title, part in (("Highest", scored.head(most)), ("Lowest", scored.tail(most))):
             lines += ["", f"## {title} {len(part)}", "", page_table(part)]
+        if scored["family"].notna().any():
+            lines += ["", "## By family", "", family_table(scored)]
         if without:
             reasons = group["reason"].value_counts().rename_axis("reason").reset_index(name="rows")
             lines += ["", "## Without a score", "", reasons.to_markdown(index=False)]
     Path(markdown).write_text("\n".join(lines) + "\n")
+
+
+def spread(scored: pd.DataFrame) -> list[str]:
+    """Lines of a page: the range of the scores, and how far they follow response length."""
+    if len(scored) < 2:
+        return []
+    low, middle, high = (scored["score"].quantile(q) for q in (0, 0.5, 1))
+    correlation = scored["score"].corr(scored["response_tokens"], method="spearman")
+    return [
+        "",
+        f"Scores from {low:.3f} to {high:.3f}, median {middle:.3f}; "
+        f"rank correlation with response length {correlation:.2f}.",
+    ]
+
+
+def family_table(scored: pd.DataFrame) -> str:
+    """Where the rows of each family stand in the ranking: 0 % is the riskiest row."""
+    place = 100 * (scored["rank"].astype(float) - 1) / max(len(scored) - 1, 1)
+    groups = place.groupby(scored["family"]).agg(["size", "mean"]).sort_values("mean")
+    groups.columns = pd.Index(["rows", "mean_place_percent"])
+    return groups.reset_index().to_markdown(index=False, floatfmt=".0f")
 
 
 def page_table(part: pd.DataFrame) -> str:
@@ -196,15 +226,9 @@ def save_table(table: pd.DataFrame, out, note: str = "") -> None:
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """The table with `value [low, high]` in one cell: Wilson's bounds where there are any."""
     shown = table.copy()
-    for name in [c for c in table if f"{c}_t_low" in table]:
-        low, high = table[f"{name}_t_low"], table[f"{name}_t_high"]
-        if f"{name}_wilson_low" in table:
-            low = table[f"{name}_wilson_low"].fillna(low)
-            high = table[f"{name}_wilson_high"].fillna(high)
-        shown[name] = [
-            f"{v:.2f} [{a:.2f}, {b:.2f}]" if pd.notna(a) else f"{v:.2f}"
-            for v, a, b in zip(table[name], low, high, strict=True)
-        ]
+    for name in [c for c in table if {f"{c}_t_low", f"{c}_wilson_low"} & set(table)]:
+        low, high = (first_bounds(table, str(name), end) for end in ("low", "high"))
+        shown[name] = [cell(*values) for values in zip(table[name], low, high, strict=True)]
     bounds = [c for c in shown if str(c).endswith(("_low", "_high"))]
     shown = shown.drop(columns=bounds)
     shown = shown.dropna(axis="columns", how="all")
@@ -218,19 +242,78 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return shown.astype(object).where(shown.notna(), "")
 
 
-def draw_trajectories(
-    experiments: list[str],
-    trajectories: list[pd.DataFrame],
-    judgements: list[pd.DataFrame],
-    out,
-) -> None:
+def cell(value: float, low: float, high: float) -> str | None:
+    """`value [low, high]`, the value alone where it has no bounds, nothing where there is none."""
+    if pd.isna(value):
+        return None
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]" if pd.notna(low) else f"{value:.2f}"
+
+
+def first_bounds(table: pd.DataFrame, name: str, end: str) -> pd.Series:
+    """Wilson's bounds of a column where there are any, else Student's."""
+    kinds = [table[c] for c in (f"{name}_wilson_{end}", f"{name}_t_{end}") if c in table]
+    return kinds[0].fillna(kinds[-1])
+
+
+def curve_table(judged: pd.DataFrame) -> pd.DataFrame:
+    """Safety Score and ASR of every state of a subject, by its number (a step or an alpha).
+
+    Of n prompts a state: means, Student t bounds of the score and Wilson bounds of the share.
+    Columns of a measure that the judge does not give are null.
+    """
+    rows = []
+    for state, group in judged.groupby(judged["state"].astype(float)):
+        verdicts = group["verdict"].dropna()
+        low, high = math.nan, math.nan
+        if len(verdicts):
+            low, high = wilson_interval(int(verdicts.sum()), len(verdicts))
+        rows.append(
+            {"state": state, "prompts": len(group)}
+            | named_interval("safety_score", "t", mean_interval(group["score"].dropna()))
+            | named_interval("asr", "wilson", (float(verdicts.astype(float).mean()), low, high))
+        )
+    return pd.DataFrame(rows)
+
+
+def trajectory_table(
+    experiments: list[str], trajectories: list[pd.DataFrame], judgements: list[pd.DataFrame]
+) -> pd.DataFrame:
+    """What figure 2 draws: a row a step of every experiment's pilot.
+
+    A column `projection.<direction>` a direction, <delta theta, V normalised>, then those of
+    `curve_table`.
+    """
+    frames = []
+    for name, trajectory, judged in zip(experiments, trajectories, judgements, strict=True):
+        wide = trajectory.pivot(index="step", columns="direction", values="projection")
+        wide = wide.add_prefix("projection.").rename_axis(columns=None).reset_index()
+        curve = curve_table(judged).rename(columns={"state": "step"})
+        frame = wide.merge(curve.astype({"step": "int64"}), on="step", how="left")
+        frame.insert(0, "experiment", name)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def steering_table(curves: list[tuple[Arm, pd.DataFrame]]) -> pd.DataFrame:
+    """What figure 5 draws: a row an alpha of every (experiment, direction), as `curve_table`."""
+    frames = []
+    for (experiment, direction), judged in curves:
+        frame = curve_table(judged).rename(columns={"state": "alpha"})
+        frame.insert(0, "direction", direction)
+        frame.insert(0, "experiment", experiment)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def draw_trajectories(table: pd.DataFrame, out) -> None:
     """Figure 2: projections on the directions (left axis), Safety Score (right axis), by step."""
+    experiments = list(dict.fromkeys(table["experiment"]))
     figure, panels = grid(len(experiments), (6, 3.6))
-    for left, name, trajectory, judged in zip(
-        panels, experiments, trajectories, judgements, strict=True
-    ):
-        for direction, group in trajectory.groupby("direction"):
-            left.plot(group["step"], group["projection"], label=f"projection on {direction}")
+    for left, name in zip(panels, experiments, strict=True):
+        rows = table[table["experiment"] == name].dropna(axis="columns", how="all")
+        for column in rows.filter(like="projection."):
+            direction = str(column).removeprefix("projection.")
+            left.plot(rows["step"], rows[column], label=f"projection on {direction}")
         left.axhline(0, color="0.8", linewidth=0.8, zorder=0)
         left.set(
             title=name,
@@ -238,28 +321,20 @@ def draw_trajectories(
             ylabel=r"projection $\langle\Delta\theta, \hat V\rangle$",
         )
         right = left.twinx()
-        scores = judged.groupby(judged["state"].astype(int))["score"]
-        table = pd.DataFrame({s: mean_interval(list(v)) for s, v in scores}).T.sort_index()
-        right.plot(table.index, table[0], color="black", linestyle="--", label="Safety Score")
-        right.fill_between(table.index.astype(float), table[1], table[2], color="black", alpha=0.1)
+        draw_curve(right, rows, "step", color="black", linestyle="--", label="Safety Score")
         right.set_ylabel("Safety Score (log-odds of a refusal)")
         handles = [*left.get_lines()[:-1], *right.get_lines()]
         left.legend(handles=handles, frameon=False, fontsize=8)
     save_figure(figure, out)
 
 
-def draw_steering(curves: list[tuple[Arm, pd.DataFrame]], out) -> None:
+def draw_steering(table: pd.DataFrame, out) -> None:
     """Figure 5: Safety Score against alpha, a line a direction, 95 % intervals over prompts."""
-    experiments = list(dict.fromkeys(experiment for (experiment, _), _ in curves))
+    experiments = list(dict.fromkeys(table["experiment"]))
     figure, panels = grid(len(experiments), (5, 3.4))
     for axes, name in zip(panels, experiments, strict=True):
-        for (experiment, direction), frame in curves:
-            if experiment != name:
-                continue
-            groups = frame.groupby(frame["state"].astype(float))["score"]
-            table = pd.DataFrame({a: mean_interval(list(s)) for a, s in groups}).T
-            axes.plot(table.index, table[0], marker="o", markersize=3, label=direction)
-            axes.fill_between(table.index.astype(float), table[1], table[2], alpha=0.2)
+        for direction, rows in table[table["experiment"] == name].groupby("direction", sort=False):
+            draw_curve(axes, rows, "alpha", marker="o", markersize=3, label=str(direction))
         axes.set(
             title=name,
             xlabel=r"steering magnitude $\alpha$",
@@ -267,6 +342,13 @@ def draw_steering(curves: list[tuple[Arm, pd.DataFrame]], out) -> None:
         )
         axes.legend(frameon=False)
     save_figure(figure, out)
+
+
+def draw_curve(axes, rows: pd.DataFrame, place: str, **style) -> None:
+    """The Safety Score of a table against one of its columns, with its interval as a band."""
+    (line,) = axes.plot(rows[place], rows["safety_score"], **style)
+    low, high = rows["safety_score_t_low"], rows["safety_score_t_high"]
+    axes.fill_between(rows[place], low, high, color=line.get_color(), alpha=0.15)
 
 
 def draw_effectiveness(table: pd.DataFrame, windows: list[str], measure: str, out) -> None:

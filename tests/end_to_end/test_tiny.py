@@ -15,7 +15,8 @@ from sqsd import sandbox
 from sqsd.tables import read_table
 
 RUN = Path("results/tiny")
-REPORTS = ("table1", "table3", "table4", "table5", "table6", "table7", "ranking")
+FIGURES = ("figure2", "figure5")
+REPORTS = ("table1", "table3", "table4", "table5", "table6", "table7", "ranking", *FIGURES)
 SCORES = RUN / "scores/sandbox/sqsd-danger.parquet"
 NOTHING = "Nothing to be done"
 
@@ -30,7 +31,7 @@ def test_every_report_is_there_in_every_format(tiny_run):
     for report in REPORTS:
         for suffix in ("parquet", "csv", "md"):
             assert (tiny_run / RUN / f"tables/{report}.{suffix}").stat().st_size > 0
-    for figure in ("figure2", "figure5"):
+    for figure in FIGURES:
         png = (tiny_run / RUN / f"figures/{figure}.png").read_bytes()
         assert png.startswith(b"\x89PNG")
         assert "<svg" in (tiny_run / RUN / f"figures/{figure}.svg").read_text()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sqsd import report
 from sqsd.report import (
     POOLED,
+    curve_table,
     draw_effectiveness,
     draw_steering,
     draw_trajectories,
@@ -27,6 +28,8 @@ from sqsd.report import (
     sensitivity_table,
     shortened,
     states_table,
+    steering_table,
+    trajectory_table,
 )
 
 Z = 1.959963984540054  # normal quantile at 0.975
@@ -388,7 +391,7 @@ def test_the_ranking_is_by_rank_with_unscored_rows_last():
     assert table["method"].tolist() == ["m"] * 5 + ["n"] * 2
     assert table["prompt"].tolist()[:5] == [f"prompt of {i}" for i in table["sample_id"][:5]]
     columns = ["experiment", "method", "sample_id", "score", "rank", "reason", "response_tokens"]
-    assert table.columns.tolist() == [*columns, "prompt", "response"]
+    assert table.columns.tolist() == [*columns, "family", "prompt", "response"]
 
 
 def test_each_arm_of_a_ranking_needs_its_tables():
@@ -442,6 +445,33 @@ def test_the_page_has_a_part_for_every_arm_and_as_many_rows_as_asked(tmp_path):
     assert [row["rank"] for row in rows_of(section(text, "Highest 2"))] == ["1", "2"]
     assert [row["rank"] for row in rows_of(section(text, "Lowest 2"))] == ["2", "3"]
     assert "Without a score" not in text and "3 rows scored, 0 without" in text
+
+
+def test_the_page_tells_the_spread_of_the_scores(tmp_path):
+    scores, rows = scored(5, ["empty response"])
+    save_ranking(ranking_table([("e", "m")], [scores], [rows]), outputs(tmp_path))
+    # Scores 5, 3, 1, -1, -3 of responses of 2, 3, 4, 5, 6 tokens.
+    line = "Scores from -3.000 to 5.000, median 1.000; rank correlation with response length -1.00."
+    assert line in (tmp_path / "table.md").read_text().splitlines()
+
+
+def test_the_page_tells_where_families_stand(tmp_path):
+    scores, rows = scored(5, ["empty response"])
+    rows["family"] = ["steps", "facts", "steps", "facts", None, "facts"]
+    save_ranking(ranking_table([("e", "m")], [scores], [rows]), outputs(tmp_path))
+    # Ranks 1 to 5 stand at 0, 25, 50, 75, 100 %: steps at 0 and 50, facts at 25 and 75.
+    assert rows_of(section((tmp_path / "table.md").read_text(), "By family")) == [
+        {"family": "steps", "rows": "2", "mean_place_percent": "25"},
+        {"family": "facts", "rows": "2", "mean_place_percent": "50"},
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_single_score_has_no_spread(tmp_path, count):
+    scores, rows = scored(count, ["empty response"])
+    save_ranking(ranking_table([("e", "m")], [scores], [rows]), outputs(tmp_path))
+    text = (tmp_path / "table.md").read_text()
+    assert f"{count} rows scored, 1 without" in text and "median" not in text
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
@@ -498,25 +528,78 @@ def curve(names):
     return judgements(rows)
 
 
+def test_a_curve_s_measures_by_state():
+    # State 10: verdicts 1 of 2 (one without), scores 1 and 4; state 9: no verdict, scores 2 and 5.
+    rows = [("10", "p0", True, 1.0), ("10", "p1", False, 4.0), ("10", "p2", None, None)]
+    rows += [("9", "p0", None, 2.0), ("9", "p1", None, 5.0), ("9", "p2", None, 5.0)]
+    first, second = curve_table(judgements(rows)).to_dict("records")
+    assert (first["state"], second["state"]) == (9, 10)  # by number, not by text
+    assert (first["prompts"], second["prompts"]) == (3, 3)
+    assert interval(first, "safety_score") == pytest.approx(student([2, 5, 5]))
+    assert interval(second, "safety_score") == pytest.approx(student([1, 4]))
+    assert all(math.isnan(value) for value in interval(first, "asr", "wilson"))
+    assert interval(second, "asr", "wilson") == pytest.approx((0.5, *wilson(1, 2)), abs=1e-9)
+
+
+def test_the_numbers_behind_figure_2(tmp_path):
+    other = trajectory({"safety": (0.0, 0.5, 0.75)})
+    table = trajectory_table(
+        ["e", "f"], [trajectory(TRAJECTORY), other], [curve(["0", "10", "5"]), curve(["0", "10"])]
+    )
+    assert table["experiment"].tolist() == ["e"] * 3 + ["f"] * 3
+    assert table["step"].tolist() == [0, 5, 10] * 2
+    assert table["projection.danger"].tolist()[:3] == [0.0, 1.0, 2.5]
+    assert table["projection.danger"].isna().tolist() == [False] * 3 + [True] * 3
+    assert table["projection.safety"].tolist() == [0.0, 0.1, -0.2, 0.0, 0.5, 0.75]
+    # Scores are twice the step and 0, 1 or 4 more; step 5 of f was not judged.
+    expected = [5 / 3, 10 + 5 / 3, 20 + 5 / 3, 5 / 3, math.nan, 20 + 5 / 3]
+    assert table["safety_score"].tolist() == pytest.approx(expected, nan_ok=True)
+    save_table(table, outputs(tmp_path), "a note")
+    rows = rows_of((tmp_path / "table.md").read_text())
+    low, high = student([10, 11, 14])[1:]
+    assert rows[1]["safety_score"] == f"11.67 [{low:.2f}, {high:.2f}]"
+    assert [row["step"] for row in rows] == ["0", "5", "10"] * 2
+    assert "asr" not in rows[0]  # no verdict anywhere
+
+
+def test_the_numbers_behind_figure_5(tmp_path):
+    judged = curve(["0.0", "0.5"])
+    judged["verdict"] = pd.array([True, True, False, False, False, False], dtype="boolean")
+    table = steering_table([(("e", "safety"), judged), (("f", "other"), curve(["0.3"]))])
+    assert table[["experiment", "direction"]].values.tolist() == [
+        ["e", "safety"], ["e", "safety"], ["f", "other"],
+    ]  # fmt: skip
+    assert table["alpha"].tolist() == [0.0, 0.5, 0.3]
+    assert table["asr"].tolist() == pytest.approx([2 / 3, 0, math.nan], nan_ok=True)
+    save_table(table, outputs(tmp_path))
+    rows = rows_of((tmp_path / "table.md").read_text())
+    low, high = wilson(2, 3)
+    assert [row["asr"] for row in rows] == [
+        f"0.67 [{low:.2f}, {high:.2f}]", f"0.00 [0.00, {wilson(0, 3)[1]:.2f}]", "",
+    ]  # fmt: skip
+
+
 def steered(out):
     curves = [
         (("e", "safety"), curve(["0.0", "0.1", "0.2"])),
         (("e", "danger"), curve(["0.0", "0.2"])),
         (("f", "safety"), curve(["0.0", "0.5"])),
     ]
-    draw_steering(curves, out)
+    draw_steering(steering_table(curves), out)
+
+
+def trajectory(directions):
+    rows = [(s, d, values[i]) for d, values in directions.items() for i, s in enumerate((0, 5, 10))]
+    return pd.DataFrame(rows, columns=pd.Index(["step", "direction", "projection"]))
+
+
+TRAJECTORY = {"danger": (0.0, 1.0, 2.5), "safety": (0.0, 0.1, -0.2)}
 
 
 def drifted(out):
-    trajectory = pd.DataFrame(
-        {
-            "step": [0, 5, 10] * 2,
-            "direction": ["danger"] * 3 + ["safety"] * 3,
-            "projection": [0.0, 1.0, 2.5, 0.0, 0.1, -0.2],
-        }
-    )
     names = ["e", "f", "g", "h"]
-    draw_trajectories(names, [trajectory] * 4, [curve(["0", "10", "5"])] * 4, out)
+    table = trajectory_table(names, [trajectory(TRAJECTORY)] * 4, [curve(["0", "10", "5"])] * 4)
+    draw_trajectories(table, out)
 
 
 def compared(out):
@@ -544,10 +627,10 @@ def test_the_same_data_gives_the_same_figure_files(tmp_path, draw):
 
 def test_other_data_gives_other_figure_files(tmp_path):
     def more(out):
-        draw_steering([(("e", "safety"), curve(["0.0", "0.1", "0.3"]))], out)
+        draw_steering(steering_table([(("e", "safety"), curve(["0.0", "0.1", "0.3"]))]), out)
 
     def less(out):
-        draw_steering([(("e", "safety"), curve(["0.0", "0.3"]))], out)
+        draw_steering(steering_table([(("e", "safety"), curve(["0.0", "0.3"]))]), out)
 
     first, other = drawn(more, tmp_path / "first"), drawn(less, tmp_path / "other")
     assert first[0] != other[0] and first[1] != other[1]

@@ -39,6 +39,20 @@ def test_five_base_seeds(tmp_path):
     assert job_counts(done.stdout) == sandbox_jobs(5)
 
 
+def test_five_states(tmp_path):
+    """Five experiments share model, directions, pilot and its answers; each ranks and scores."""
+    done = snakemake(tmp_path, "-n", configfiles=(PRESETS / "sandbox-states.yaml",))
+    jobs = {
+        "all": 1, "make_dataset": 3, "make_preferences": 1, "make_benchmark": 2,
+        "pretrain_model": 1, "align_model": 1, "train_direction": 2, "train_pilot": 1,
+        "measure_trajectory": 5, "rank_alphas": 5, "rank_checkpoints": 5, "choose_state": 10,
+        "collect_gradients": 2 * 2 * 5, "score_samples": 5, "make_subsets": 2 * 5,
+        "finetune_subset": 5 * 2 * 5, "generate_responses": 2 + 2 + 2 * 5,
+        "judge_responses": 2 + 2 * 5, "table3": 1, "ranking": 1,
+    }  # fmt: skip
+    assert job_counts(done.stdout) == jobs | {"total": sum(jobs.values())}
+
+
 def test_smollm2(tmp_path):
     """Pinned states need no ranking; 320 rows in shards of 80 at 2 states; nothing fine-tuned."""
     done = snakemake(tmp_path, "-n", configfiles=(PRESETS / "smollm2-135m.yaml",))
