@@ -1,178 +1,477 @@
-"""Per-sample LoRA gradients of a batch from one backward pass, read low-rank (Eqs. 9-11)."""
+"""One forward and one backward pass over packed samples, read by probes where it goes by.
 
+Per-sample gradients of a whole batch come from what each layer sees: its input x and the gradient
+g of its output, token by token (Eqs. 9-11; method notes, section 2). The engine runs the passes
+and hands x and g to probes; a probe (`sqsd.probes`) makes a few numbers a sample of them.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from functools import cached_property, partial
+from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd import Function
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_layers import GradientCheckpointingLayer
 
-from sqsd.drift import Adapter, LoraWeights
-from sqsd.errors import ShapeMismatch
+from sqsd.drift import Adapter, LoraWeights, cast
+from sqsd.errors import DataError, ShapeMismatch, SqsdError
+from sqsd.packing import EncodedSample, PackedBatch, pack
+
+# Logits of so many numbers are in memory at once, 128 MB in float32.
+LOGITS_AT_ONCE = 2**25
+# Relative difference of the engine's loss and the model's own that rounding may explain.
+LOSS_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 5e-2}
+ATTENTION = "sqsd_runs"
 
 
 @dataclass(frozen=True)
-class EncodedSample:
-    """Token ids of prompt and response; labels are `input_ids[prompt_tokens:]`, at least one."""
+class LayerPass:
+    """What one linear layer saw of a batch: x [T, d_in] and g [T, d_out].
 
-    sample_id: str
-    input_ids: list[int]
-    prompt_tokens: int
+    With a state attached also `down` [T, r], x A', and `up` [T, r], s g B.
+    """
+
+    batch: PackedBatch
+    weight: Tensor
+    bias: Tensor | None
+    x: Tensor
+    g: Tensor
+    state: LoraWeights | None
+    down: Tensor | None
+    up: Tensor | None
+
+    @cached_property
+    def lora_gradients(self) -> tuple[Tensor, Tensor]:
+        """Gradients of A [n, r, d_in] and, transposed, of B [n, r, d_out], a sample."""
+        assert self.state is not None and self.up is not None and self.down is not None
+        gA = self.batch.outer(self.up, self.x)
+        gB = self.batch.outer(self.state.scale * self.down, self.g)
+        return gA, gB
+
+
+@dataclass(frozen=True)
+class HeadPass:
+    """What the vocabulary head saw of a batch's S labels.
+
+    hidden [S, d]; weights [S]: 1 / labels of the sample; log_normaliser [S]: log of the sum of
+    the exponentials of all logits.
+    """
+
+    batch: PackedBatch
+    head: nn.Linear
+    hidden: Tensor
+    weights: Tensor
+    log_normaliser: Tensor
+
+    def logit_gradients(self, rows: slice, columns: Tensor | slice) -> Tensor:
+        """Gradient of the loss by some of the logits, [rows, columns], computed again."""
+        bias = None if self.head.bias is None else self.head.bias[columns]
+        logits = functional.linear(self.hidden[rows], self.head.weight[columns], bias)
+        logits = logits.to(self.log_normaliser.dtype)
+        every = torch.arange(len(self.head.weight), device=logits.device)[columns]
+        shares = (logits - self.log_normaliser[rows, None]).exp()
+        shares -= self.batch.labels[rows, None] == every
+        return shares * self.weights[rows, None]
+
+
+class Probe:
+    """Numbers a sample from a pass; a subclass overrides what it wants to see.
+
+    The engine calls `attach` once; each pass is `start`, the `read_*` methods, `readings`.
+    """
+
+    needs_state = False
+    needs_backward = True
+
+    def attach(self, model) -> None:
+        """Look at the model, in which modules are named as in `read_*`."""
+
+    def start(self) -> None:
+        """Forget what an earlier pass left, which may have failed half-way."""
+
+    def linear_modules(self) -> Sequence[str]:
+        """Names of the linear modules to read."""
+        return ()
+
+    def other_modules(self) -> Sequence[str]:
+        """Names of embeddings and of elementwise affine modules (norms) to read."""
+        return ()
+
+    def layers(self) -> Mapping[str, nn.Module]:
+        """Modules whose output [T, d] is to be read, by a name of the probe's own."""
+        return {}
+
+    def read_linear(self, name: str, layer: LayerPass) -> None: ...
+
+    def read_embedding(self, name: str, batch: PackedBatch, ids: Tensor, g: Tensor) -> None:
+        """ids [T], g [T, d] of an embedding."""
+
+    def read_affine(self, name: str, batch: PackedBatch, unit: Tensor, g: Tensor) -> None:
+        """Output by unit weight, and g, both [T, ..., d], of a module `weight * unit + rest`."""
+
+    def read_head(self, head: HeadPass) -> None: ...
+
+    def read_layer(self, name: str, batch: PackedBatch, output: Tensor) -> None: ...
+
+    def readings(self) -> dict[str, Tensor]:
+        """What the pass gave: tensors [n, ...] in the batch's order."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class BatchReadings:
-    """What one batch gives: loss [n], update_norm [n, M], inner_product [n, D, M], finite [n]."""
+    """Of n samples in the caller's order: loss [n], finite [n], and the probes' tensors [n, ...].
+
+    A sample is finite when its loss and all its readings are.
+    """
 
     loss: Tensor
-    update_norm: Tensor
-    inner_product: Tensor
     finite: Tensor
-
-
-def pack(lengths: list[int], max_tokens: int) -> list[list[int]]:
-    """Indices in batches by length, longest first; padded tokens a batch at most `max_tokens`.
-
-    A batch holds at least one sample, however long.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    batches: list[list[int]] = []
-    for i in order:
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= max_tokens:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches
+    values: dict[str, Tensor]
 
 
 class GradientEngine:
-    """Reads per-sample updates of a frozen model whose state is attached by forward hooks.
+    """Runs a frozen causal language model over samples and lets probes read the passes.
 
-    state: the adapter the gradients are taken at; directions: the drifts they are compared with.
-    The base model is used as it is, without PEFT: hooks add `scale * B A x` to each adapted
-    linear layer. Use as a context manager; the hooks are gone afterwards. Raises ShapeMismatch
-    naming the first module that does not fit, and both shapes.
+    state: the adapter that gradients are taken at, or None for the model as it is. Use as a
+    context manager: within, the model's linear layers add `s B A x` and hand what they see to
+    the probes, and its attention runs over samples packed without padding. Weights get no
+    gradient. checkpointing: keep a layer's input only and compute its activations twice.
+
+    Raises ShapeMismatch naming the first module of the state that does not fit, and both shapes;
+    SqsdError for a probe that needs a state where there is none.
     """
 
-    def __init__(self, model, state: Adapter, directions: dict[str, Adapter]):
-        check_shapes(model, {"state": state, **directions})
+    def __init__(
+        self,
+        model,
+        probes: Sequence[Probe],
+        state: Adapter | None = None,
+        checkpointing: bool = False,
+    ):
+        if state is None and any(probe.needs_state for probe in probes):
+            raise SqsdError("a probe of LoRA gradients needs a state; give an adapter")
+        if state is not None:
+            check_shapes(model, "state", state)
+            state = cast(state, model.dtype, model.device)
         self.model = model.requires_grad_(False)
-        self.modules = sorted(state)
-        self.readers = {
-            m: ModuleReader(state[m], [d[m] for d in directions.values()]) for m in self.modules
-        }
-        self.handles: list = []
+        self.probes = list(probes)
+        self.state = state or {}
+        self.checkpointing = checkpointing
+        self.backward = any(probe.needs_backward for probe in probes)
+        self.batch: PackedBatch
+        self._undo: list[Callable[[], Any]] = []
+        for probe in self.probes:
+            probe.attach(model)
 
     def __enter__(self) -> Self:
         modules = dict(self.model.named_modules())
-        for name, reader in self.readers.items():
-            self.handles.append(modules[name].register_forward_hook(reader.hook))
-        # Frozen weights give no graph: let it start at the embeddings' output.
-        embeddings = self.model.get_input_embeddings()
-        self.handles.append(
-            embeddings.register_forward_hook(lambda module, args, out: out.requires_grad_())
-        )
+        # Nothing that is trained takes part, so the graph needs a leaf of its own to begin at.
+        self.root = torch.zeros((), device=self.model.device, requires_grad=self.backward)
+        linear = readers(self.probes, lambda probe: probe.linear_modules())
+        for name in {**linear, **self.state}:
+            self._replace(modules[name], partial(self._linear, name, modules[name], linear))
+        for name, probes in readers(self.probes, lambda probe: probe.other_modules()).items():
+            self._replace(modules[name], partial(self._other, name, Twin(modules[name]), probes))
+        for probe in self.probes:
+            for name, module in probe.layers().items():
+                hook = partial(self._layer_output, probe, name)
+                self._undo.append(module.register_forward_hook(hook).remove)
+        before = self.model.config._attn_implementation
+        self.model.set_attn_implementation(ATTENTION)
+        self._undo.append(partial(self.model.set_attn_implementation, before))
+        for layer in modules.values() if self.checkpointing else ():
+            if isinstance(layer, GradientCheckpointingLayer):
+                forward = partial(type(layer).forward, layer)
+                self._replace(layer, partial(checkpoint, forward, use_reentrant=False))
         return self
 
     def __exit__(self, *error) -> None:
-        for handle in self.handles:
-            handle.remove()
+        while self._undo:
+            self._undo.pop()()
 
-    def read(
-        self, samples: list[EncodedSample], pad_token_id: int, padding_side: str = "right"
-    ) -> BatchReadings:
-        """Readings of each sample's own mean loss over its response tokens, in order."""
-        ids, attention, labelled = pad(samples, pad_token_id, padding_side, self.model.device)
-        positions = (attention.cumsum(1) - 1).clamp(min=0)
-        hidden = self.model.model(
-            input_ids=ids, attention_mask=attention, position_ids=positions, use_cache=False
-        ).last_hidden_state
-        # The label at position t is predicted from t - 1: the head runs only there.
-        row, column = labelled.nonzero(as_tuple=True)
-        logits = self.model.lm_head(hidden[row, column - 1])
-        precision = torch.promote_types(logits.dtype, torch.float32)
-        token_loss = functional.cross_entropy(
-            logits.to(precision), ids[row, column], reduction="none"
-        )
-        counts = labelled.sum(1).to(precision)
-        loss = torch.zeros_like(counts).index_add(0, row, token_loss) / counts
-        loss.sum().backward()
-        norm = torch.stack([self.readers[m].update_norm for m in self.modules], -1)
-        product = torch.stack([self.readers[m].inner_product for m in self.modules], -1)
-        finite = loss.isfinite() & norm.isfinite().all(-1) & product.isfinite().all((1, 2))
-        return BatchReadings(loss.detach(), norm, product, finite)
+    def read(self, samples: list[EncodedSample]) -> BatchReadings:
+        """Readings of each sample's own mean loss over its response tokens, in their order."""
+        self.batch = batch = PackedBatch.of(samples, self.model.device)
+        for probe in self.probes:
+            probe.start()
+        with torch.set_grad_enabled(self.backward):
+            hidden = self._hidden(batch)
+        with torch.no_grad():
+            loss = self._head(hidden)
+        values: dict[str, Tensor] = {}
+        finite = loss.isfinite()
+        for probe in self.probes:
+            values |= probe.readings()
+        for value in values.values():
+            finite &= value.isfinite().reshape(len(finite), -1).all(1)
+        order = batch.order
+        in_order = {name: value[order] for name, value in values.items()}
+        return BatchReadings(loss[order], finite[order], in_order)
 
+    def read_all(
+        self, samples: list[EncodedSample], max_tokens: int
+    ) -> Iterator[tuple[list[int], BatchReadings]]:
+        """(indices, readings) of batches of at most `max_tokens` tokens that cover the samples.
 
-class ModuleReader:
-    """One module's hook: applies the state, and reads norm and inner products of the updates."""
-
-    def __init__(self, state: LoraWeights, directions: list[LoraWeights]):
-        self.state = state
-        A0, B0 = state.A, state.B
-        self.A0A0, self.B0B0 = A0 @ A0.T, B0.T @ B0
-        # Directions side by side along their ranks, which may differ: [V, d_in] and [d_out, V].
-        self.Av = torch.cat([d.A for d in directions])
-        self.Bv = torch.cat([d.scale * d.B for d in directions], dim=1)
-        self.B0Bv, self.A0Av = B0.T @ self.Bv, A0 @ self.Av.T
-        ranks = torch.tensor([len(d.A) for d in directions])
-        owner = torch.arange(len(directions)).repeat_interleave(ranks)
-        self.by_direction = functional.one_hot(owner, len(directions)).to(B0)
-        self.update_norm: Tensor
-        self.inner_product: Tensor
-
-    def hook(self, module, args, output: Tensor) -> Tensor:
-        x = args[0].detach()
-        Ax = args[0] @ self.state.A.T
-        output = output + self.state.scale * (Ax @ self.state.B.T)
-        if output.requires_grad:
-            output.register_hook(lambda g: self.read(x, Ax.detach(), g))
-        return output
-
-    def read(self, x: Tensor, Ax: Tensor, g: Tensor) -> None:
-        """x [n, t, d_in], Ax [n, t, r], g [n, t, d_out] to norm [n] and products [n, D].
-
-        Method notes, section 2: with gA [n, r, d_in], gB [n, d_out, r] the update
-        `-(B0 gA + gB A0)` (eta = 1) is only ever met through r x r matrices.
+        When a batch runs out of memory the budget is halved, which is printed, and holds from
+        there on. Raises DataError naming a sample that does not fit alone, and its length.
         """
-        s, A0, B0 = self.state.scale, self.state.A, self.state.B
-        gA = s * torch.einsum("ntr,nti->nri", g @ B0, x)
-        gB = s * torch.einsum("nto,ntr->nor", g, Ax)
-        square = (
-            ((gA @ gA.mT) * self.B0B0).sum((1, 2))
-            + 2 * ((B0.T @ gB) * (gA @ A0.T)).sum((1, 2))
-            + ((gB.mT @ gB) * self.A0A0).sum((1, 2))
-        )
-        self.update_norm = square.clamp(min=0).sqrt()
-        products = ((gA @ self.Av.T) * self.B0Bv + (gB.mT @ self.Bv) * self.A0Av).sum(1)
-        self.inner_product = -products @ self.by_direction
-
-
-def pad(samples: list[EncodedSample], pad_token_id: int, side: str, device):
-    """(input ids, attention mask, labelled mask), each [n, longest]."""
-    width = max(len(s.input_ids) for s in samples)
-    ids = torch.full((len(samples), width), pad_token_id)
-    attention = torch.zeros_like(ids)
-    labelled = torch.zeros_like(ids, dtype=torch.bool)
-    for i, sample in enumerate(samples):
-        length = len(sample.input_ids)
-        start = 0 if side == "right" else width - length
-        ids[i, start : start + length] = torch.tensor(sample.input_ids)
-        attention[i, start : start + length] = 1
-        labelled[i, start + sample.prompt_tokens : start + length] = True
-    return ids.to(device), attention.to(device), labelled.to(device)
-
-
-def check_shapes(model, adapters: dict[str, Adapter]) -> None:
-    """Raises ShapeMismatch for the first module of an adapter that does not fit the model."""
-    modules = dict(model.named_modules())
-    expected = set(adapters["state"])
-    for name, adapter in adapters.items():
-        for module in sorted(expected | adapter.keys()):
-            weight = getattr(modules.get(module), "weight", None)
-            in_model = None if weight is None else tuple(weight.shape)
-            in_adapter = adapter[module].drift_shape if module in adapter else None
-            if in_model is None or in_model != in_adapter:
-                raise ShapeMismatch(
-                    f"{name}: module {module} is {in_adapter} in the adapter, "
-                    f"{in_model} in the model; train it on this model"
+        lengths = [len(sample.input_ids) for sample in samples]
+        left = pack(lengths, max_tokens)
+        while left:
+            batch = left.pop(0)
+            readings = self._read_if_it_fits([samples[i] for i in batch])
+            if readings is not None:
+                yield batch, readings
+                continue
+            tokens = sum(lengths[i] for i in batch)
+            if len(batch) == 1:
+                raise DataError(
+                    f"{samples[batch[0]].sample_id}: a row of {tokens} tokens does not fit in "
+                    "memory; lower gradients.max_length_tokens, set gradients.checkpointing, or "
+                    "use a machine with more memory"
                 )
+            max_tokens = max(tokens // 2, 1)
+            print(f"out of memory at {tokens} tokens a batch; going on with {max_tokens}")
+            rest = [i for part in [batch, *left] for i in part]
+            left = [
+                [rest[i] for i in part] for part in pack([lengths[i] for i in rest], max_tokens)
+            ]
+
+    def _read_if_it_fits(self, samples: list[EncodedSample]) -> BatchReadings | None:
+        try:
+            return self.read(samples)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        # Out here the error is gone, and with it the frames that hold the pass's tensors.
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    @torch.no_grad()
+    def check_loss(self, sample: EncodedSample) -> None:
+        """Compare the engine's loss of one sample with the model's own.
+
+        Raises SqsdError where they differ: the model does something between embeddings and
+        logits that the engine does not know of (soft-capped logits, for example).
+        """
+        batch = PackedBatch.of([sample], self.model.device)
+        at_labels = self._hidden(batch)[batch.predicted_from]
+        head = self.model.get_output_embeddings()
+        weights = torch.ones_like(batch.labels)
+        ours = head_pass(head, at_labels, batch.labels, weights, backward=False)[0].mean()
+        self.model.set_attn_implementation("sdpa")
+        logits = self.model(input_ids=batch.ids[None], use_cache=False).logits[0]
+        self.model.set_attn_implementation(ATTENTION)
+        own = functional.cross_entropy(logits[batch.predicted_from].to(ours), batch.labels)
+        difference = float((ours - own).abs() / own.abs().clamp(min=1e-3))
+        if own.isfinite() and not difference <= LOSS_TOLERANCE[self.model.dtype]:
+            raise SqsdError(
+                f"{type(self.model).__name__}: the engine computes a loss of {float(ours):.6g} "
+                f"where the model's own is {float(own):.6g}; its attention or its head does "
+                "something that is not built yet, so its rows cannot be scored"
+            )
+
+    def _hidden(self, batch: PackedBatch) -> Tensor:
+        """Last hidden states [T, d] of a packed batch."""
+        outputs = self.model.base_model(
+            input_ids=batch.ids[None], position_ids=batch.positions[None], use_cache=False,
+            runs=batch.runs,
+        )  # fmt: skip
+        return outputs.last_hidden_state[0]
+
+    def _head(self, hidden: Tensor) -> Tensor:
+        """Mean loss a sample [n]; the backward pass from the labels down, where one is needed."""
+        batch, head = self.batch, self.model.get_output_embeddings()
+        at_labels = hidden.detach()[batch.predicted_from]
+        precision = torch.promote_types(hidden.dtype, torch.float32)
+        weights = (1 / batch.counts.to(precision))[batch.sample_of_label]
+        losses, normaliser, gradients = head_pass(
+            head, at_labels, batch.labels, weights, self.backward
+        )
+        if self.backward:
+            for probe in self.probes:
+                probe.read_head(HeadPass(batch, head, at_labels, weights, normaliser))
+            into = torch.zeros_like(hidden)
+            into[batch.predicted_from] = gradients
+            hidden.backward(into)
+        return batch.sum_labels(losses * weights)
+
+    def _replace(self, module: nn.Module, forward: Callable) -> None:
+        module.forward = forward
+        self._undo.append(partial(module.__dict__.pop, "forward"))
+
+    def _linear(self, name: str, module: nn.Linear, linear: dict, x: Tensor) -> Tensor:
+        state = self.state.get(name)
+        flat = x.flatten(0, -2)
+        out = TappedLinear.apply(flat, self.root, module, state, self, name, linear.get(name, []))
+        return out.unflatten(0, x.shape[:-1])
+
+    def _other(self, name: str, twin: "Twin", probes: list[Probe], x: Tensor) -> Tensor:
+        if isinstance(twin.module, nn.Embedding):
+            kept, read = x, [partial(probe.read_embedding, name) for probe in probes]
+        else:
+            kept, read = twin.unit(x), [partial(probe.read_affine, name) for probe in probes]
+        return TappedOutput.apply(twin.module(x), self.root, kept[0], self, read)
+
+    def _layer_output(self, probe: Probe, name: str, module, args, output) -> None:
+        output = output[0] if isinstance(output, tuple) else output
+        probe.read_layer(name, self.batch, output.detach()[0])
+
+
+class TappedLinear(Function):
+    """A linear layer with an adapter, both frozen, whose backward pass is read on its way."""
+
+    @staticmethod
+    def forward(ctx, x, root, module, state, engine, name, probes):
+        out = functional.linear(x, module.weight, module.bias)
+        down = None
+        if state is not None:
+            down = x @ state.A.T
+            out.addmm_(down, state.B.T, alpha=state.scale)
+        # The LoRA readings need `down`; without a probe the backward pass needs neither.
+        ctx.save_for_backward(*((x, down) if probes else (None, None)))
+        ctx.called_with = module, state, engine, name, probes
+        return out
+
+    @staticmethod
+    def backward(ctx, g):  # pyright: ignore[reportIncompatibleMethodOverride]
+        module, state, engine, name, probes = ctx.called_with
+        up = None if state is None else state.scale * (g @ state.B)
+        if probes:
+            x, down = ctx.saved_tensors
+            layer = LayerPass(engine.batch, module.weight, module.bias, x, g, state, down, up)
+            for probe in probes:
+                probe.read_linear(name, layer)
+        if not ctx.needs_input_grad[0]:
+            return (None,) * 7
+        into = g @ module.weight
+        if state is not None:
+            into.addmm_(up, state.A)
+        return into, *(None,) * 6
+
+
+class TappedOutput(Function):
+    """The identity, whose backward pass hands (batch, kept, g) to readers; the graph's root."""
+
+    @staticmethod
+    def forward(ctx, out, root, kept, engine, readers):
+        ctx.save_for_backward(kept)
+        ctx.called_with = engine, readers
+        return out.view_as(out)
+
+    @staticmethod
+    def backward(ctx, g):  # pyright: ignore[reportIncompatibleMethodOverride]
+        engine, readers = ctx.called_with
+        (kept,) = ctx.saved_tensors
+        for reader in readers:
+            reader(engine.batch, kept, g[0])
+        return g, None, None, None, None
+
+
+class Twin:
+    """Copies of an embedding or an elementwise affine module that the engine may call.
+
+    The module itself calls the engine while that is entered.
+    """
+
+    def __init__(self, module: nn.Module):
+        self.module = copy.copy(module)
+        weight = module.get_parameter("weight")
+        self.ones, self.zeros = copy.copy(module), copy.copy(module)
+        self.ones._parameters = {"weight": nn.Parameter(torch.ones_like(weight), False)}
+        self.zeros._parameters = {"weight": nn.Parameter(torch.zeros_like(weight), False)}
+
+    @torch.no_grad()
+    def unit(self, x: Tensor) -> Tensor:
+        """What multiplies the weight, whether the module multiplies by it or by 1 + weight."""
+        return self.ones(x) - self.zeros(x)
+
+
+def runs_attention(module, query, key, value, attention_mask, runs, **kwargs):
+    """Causal attention within each sample of a packed batch: q, k, v [1, heads, T, d].
+
+    Samples of one length are a batch of their own, without a mask. Returns [1, T, heads, d].
+    Raises SqsdError for a sample longer than the model's sliding window.
+    """
+    window = kwargs.get("sliding_window")
+    kwargs["dropout"] = 0.0
+    parts = []
+    for run in runs:
+        if window is not None and run.length > window:
+            raise SqsdError(
+                f"a sample of {run.length} tokens is longer than the model's sliding window of "
+                f"{window}; set gradients.max_length_tokens to at most {window}"
+            )
+        q, k, v = (run.of(t[0].transpose(0, 1)).transpose(1, 2) for t in (query, key, value))
+        out, _ = sdpa_attention_forward(module, q, k, v, None, is_causal=True, **kwargs)
+        parts.append(out.flatten(0, 1))
+    return torch.cat(parts)[None], None
+
+
+AttentionInterface.register(ATTENTION, runs_attention)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    # On the CPU there is no class for it.
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def readers(probes: Sequence[Probe], wanted: Callable) -> dict[str, list[Probe]]:
+    """The probes that want to read a module, by its name."""
+    found: dict[str, list[Probe]] = {}
+    for probe in probes:
+        for name in wanted(probe):
+            found.setdefault(name, []).append(probe)
+    return found
+
+
+def head_pass(
+    head: nn.Linear, hidden: Tensor, labels: Tensor, weights: Tensor, backward: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The vocabulary head over hidden states [S, d], a few rows of logits at a time.
+
+    Returns the loss of each label and the log of the sum of the exponentials of its logits, both
+    [S], float32 at least, and the gradient of the weighted losses by `hidden` [S, d] (of no rows
+    where `backward` is false).
+    """
+    losses, normalisers, gradients = [], [], [hidden[:0]]
+    step = max(1, LOGITS_AT_ONCE // head.out_features)
+    for rows in (slice(start, start + step) for start in range(0, len(labels), step)):
+        logits = head(hidden[rows])
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        normalisers.append(logits.logsumexp(-1))
+        targets = labels[rows, None]
+        losses.append(normalisers[-1] - logits.gather(1, targets)[:, 0])
+        if backward:
+            shares = logits.sub_(normalisers[-1][:, None]).exp_()
+            shares.scatter_add_(1, targets, -torch.ones_like(shares[:, :1]))
+            shares.mul_(weights[rows, None])
+            gradients.append(shares.to(hidden.dtype) @ head.weight)
+    return torch.cat(losses), torch.cat(normalisers), torch.cat(gradients)
+
+
+def check_shapes(model, name: str, adapter: Adapter, modules: Sequence[str] | None = None) -> None:
+    """Raises ShapeMismatch for the first module of an adapter that does not fit the model.
+
+    modules: those the adapter must have; by default its own.
+    """
+    in_model = dict(model.named_modules())
+    for module in sorted({*(modules or ()), *adapter}):
+        weight = getattr(in_model.get(module), "weight", None)
+        needed = None if weight is None else tuple(weight.shape)
+        found = adapter[module].drift_shape if module in adapter else None
+        if needed is None or needed != found:
+            raise ShapeMismatch(
+                f"{name}: module {module} is {found} in the adapter, "
+                f"{needed} in the model; train it on this model"
+            )

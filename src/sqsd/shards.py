@@ -1,21 +1,25 @@
 """One shard of a data set at one state: from rows to Parquet readings."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from sqsd.chat import encode_rows
-from sqsd.drift import cast, load_adapter, module_norms
-from sqsd.gradients import EncodedSample, GradientEngine, pack
+from sqsd.drift import load_adapter, module_norms
+from sqsd.gradients import BatchReadings, GradientEngine
 from sqsd.logs import progress
 from sqsd.models import load_model, load_tokenizer
+from sqsd.packing import EncodedSample
+from sqsd.probes import LoraUpdate
 from sqsd.tables import read_table, write_table
 
 NOT_FINITE = "gradient is not finite"
+GPU_TOKENS = 2**16
+CPU_TOKENS = 2**11
 
 
 def collect_shard(
@@ -28,8 +32,9 @@ def collect_shard(
     modules_out: str,
     rows_per_shard: int,
     max_length_tokens: int,
-    max_tokens_per_batch: int,
+    max_tokens_per_batch: int | str,
     dtype: str,
+    checkpointing: bool,
 ) -> None:
     """Write the `gradient_samples` and `gradient_modules` tables of one shard, in row order.
 
@@ -40,7 +45,11 @@ def collect_shard(
     rows = read_table(rows_file, "dataset").iloc[shard * rows_per_shard :][:rows_per_shard]
     state = json.loads(Path(state_file).read_text())
     tokenizer = load_tokenizer(model_folder)
-    pairs = encode_rows(rows, tokenizer, max_length_tokens)
+    with ThreadPoolExecutor(1) as other:
+        encoding = other.submit(encode_rows, rows, tokenizer, max_length_tokens)
+        model = load_model(model_folder, dtype)
+        loaded = {name: load_adapter(folder) for name, folder in directions.items()}
+        pairs = encoding.result()
     samples = pd.DataFrame(
         {
             "sample_id": rows["sample_id"].to_numpy(),
@@ -54,45 +63,73 @@ def collect_shard(
         for sample_id, pair in zip(samples["sample_id"], pairs, strict=True)
         if pair.reason is None
     ]
-    loaded = {name: load_adapter(folder) for name, folder in directions.items()}
-    model = load_model(model_folder, dtype)
-    engine = GradientEngine(
-        model,
-        cast(load_adapter(state["adapter"], state["multiplier"]), model.dtype, model.device),
-        {name: cast(adapter, model.dtype, model.device) for name, adapter in loaded.items()},
-    )
-    positions: list[int] = []
-    losses, norms, products = [], [], []
-    with engine, progress("gradients", len(encoded), "row") as advance:
-        for batch in pack([len(s.input_ids) for s in encoded], max_tokens_per_batch):
-            readings = engine.read([encoded[i] for i in batch], tokenizer.pad_token_id)
-            finite = readings.finite.cpu()
-            positions += [i for i, good in zip(batch, finite.tolist(), strict=True) if good]
-            losses.append(readings.loss.double().cpu()[finite])
-            norms.append(readings.update_norm.double().cpu()[finite])
-            products.append(readings.inner_product.double().cpu()[finite])
-            advance(len(batch))
-    order = np.argsort(positions)
-    ids = [encoded[positions[i]].sample_id for i in order]
-    samples["loss"] = samples["sample_id"].map(dict(zip(ids, joined(losses)[order], strict=True)))
-    samples["loss"] = samples["loss"].astype("float64")
+    adapter = load_adapter(state["adapter"], state["multiplier"])
+    probe = LoraUpdate(adapter, loaded)
+    engine = GradientEngine(model, [probe], adapter, checkpointing)
+    readings = no_readings(probe)
+    if encoded:
+        readings = read_shard(engine, encoded, budget(max_tokens_per_batch, model.device))
+    good = readings.finite.numpy()
+    ids = [sample.sample_id for sample, finite in zip(encoded, good, strict=True) if finite]
+    losses = dict(zip(ids, readings.loss.numpy()[good], strict=True))
+    samples["loss"] = samples["sample_id"].map(losses).astype("float64")
     samples.loc[samples["loss"].isna() & samples["reason"].isna(), "reason"] = NOT_FINITE
     columns = ["sample_id", "loss", "prompt_tokens", "response_tokens", "reason"]
     modules = module_rows(
         ids,
-        engine.modules,
-        joined(norms, len(engine.modules))[order],
-        joined(products, len(loaded), len(engine.modules))[order],
-        {name: module_norms(adapter) for name, adapter in loaded.items()},
+        probe.modules,
+        readings.values["update_norm"].numpy()[good],
+        readings.values["inner_product"].numpy()[good],
+        {name: module_norms(direction) for name, direction in loaded.items()},
     )
     write_table(samples[columns], samples_out, "gradient_samples")
     write_table(modules, modules_out, "gradient_modules")
     print(f"{len(ids)} rows with a gradient, {len(samples) - len(ids)} kept with a reason")
 
 
-def joined(parts: list[Tensor], *shape: int) -> np.ndarray:
-    """The batches' readings as one array [n, *shape], also for no batch at all."""
-    return torch.cat(parts).numpy() if parts else np.empty((0, *shape))
+def budget(max_tokens_per_batch: int | str, device: torch.device) -> int:
+    """Tokens a batch to begin with: the configuration's, or for `auto` one by the device.
+
+    A GPU is offered more than it holds, and the engine halves until it fits. On a CPU more than
+    `CPU_TOKENS` gains no speed (`benchmarks/scaling.py`).
+    """
+    if max_tokens_per_batch == "auto":
+        return GPU_TOKENS if device.type == "cuda" else CPU_TOKENS
+    return int(max_tokens_per_batch)
+
+
+def read_shard(
+    engine: GradientEngine, samples: list[EncodedSample], max_tokens: int
+) -> BatchReadings:
+    """Readings of all samples in their order, in float64 on the CPU."""
+    indices: list[int] = []
+    parts: list[BatchReadings] = []
+    with engine, progress("gradients", len(samples), "row") as advance:
+        engine.check_loss(min(samples, key=lambda sample: len(sample.input_ids)))
+        for batch, readings in engine.read_all(samples, max_tokens):
+            indices += batch
+            # Left on the device: to copy them now would make it wait for us.
+            parts.append(readings)
+            advance(len(batch))
+    order = torch.tensor(indices).argsort()
+    return BatchReadings(
+        torch.cat([part.loss for part in parts]).double().cpu()[order],
+        torch.cat([part.finite for part in parts]).cpu()[order],
+        {
+            name: torch.cat([part.values[name] for part in parts]).double().cpu()[order]
+            for name in parts[0].values
+        },
+    )
+
+
+def no_readings(probe: LoraUpdate) -> BatchReadings:
+    """Those of a shard in which no row has a gradient."""
+    modules, directions = len(probe.modules), len(probe.directions)
+    values = {
+        "update_norm": torch.empty(0, modules).double(),
+        "inner_product": torch.empty(0, directions, modules).double(),
+    }
+    return BatchReadings(torch.empty(0).double(), torch.empty(0, dtype=torch.bool), values)
 
 
 def module_rows(

@@ -80,6 +80,14 @@ CASES = {
         {"steering__alphas": [0.0, 0.5, 1.5]},
         r"steering\.alphas: no alpha has both neighbours at sensitivity\.delta=0\.1",
     ),
+    "token budget in words": (
+        {"gradients__max_tokens_per_batch": "all"},
+        r"gradients\.max_tokens_per_batch: 'all' does not match '\^auto\$'",
+    ),
+    "token budget": (
+        {"gradients__max_tokens_per_batch": 0},
+        r"gradients\.max_tokens_per_batch: 0 is less than the minimum of 1",
+    ),
     "experiment": (
         {"selection__experiments": ["sandbx"]},
         r"selection\.experiments\[0\]: 'sandbx' is not an experiment; .*'sandbox'\?",

@@ -1,15 +1,19 @@
 """The engine against a dense oracle: autograd, explicit updates, one sample at a time, float64."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.func import functional_call
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from sqsd.drift import LoraWeights
-from sqsd.errors import ShapeMismatch
-from sqsd.gradients import EncodedSample, GradientEngine, pack
+from sqsd.errors import DataError, ShapeMismatch, SqsdError
+from sqsd.gradients import GradientEngine
+from sqsd.packing import EncodedSample, pack
+from sqsd.probes import LoraUpdate
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -60,6 +64,10 @@ def random_samples(seed=0, count=6):
     ]
 
 
+def sqsd_engine(model, state, directions, **options):
+    return GradientEngine(model, [LoraUpdate(state, directions)], state, **options)
+
+
 def oracle(model, state, directions, sample):
     """(loss, update norm [M], inner products [D, M]) by autograd on A and B, dense throughout."""
     leaves = {
@@ -106,26 +114,25 @@ def case(request):
 @given(
     order=st.permutations(range(6)),
     batch_size=st.integers(1, 6),
-    side=st.sampled_from(["left", "right"]),
+    checkpointing=st.booleans(),
 )
-def test_every_sample_matches_the_dense_oracle(case, order, batch_size, side):
-    """Whatever the batch size, the order and the padding side (cosines, norms and losses)."""
+def test_every_sample_matches_the_dense_oracle(case, order, batch_size, checkpointing):
+    """Whatever the batch size and the order (cosines, norms and losses); there is no padding."""
     dtype, model, state, directions, expected = case
     tolerance = 1e-11 if dtype == torch.float64 else 1e-5
     samples = random_samples()
-    with GradientEngine(model, state, directions) as engine:
+    with sqsd_engine(model, state, directions, checkpointing=checkpointing) as engine:
         for start in range(0, 6, batch_size):
             batch = order[start : start + batch_size]
-            readings = engine.read([samples[i] for i in batch], 0, side)
+            readings = engine.read([samples[i] for i in batch])
             for row, i in enumerate(batch):
                 loss, norm, product = expected[i]
-                cosine = readings.inner_product[row] / readings.update_norm[row]
+                found = readings.values["update_norm"][row]
+                cosine = readings.values["inner_product"][row] / found
                 dense = product / norm
                 scale = dense.abs().max()
                 assert (cosine - dense).abs().max() <= tolerance * max(1.0, scale)
-                assert torch.allclose(
-                    readings.update_norm[row].double(), norm, rtol=10 * tolerance, atol=0
-                )
+                assert torch.allclose(found.double(), norm, rtol=10 * tolerance, atol=0)
                 assert abs(readings.loss[row] - loss) <= 10 * tolerance
 
 
@@ -158,9 +165,9 @@ def test_positive_inner_product_means_the_step_moves_along_the_direction():
         return value
 
     slope = (loss_at(3e-3) - loss_at(-3e-3)) / 6e-3
-    with GradientEngine(model, state, {"v": direction}) as engine:
-        readings = engine.read([sample], 0)
-    assert torch.allclose(readings.inner_product[0, 0, 0], -2.0 * slope, rtol=1e-3)
+    with sqsd_engine(model, state, {"v": direction}) as engine:
+        readings = engine.read([sample])
+    assert torch.allclose(readings.values["inner_product"][0, 0, 0], -2.0 * slope, rtol=1e-3)
 
 
 def test_a_row_with_a_nan_leaves_the_others_untouched():
@@ -173,20 +180,26 @@ def test_a_row_with_a_nan_leaves_the_others_untouched():
     )
     with torch.no_grad():
         model.get_parameter("model.embed_tokens.weight")[token] = float("nan")
-    with GradientEngine(model, state, directions) as engine:
-        readings = engine.read(samples, 0)
+    with sqsd_engine(model, state, directions) as engine:
+        readings = engine.read(samples)
     assert readings.finite.tolist() == [i != 2 for i in range(6)]
     for i in (0, 1, 3, 4, 5):
-        assert torch.allclose(readings.update_norm[i], expected[i][1], rtol=1e-10)
+        assert torch.allclose(readings.values["update_norm"][i], expected[i][1], rtol=1e-10)
 
 
-def test_hooks_are_gone_afterwards():
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_model_is_as_it_was_afterwards(checkpointing):
     model, state, directions, _ = setting(torch.float64)
     ids = torch.tensor([[1, 2, 3]])
     before = model(ids).logits.detach()
-    with GradientEngine(model, state, directions):
-        assert not torch.equal(model(ids).logits.detach(), before)
+    attributes = [set(vars(module)) for module in model.modules()]
+    attention = model.config._attn_implementation
+    with sqsd_engine(model, state, directions, checkpointing=checkpointing) as engine:
+        engine.read(random_samples())
     assert torch.equal(model(ids).logits.detach(), before)
+    assert [set(vars(module)) for module in model.modules()] == attributes
+    assert model.config._attn_implementation == attention
+    assert not any(module.training for module in model.modules())
 
 
 def test_a_direction_of_another_shape_is_refused():
@@ -196,7 +209,7 @@ def test_a_direction_of_another_shape_is_refused():
     wrong = dict(state)
     wrong[first] = LoraWeights(torch.zeros(3, 5), torch.zeros(7, 3), 1.0)
     with pytest.raises(ShapeMismatch, match=rf"danger: module {first} is \(7, 5\) in the adapter"):
-        GradientEngine(model, state, {"danger": wrong})
+        sqsd_engine(model, state, {"danger": wrong})
 
 
 @given(lengths=st.lists(st.integers(1, 50), max_size=40), budget=st.integers(1, 200))
@@ -204,4 +217,99 @@ def test_pack_covers_every_sample_once_within_the_budget(lengths, budget):
     batches = pack(lengths, budget)
     assert sorted(i for b in batches for i in b) == list(range(len(lengths)))
     for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
+        assert len(batch) == 1 or sum(lengths[i] for i in batch) <= budget
+
+
+class Cramped(GradientEngine):
+    """An engine on a machine with memory for so many tokens."""
+
+    def __init__(self, *arguments, tokens: int, error: RuntimeError):
+        super().__init__(*arguments)
+        self.tokens, self.error = tokens, error
+        self.tried: list[int] = []
+
+    def read(self, samples):
+        self.tried.append(sum(len(sample.input_ids) for sample in samples))
+        if self.tried[-1] > self.tokens:
+            raise self.error
+        return super().read(samples)
+
+
+ON_A_GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+ON_A_CPU = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+
+@pytest.mark.parametrize("error", [ON_A_GPU, ON_A_CPU])
+def test_out_of_memory_halves_the_budget_for_all_that_follows(capsys, error):
+    model, state, directions, expected = setting(torch.float64)
+    samples = random_samples(count=6)
+    longest, total = (f(len(s.input_ids) for s in samples) for f in (max, sum))
+    probe = LoraUpdate(state, directions)
+    with Cramped(model, [probe], state, tokens=longest, error=error) as engine:
+        found = dict.fromkeys(range(6))
+        for batch, readings in engine.read_all(samples, 10 * total):
+            for row, i in enumerate(batch):
+                assert found[i] is None
+                found[i] = readings.values["update_norm"][row]
+    for i in range(6):
+        assert torch.allclose(found[i], expected[i][1], rtol=1e-10)
+    # Fails at `total`, at about its half, ..., then fits: nothing larger is tried again.
+    failed = [tokens for tokens in engine.tried if tokens > longest]
+    assert engine.tried[: len(failed)] == failed and failed[0] == total
+    assert all(after <= before // 2 for before, after in itertools.pairwise(failed))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(failed)
+    assert lines[0] == f"out of memory at {total} tokens a batch; going on with {total // 2}"
+
+
+def test_a_row_that_does_not_fit_alone_is_named():
+    model, state, directions, _ = setting(torch.float64)
+    samples = random_samples(count=6)
+    lengths = [len(s.input_ids) for s in samples]
+    name = samples[lengths.index(max(lengths))].sample_id
+    probe = LoraUpdate(state, directions)
+    with Cramped(model, [probe], state, tokens=max(lengths) - 1, error=ON_A_GPU) as engine:
+        message = rf"{name}: a row of {max(lengths)} tokens does not fit in memory; lower grad"
+        with pytest.raises(DataError, match=message):
+            list(engine.read_all(samples, 1000))
+
+
+def test_another_error_of_a_pass_is_not_taken_for_memory():
+    model, state, directions, _ = setting(torch.float64)
+    probe = LoraUpdate(state, directions)
+    error = RuntimeError("shape '[3]' is invalid for input of size 4")
+    engine = Cramped(model, [probe], state, tokens=0, error=error)
+    with engine, pytest.raises(RuntimeError, match="is invalid for input"):
+        list(engine.read_all(random_samples(), 1000))
+
+
+def test_a_model_that_the_engine_misreads_is_refused(monkeypatch):
+    model, state, directions, _ = setting(torch.float64)
+    with sqsd_engine(model, state, directions) as engine:
+        engine.check_loss(random_samples()[0])
+        forward = model.forward
+
+        def capped(**inputs):
+            outputs = forward(**inputs)
+            outputs.logits = 2 * torch.tanh(outputs.logits / 2)
+            return outputs
+
+        monkeypatch.setattr(model, "forward", capped)
+        message = r"LlamaForCausalLM: the engine computes a loss of \S+ where the model's own is"
+        with pytest.raises(SqsdError, match=message):
+            engine.check_loss(random_samples()[0])
+
+
+def test_a_sample_longer_than_the_sliding_window_is_refused():
+    config = MistralConfig(
+        vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=1,
+        num_attention_heads=4, num_key_value_heads=2, sliding_window=5, pad_token_id=0,
+    )  # fmt: skip
+    model = MistralForCausalLM(config).eval()
+    state = cast(random_adapter(model, 1), torch.float32)
+    ids = [3, 4, 5, 6, 7]
+    with sqsd_engine(model, state, {"v": state}) as engine:
+        engine.check_loss(EncodedSample("z", ids, 2))
+        assert engine.read([EncodedSample("z", ids, 2)]).finite.all()
+        with pytest.raises(SqsdError, match=r"a sample of 6 tokens is longer than .* window of 5"):
+            engine.read([EncodedSample("z", [*ids, 8], 2)])

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.func import functional_call
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.models.llama.modeling_llama import LlamaModel
 
+from sqsd.gradients import GradientEngine
 from sqsd.models import make_model, make_word_tokenizer
 from sqsd.scorers import score_all
 from sqsd.shards import collect_shard
@@ -356,6 +356,7 @@ def collect(
                 max_length_tokens=MAX_LENGTH,
                 max_tokens_per_batch=tokens,
                 dtype="float32",
+                checkpointing=tokens == 1,
             )
             paths += made
     return paths
@@ -567,15 +568,14 @@ def test_shards_order_and_batches_do_not_change_a_score(collected, one_batch, me
 
 def test_the_token_budget_decides_the_batches(world, tmp_path, monkeypatch):
     """Without this, the variants above might all be the same batches."""
-    forward: Any = LlamaModel.forward
+    read = GradientEngine.read
     rows: list[int] = []
 
-    def counted(self, *arguments, **options):
-        output = forward(self, *arguments, **options)
-        rows.append(len(output.last_hidden_state))
-        return output
+    def counted(self, samples):
+        rows.append(len(samples))
+        return read(self, samples)
 
-    monkeypatch.setattr(LlamaModel, "forward", counted)
+    monkeypatch.setattr(GradientEngine, "read", counted)
     collect(world, tmp_path / "all", ORDER, tokens=10_000)
     assert rows == [len(USABLE)] * len(STATES)
     rows.clear()

@@ -1,0 +1,420 @@
+"""What is read from a pass of `sqsd.gradients`: a class a kind of number, any of them at once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from sqsd.drift import Adapter, LoraWeights
+from sqsd.errors import DataError, ShapeMismatch, SqsdError
+from sqsd.gradients import GradientEngine, HeadPass, LayerPass, Probe, check_shapes
+from sqsd.packing import EncodedSample, PackedBatch
+
+# Numbers of a dense gradient, or of logits, that are in memory at once.
+AT_ONCE = 2**24
+# Gradient of A [r, d_in] and, transposed, of B [r, d_out], by module.
+LoraGradients = dict[str, tuple[Tensor, Tensor]]
+
+
+def exact(tensor: Tensor) -> Tensor:
+    """The tensor in float32 at least: bfloat16 holds no sum of many terms."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+@dataclass
+class ByModule:
+    """Tensors of modules met in the backward pass's order, stacked in a fixed one."""
+
+    names: Sequence[str]
+    found: dict[str, Tensor] = field(default_factory=dict)
+
+    def take(self) -> Tensor:
+        """[n, ..., modules]."""
+        stacked = torch.stack([self.found[name] for name in self.names], -1)
+        self.found = {}
+        return stacked
+
+
+class LoraUpdate(Probe):
+    """One-step LoRA updates (Eqs. 9, 10) against directions: what SQSD is made of (Eq. 11).
+
+    Readings of n samples, M modules (sorted by name), D directions, with eta = 1:
+    `update_norm` [n, M], `inner_product` [n, D, M].
+
+    The update is `-(B0 gA + gB A0)` and is never built. Its product with a direction V is
+    `-(<gA, B0'V> + <gB, V A0'>)`: two vectors a module, whatever V's rank. Raises ShapeMismatch
+    naming the first module of a direction that does not fit, and both shapes.
+    """
+
+    needs_state = True
+
+    def __init__(self, state: Adapter, directions: Mapping[str, Adapter]):
+        self.modules = sorted(state)
+        self.state = state
+        self.directions = directions
+        self.norms, self.products = ByModule(self.modules), ByModule(self.modules)
+
+    def attach(self, model) -> None:
+        for name, direction in self.directions.items():
+            check_shapes(model, name, direction, self.modules)
+        self.grams: dict[str, tuple[Tensor, Tensor]] = {}
+        self.tangents: dict[str, tuple[Tensor, Tensor]] = {}
+        for m in self.modules:
+            # As the engine has it: rounded to the model's type.
+            A0, B0 = (
+                exact(w.to(model.device, model.dtype)) for w in (self.state[m].A, self.state[m].B)
+            )
+            self.grams[m] = A0 @ A0.T, B0.T @ B0
+            pairs = [tangent(A0, B0, direction[m]) for direction in self.directions.values()]
+            self.tangents[m] = (
+                torch.stack([a for a, _ in pairs]).flatten(1).to(model.dtype),
+                torch.stack([b for _, b in pairs]).flatten(1).to(model.dtype),
+            )
+
+    def linear_modules(self) -> Sequence[str]:
+        return self.modules
+
+    def read_linear(self, name: str, layer: LayerPass) -> None:
+        gA, gB = (exact(g) for g in layer.lora_gradients)
+        A0A0, B0B0 = self.grams[name]
+        assert layer.up is not None and layer.down is not None
+        # B0'gB and gA A0' are both this, and small.
+        crossed = exact(layer.batch.outer(layer.up, layer.down))
+        square = (
+            ((gA @ gA.mT) * B0B0).sum((1, 2))
+            + 2 * (crossed * crossed).sum((1, 2))
+            + ((gB @ gB.mT) * A0A0).sum((1, 2))
+        )
+        self.norms.found[name] = square.clamp(min=0).sqrt()
+        tangent_A, tangent_B = (exact(t) for t in self.tangents[name])
+        self.products.found[name] = -(gA.flatten(1) @ tangent_A.T + gB.flatten(1) @ tangent_B.T)
+
+    def readings(self) -> dict[str, Tensor]:
+        return {"update_norm": self.norms.take(), "inner_product": self.products.take()}
+
+
+def tangent(A0: Tensor, B0: Tensor, direction: LoraWeights) -> tuple[Tensor, Tensor]:
+    """B0'V [r, d_in] and, transposed, V A0' [r, d_out] of a direction V, at A0 [r, d_in], B0."""
+    A, B = direction.A.to(A0), direction.scale * direction.B.to(A0)
+    return (B0.T @ B) @ A, (A0 @ A.T) @ B.T
+
+
+class LoraGradient(Probe):
+    """LoRA gradients, all modules together, and their products with anchors (LESS's influence).
+
+    Readings: `lora_gradient_norm` [n], `lora_anchor_product` [n, K] in the order of the anchors.
+    Raises ShapeMismatch naming the first module of an anchor that does not fit, and both shapes.
+    """
+
+    needs_state = True
+
+    def __init__(self, state: Adapter, anchors: Mapping[str, LoraGradients]):
+        self.modules = sorted(state)
+        for name, anchor in anchors.items():
+            for m in sorted(anchor.keys() | state.keys()):
+                lora = state.get(m)
+                needed = lora and (tuple(lora.A.shape), tuple(lora.B.T.shape))
+                found = tuple(tuple(g.shape) for g in anchor[m]) if m in anchor else None
+                if needed != found:
+                    raise ShapeMismatch(
+                        f"{name}: module {m} is {found} in the anchor, {needed} in the state; "
+                        "collect the anchor at this state"
+                    )
+        self.anchors = anchors
+        self.squares, self.products = ByModule(self.modules), ByModule(self.modules)
+
+    def attach(self, model) -> None:
+        self.stacked = {
+            m: tuple(
+                torch.stack([a[m][i] for a in self.anchors.values()]).flatten(1).to(model.device)
+                for i in range(2)
+            )
+            for m in self.modules
+            if self.anchors
+        }
+
+    def linear_modules(self) -> Sequence[str]:
+        return self.modules
+
+    def read_linear(self, name: str, layer: LayerPass) -> None:
+        flat = [exact(g).flatten(1) for g in layer.lora_gradients]
+        self.squares.found[name] = sum_of((g * g).sum(1) for g in flat)
+        if self.anchors:
+            pairs = zip(flat, self.stacked[name], strict=True)
+            self.products.found[name] = sum_of(g @ exact(a).T.to(g) for g, a in pairs)
+
+    def readings(self) -> dict[str, Tensor]:
+        values = {"lora_gradient_norm": self.squares.take().sum(-1).sqrt()}
+        if self.anchors:
+            values["lora_anchor_product"] = self.products.take().sum(-1)
+        return values
+
+
+def sum_of(tensors) -> Tensor:
+    first, *others = tensors
+    for other in others:
+        first = first + other
+    return first
+
+
+class LoraGradientVector(Probe):
+    """The LoRA gradient itself, for anchors: `lora_gradient.<module>.A` and `.B`, [n, r, d]."""
+
+    needs_state = True
+
+    def __init__(self, state: Adapter):
+        self.modules = sorted(state)
+        self.found: dict[str, Tensor] = {}
+
+    def linear_modules(self) -> Sequence[str]:
+        return self.modules
+
+    def read_linear(self, name: str, layer: LayerPass) -> None:
+        for part, gradient in zip("AB", layer.lora_gradients, strict=True):
+            self.found[f"lora_gradient.{name}.{part}"] = exact(gradient)
+
+    def readings(self) -> dict[str, Tensor]:
+        found, self.found = self.found, {}
+        return found
+
+
+class FullGradient(Probe):
+    """Gradients over all parameters, never built, and their products with fixed anchors.
+
+    Readings: `gradient_norm` [n], `anchor_product` [n, K] in the order of the anchors. An anchor
+    is a tensor a parameter, by its name as in `named_parameters` (`mean_gradient` makes one).
+
+    A linear layer's `|sum_t g_t x_t'|^2` is `sum((X X') * (G G'))`, [t, t] a sample, or the
+    dense sum a few samples at a time, whichever takes fewer operations. Embeddings, norms and
+    biases have terms of their own; a head tied to the embedding adds a crossed one. Raises
+    SqsdError for a parameter of another kind, DataError for an anchor without one.
+    """
+
+    def __init__(self, anchors: Mapping[str, Mapping[str, Tensor]] | None = None):
+        self.anchors = anchors or {}
+
+    def attach(self, model) -> None:
+        named = dict(model.named_modules())
+        head = model.get_output_embeddings()
+        kinds: dict[str, list[str]] = {"linear": [], "embedding": [], "affine": []}
+        for name, module in named.items():
+            own = {n for n, _ in module.named_parameters(recurse=False)}
+            if not own or module is head:
+                continue
+            kinds[kind_of(name, module, own)].append(name)
+        self.linear, self.embeddings = kinds["linear"], kinds["embedding"]
+        self.affine = kinds["affine"]
+        self.padding = {n: named[n].padding_idx for n in self.embeddings}
+        self.tied = head.weight is model.get_input_embeddings().weight
+        self.head_name = next(n for n, m in named.items() if m is head)
+        tied_to = next(n for n, m in named.items() if m is model.get_input_embeddings())
+        self.head_weight = f"{tied_to if self.tied else self.head_name}.weight"
+        for name, anchor in self.anchors.items():
+            for parameter, value in model.named_parameters():
+                found = tuple(anchor[parameter].shape) if parameter in anchor else None
+                if found != tuple(value.shape):
+                    raise DataError(
+                        f"{name}: parameter {parameter} is {found} in the anchor, "
+                        f"{tuple(value.shape)} in the model; make the anchor with this model"
+                    )
+
+    def start(self) -> None:
+        self.squares: list[Tensor] = []
+        self.products: list[Tensor] = []
+
+    def linear_modules(self) -> Sequence[str]:
+        return self.linear
+
+    def other_modules(self) -> Sequence[str]:
+        return [*self.embeddings, *self.affine]
+
+    def read_linear(self, name: str, layer: LayerPass) -> None:
+        batch, x, g = layer.batch, layer.x, layer.g
+        self.squares.append(torch.cat([outer_squares(run.of(g), run.of(x)) for run in batch.runs]))
+        self._multiply(
+            f"{name}.weight", lambda anchor: batch.sum((exact(x @ anchor.T) * exact(g)).sum(-1))
+        )
+        if layer.bias is not None:
+            self._add(f"{name}.bias", batch.sum(exact(g)))
+
+    def read_affine(self, name: str, batch: PackedBatch, unit: Tensor, g: Tensor) -> None:
+        gradient = batch.sum(exact(g) * exact(unit))
+        # A norm of each head has one weight for all of them.
+        self._add(
+            f"{name}.weight", gradient.flatten(1, -2).sum(1) if gradient.dim() > 2 else gradient
+        )
+
+    def read_embedding(self, name: str, batch: PackedBatch, ids: Tensor, g: Tensor) -> None:
+        g = exact(g).masked_fill((ids == self.padding[name])[:, None], 0.0)
+        squares = []
+        for run in batch.runs:
+            same = run.of(ids)[:, :, None] == run.of(ids)[:, None, :]
+            squares.append(((run.of(g) @ run.of(g).mT) * same).sum((1, 2)))
+        self.squares.append(torch.cat(squares))
+        self._multiply(f"{name}.weight", lambda a: batch.sum((exact(a[ids]) * g).sum(-1)))
+        if self.tied and f"{name}.weight" == self.head_weight:
+            self.squares.append(2 * self._crossed(self.head, ids, g))
+
+    def read_head(self, head: HeadPass) -> None:
+        self.head = head
+        rows = rows_by_sample(head.batch)
+        self.squares.append(torch.stack([head_square(head, r) for r in rows]))
+        self._multiply(self.head_weight, lambda anchor: head_product(head, anchor))
+        if head.head.bias is not None:
+            sums = [head.logit_gradients(r, slice(None)).sum(0) for r in rows]
+            self._add(f"{self.head_name}.bias", torch.stack(sums))
+
+    def readings(self) -> dict[str, Tensor]:
+        values = {"gradient_norm": sum_of(self.squares).clamp(min=0).sqrt()}
+        if self.anchors:
+            values["anchor_product"] = sum_of(self.products)
+        return values
+
+    def _add(self, parameter: str, gradient: Tensor) -> None:
+        """A parameter whose gradient [n, d] is there as it is."""
+        self.squares.append((gradient * gradient).sum(1))
+        self._multiply(parameter, lambda anchor: gradient @ exact(anchor))
+
+    def _multiply(self, parameter: str, product) -> None:
+        """Add product(anchor) [n] of every anchor's tensor of a parameter."""
+        if self.anchors:
+            parts = [product(anchor[parameter]) for anchor in self.anchors.values()]
+            self.products.append(exact(torch.stack(parts, -1)))
+
+    def _crossed(self, head: HeadPass, ids: Tensor, g: Tensor) -> Tensor:
+        """`<embedding's gradient, head's gradient>` a sample [n], of one weight."""
+        batch, found = head.batch, []
+        tokens = [run.start + i * run.length for run in batch.runs for i in range(run.samples)]
+        lengths = [run.length for run in batch.runs for _ in range(run.samples)]
+        for rows, start, length in zip(rows_by_sample(batch), tokens, lengths, strict=True):
+            own = slice(start, start + length)
+            shares = head.logit_gradients(rows, ids[own])
+            found.append((shares * (exact(head.hidden[rows]) @ g[own].T)).sum())
+        return torch.stack(found)
+
+
+def kind_of(name: str, module: nn.Module, own: set[str]) -> str:
+    if isinstance(module, nn.Linear):
+        return "linear"
+    if isinstance(module, nn.Embedding):
+        return "embedding"
+    if own == {"weight"} and module.weight.dim() == 1:  # pyright: ignore
+        return "affine"
+    raise SqsdError(
+        f"{name}: no per-sample gradient is known for a {type(module).__name__} with "
+        f"{', '.join(sorted(own))}; known: linear layers, embeddings, norms with a weight alone"
+    )
+
+
+def outer_squares(g: Tensor, x: Tensor) -> Tensor:
+    """|sum_t g_t x_t'|^2 of g [n, t, d_out] and x [n, t, d_in]: [n]."""
+    (n, t, d_out), d_in = g.shape, x.shape[-1]
+    if t * (d_in + d_out) < d_in * d_out:
+        return (exact(x @ x.mT) * exact(g @ g.mT)).sum((1, 2))
+    step = max(1, AT_ONCE // (d_in * d_out))
+    parts = [exact(g[i : i + step].mT @ x[i : i + step]) for i in range(0, n, step)]
+    return torch.cat([(p * p).sum((1, 2)) for p in parts])
+
+
+def rows_by_sample(batch: PackedBatch) -> list[slice]:
+    """Each sample's rows among the labels."""
+    ends = batch.counts.cumsum(0).tolist()
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def head_square(head: HeadPass, rows: slice) -> Tensor:
+    """|sum_s p_s h_s'|^2 of one sample, p_s the gradient of its logits, some at a time."""
+    hidden = exact(head.hidden[rows])
+    gram = hidden.new_zeros(len(hidden), len(hidden))
+    vocabulary = len(head.head.weight)
+    step = max(1, AT_ONCE // len(hidden))
+    for start in range(0, vocabulary, step):
+        shares = head.logit_gradients(rows, slice(start, start + step))
+        gram += shares @ shares.T
+    return (gram * (hidden @ hidden.T)).sum()
+
+
+def head_product(head: HeadPass, anchor: Tensor) -> Tensor:
+    """<sum_s p_s h_s', anchor> a sample [n]."""
+    vocabulary, found = len(anchor), head.log_normaliser.new_zeros(len(head.hidden))
+    step = max(1, AT_ONCE // len(head.hidden))
+    for start in range(0, vocabulary, step):
+        columns = slice(start, start + step)
+        shares = head.logit_gradients(slice(None), columns)
+        found += (shares * exact(head.hidden @ anchor[columns].T)).sum(1)
+    return head.batch.sum_labels(found)
+
+
+class HiddenStates(Probe):
+    """Hidden states at chosen layers and tokens: `hidden_state` [n, layers, tokens, d].
+
+    layers: 0 is the embeddings' output, k that of layer k, the last after the final norm, as in
+    transformers' `hidden_states`. tokens: from the end, -1 is a sample's last. Raises DataError
+    for a layer the model does not have.
+    """
+
+    needs_backward = False
+
+    def __init__(self, layers: Sequence[int], tokens: Sequence[int] = (-1,)):
+        self.wanted, self.tokens = list(layers), list(tokens)
+        self.found: dict[str, Tensor] = {}
+
+    def attach(self, model) -> None:
+        base = model.base_model
+        outputs = [model.get_input_embeddings(), *base.layers[:-1], base.norm]
+        for layer in self.wanted:
+            if not 0 <= layer < len(outputs):
+                raise DataError(
+                    f"layer {layer}: the model has hidden states 0 to {len(outputs) - 1}"
+                )
+        self.outputs = {str(layer): outputs[layer] for layer in self.wanted}
+
+    def layers(self) -> Mapping[str, nn.Module]:
+        return self.outputs
+
+    def read_layer(self, name: str, batch: PackedBatch, output: Tensor) -> None:
+        # A token before the sample's first is its first.
+        places = [[max(run.length + t, 0) for t in self.tokens] for run in batch.runs]
+        parts = [run.of(output)[:, at] for run, at in zip(batch.runs, places, strict=True)]
+        self.found[name] = exact(torch.cat(parts))
+
+    def readings(self) -> dict[str, Tensor]:
+        stacked = torch.stack([self.found[str(layer)] for layer in self.wanted], 1)
+        self.found = {}
+        return {"hidden_state": stacked}
+
+
+def lora_anchor(engine_model, state: Adapter, samples: list[EncodedSample]) -> LoraGradients:
+    """The mean LoRA gradient of some samples at a state."""
+    probe = LoraGradientVector(state)
+    with GradientEngine(engine_model, [probe], state) as engine:
+        values = engine.read(samples).values
+    return {
+        m: (
+            values[f"lora_gradient.{m}.A"].mean(0),
+            values[f"lora_gradient.{m}.B"].mean(0),
+        )
+        for m in probe.modules
+    }
+
+
+def mean_gradient(model, samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
+    """The mean of the samples' full gradients, each normalised to length 1, a parameter.
+
+    An anchor of `FullGradient` (Bi-Anchor; He et al. 2024), by autograd, a sample at a time. For
+    the loss of a response's first k tokens give samples cut there (`EncodedSample.first`).
+    """
+    parameters = dict(model.named_parameters())
+    total = {name: torch.zeros_like(value) for name, value in parameters.items()}
+    model.requires_grad_(True)
+    for sample in samples:
+        ids = torch.tensor([sample.input_ids], device=model.device)
+        logits = model(input_ids=ids, use_cache=False).logits[0, sample.prompt_tokens - 1 : -1]
+        loss = nn.functional.cross_entropy(exact(logits), ids[0, sample.prompt_tokens :])
+        gradients = torch.autograd.grad(loss, list(parameters.values()))
+        norm = sum_of(exact(g).square().sum() for g in gradients).sqrt()
+        for name, gradient in zip(parameters, gradients, strict=True):
+            total[name] += gradient / (norm * len(samples)).to(gradient.dtype)
+    model.requires_grad_(False)
+    return total
