@@ -49,11 +49,9 @@ class LayerPass:
 
     @cached_property
     def lora_gradients(self) -> tuple[Tensor, Tensor]:
-        """Gradients of A [n, r, d_in] and, transposed, of B [n, r, d_out], a sample."""
-        assert self.state is not None and self.up is not None and self.down is not None
-        gA = self.batch.outer(self.up, self.x)
-        gB = self.batch.outer(self.state.scale * self.down, self.g)
-        return gA, gB
+        """Gradient of A [n, r, d_in], and that of B over s and transposed, [n, r, d_out]."""
+        assert self.up is not None and self.down is not None
+        return self.batch.outer(self.up, self.x), self.batch.outer(self.down, self.g)
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class HeadPass:
         logits = logits.to(self.log_normaliser.dtype)
         every = torch.arange(len(self.head.weight), device=logits.device)[columns]
         shares = (logits - self.log_normaliser[rows, None]).exp()
-        shares -= self.batch.labels[rows, None] == every
+        shares -= (self.batch.labels[rows, None] == every).to(shares.dtype)
         return shares * self.weights[rows, None]
 
 
@@ -90,8 +88,11 @@ class Probe:
     needs_state = False
     needs_backward = True
 
-    def attach(self, model) -> None:
-        """Look at the model, in which modules are named as in `read_*`."""
+    def attach(self, model, state: Adapter) -> None:
+        """Look at the model, whose modules are named as in `read_*`, and at the state.
+
+        The state is empty where gradients are taken at the model as it is.
+        """
 
     def start(self) -> None:
         """Forget what an earlier pass left, which may have failed half-way."""
@@ -158,23 +159,24 @@ class GradientEngine:
     ):
         if state is None and any(probe.needs_state for probe in probes):
             raise SqsdError("a probe of LoRA gradients needs a state; give an adapter")
-        if state is not None:
-            check_shapes(model, "state", state)
-            state = cast(state, model.dtype, model.device)
-        self.model = model.requires_grad_(False)
+        check_shapes(model, "state", state or {})
+        self.model = model
         self.probes = list(probes)
-        self.state = state or {}
+        self.state = cast(state or {}, model.dtype, model.device)
         self.checkpointing = checkpointing
         self.backward = any(probe.needs_backward for probe in probes)
         self.batch: PackedBatch
         self._undo: list[Callable[[], Any]] = []
         for probe in self.probes:
-            probe.attach(model)
+            probe.attach(model, self.state)
 
     def __enter__(self) -> Self:
         modules = dict(self.model.named_modules())
         # Nothing that is trained takes part, so the graph needs a leaf of its own to begin at.
         self.root = torch.zeros((), device=self.model.device, requires_grad=self.backward)
+        for parameter in self.model.parameters():
+            self._undo.append(partial(parameter.requires_grad_, parameter.requires_grad))
+            parameter.requires_grad_(False)
         linear = readers(self.probes, lambda probe: probe.linear_modules())
         for name in {**linear, **self.state}:
             self._replace(modules[name], partial(self._linear, name, modules[name], linear))
@@ -463,9 +465,13 @@ def head_pass(
 def check_shapes(model, name: str, adapter: Adapter, modules: Sequence[str] | None = None) -> None:
     """Raises ShapeMismatch for the first module of an adapter that does not fit the model.
 
-    modules: those the adapter must have; by default its own.
+    modules: those the adapter must have; by default its own. Raises SqsdError for an adapter of
+    the vocabulary head.
     """
     in_model = dict(model.named_modules())
+    head = next((n for n, m in in_model.items() if m is model.get_output_embeddings()), None)
+    if head in adapter:
+        raise SqsdError(f"{name}: adapts {head}, the vocabulary head; train it without that module")
     for module in sorted({*(modules or ()), *adapter}):
         weight = getattr(in_model.get(module), "weight", None)
         needed = None if weight is None else tuple(weight.shape)

@@ -6,17 +6,27 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from sqsd.errors import DataError
+
 
 @dataclass(frozen=True)
 class EncodedSample:
-    """Token ids of prompt and response; labels are `input_ids[prompt_tokens:]`, at least one.
+    """Token ids of prompt and response; labels are `input_ids[prompt_tokens:]`.
 
-    prompt_tokens is at least 1: the first token has nothing to be predicted from.
+    Raises DataError naming the sample without a label, or without a prompt: its first token has
+    nothing to be predicted from.
     """
 
     sample_id: str
     input_ids: list[int]
     prompt_tokens: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.prompt_tokens < len(self.input_ids):
+            raise DataError(
+                f"{self.sample_id}: {self.prompt_tokens} prompt tokens of {len(self.input_ids)}; "
+                "a sample needs one at least of both prompt and response"
+            )
 
     def first(self, response_tokens: int) -> Self:
         """The sample cut after its first so many response tokens.

@@ -49,27 +49,24 @@ class LoraUpdate(Probe):
 
     needs_state = True
 
-    def __init__(self, state: Adapter, directions: Mapping[str, Adapter]):
-        self.modules = sorted(state)
-        self.state = state
+    def __init__(self, directions: Mapping[str, Adapter]):
         self.directions = directions
-        self.norms, self.products = ByModule(self.modules), ByModule(self.modules)
 
-    def attach(self, model) -> None:
+    def attach(self, model, state: Adapter) -> None:
+        self.modules = sorted(state)
+        self.norms, self.products = ByModule(self.modules), ByModule(self.modules)
         for name, direction in self.directions.items():
             check_shapes(model, name, direction, self.modules)
         self.grams: dict[str, tuple[Tensor, Tensor]] = {}
         self.tangents: dict[str, tuple[Tensor, Tensor]] = {}
-        for m in self.modules:
-            # As the engine has it: rounded to the model's type.
-            A0, B0 = (
-                exact(w.to(model.device, model.dtype)) for w in (self.state[m].A, self.state[m].B)
-            )
-            self.grams[m] = A0 @ A0.T, B0.T @ B0
+        for m, lora in state.items():
+            A0, B0, s = exact(lora.A), exact(lora.B), lora.scale
+            # The engine leaves the scale out of B's gradient; it is put in here, once.
+            self.grams[m] = B0.T @ B0, s * s * (A0 @ A0.T)
             pairs = [tangent(A0, B0, direction[m]) for direction in self.directions.values()]
             self.tangents[m] = (
                 torch.stack([a for a, _ in pairs]).flatten(1).to(model.dtype),
-                torch.stack([b for _, b in pairs]).flatten(1).to(model.dtype),
+                torch.stack([s * b for _, b in pairs]).flatten(1).to(model.dtype),
             )
 
     def linear_modules(self) -> Sequence[str]:
@@ -77,14 +74,14 @@ class LoraUpdate(Probe):
 
     def read_linear(self, name: str, layer: LayerPass) -> None:
         gA, gB = (exact(g) for g in layer.lora_gradients)
-        A0A0, B0B0 = self.grams[name]
+        gram_A, gram_B = self.grams[name]
         assert layer.up is not None and layer.down is not None
         # B0'gB and gA A0' are both this, and small.
         crossed = exact(layer.batch.outer(layer.up, layer.down))
         square = (
-            ((gA @ gA.mT) * B0B0).sum((1, 2))
+            ((gA @ gA.mT) * gram_A).sum((1, 2))
             + 2 * (crossed * crossed).sum((1, 2))
-            + ((gB @ gB.mT) * A0A0).sum((1, 2))
+            + ((gB @ gB.mT) * gram_B).sum((1, 2))
         )
         self.norms.found[name] = square.clamp(min=0).sqrt()
         tangent_A, tangent_B = (exact(t) for t in self.tangents[name])
@@ -109,9 +106,13 @@ class LoraGradient(Probe):
 
     needs_state = True
 
-    def __init__(self, state: Adapter, anchors: Mapping[str, LoraGradients]):
+    def __init__(self, anchors: Mapping[str, LoraGradients]):
+        self.anchors = anchors
+
+    def attach(self, model, state: Adapter) -> None:
         self.modules = sorted(state)
-        for name, anchor in anchors.items():
+        self.squares, self.products = ByModule(self.modules), ByModule(self.modules)
+        for name, anchor in self.anchors.items():
             for m in sorted(anchor.keys() | state.keys()):
                 lora = state.get(m)
                 needed = lora and (tuple(lora.A.shape), tuple(lora.B.T.shape))
@@ -121,13 +122,12 @@ class LoraGradient(Probe):
                         f"{name}: module {m} is {found} in the anchor, {needed} in the state; "
                         "collect the anchor at this state"
                     )
-        self.anchors = anchors
-        self.squares, self.products = ByModule(self.modules), ByModule(self.modules)
-
-    def attach(self, model) -> None:
+        self.scales = {m: lora.scale for m, lora in state.items()}
         self.stacked = {
             m: tuple(
-                torch.stack([a[m][i] for a in self.anchors.values()]).flatten(1).to(model.device)
+                torch.stack([a[m][i] for a in self.anchors.values()])
+                .flatten(1)
+                .to(model.device, model.dtype)
                 for i in range(2)
             )
             for m in self.modules
@@ -138,11 +138,12 @@ class LoraGradient(Probe):
         return self.modules
 
     def read_linear(self, name: str, layer: LayerPass) -> None:
-        flat = [exact(g).flatten(1) for g in layer.lora_gradients]
+        gA, gB = (exact(g).flatten(1) for g in layer.lora_gradients)
+        flat = gA, self.scales[name] * gB
         self.squares.found[name] = sum_of((g * g).sum(1) for g in flat)
         if self.anchors:
             pairs = zip(flat, self.stacked[name], strict=True)
-            self.products.found[name] = sum_of(g @ exact(a).T.to(g) for g, a in pairs)
+            self.products.found[name] = sum_of(g @ exact(a).T for g, a in pairs)
 
     def readings(self) -> dict[str, Tensor]:
         values = {"lora_gradient_norm": self.squares.take().sum(-1).sqrt()}
@@ -163,16 +164,18 @@ class LoraGradientVector(Probe):
 
     needs_state = True
 
-    def __init__(self, state: Adapter):
+    def attach(self, model, state: Adapter) -> None:
         self.modules = sorted(state)
+        self.scales = {m: lora.scale for m, lora in state.items()}
         self.found: dict[str, Tensor] = {}
 
     def linear_modules(self) -> Sequence[str]:
         return self.modules
 
     def read_linear(self, name: str, layer: LayerPass) -> None:
-        for part, gradient in zip("AB", layer.lora_gradients, strict=True):
-            self.found[f"lora_gradient.{name}.{part}"] = exact(gradient)
+        gA, gB = layer.lora_gradients
+        self.found[f"lora_gradient.{name}.A"] = exact(gA)
+        self.found[f"lora_gradient.{name}.B"] = self.scales[name] * exact(gB)
 
     def readings(self) -> dict[str, Tensor]:
         found, self.found = self.found, {}
@@ -194,7 +197,7 @@ class FullGradient(Probe):
     def __init__(self, anchors: Mapping[str, Mapping[str, Tensor]] | None = None):
         self.anchors = anchors or {}
 
-    def attach(self, model) -> None:
+    def attach(self, model, state: Adapter) -> None:
         named = dict(model.named_modules())
         head = model.get_output_embeddings()
         kinds: dict[str, list[str]] = {"linear": [], "embedding": [], "affine": []}
@@ -205,7 +208,9 @@ class FullGradient(Probe):
             kinds[kind_of(name, module, own)].append(name)
         self.linear, self.embeddings = kinds["linear"], kinds["embedding"]
         self.affine = kinds["affine"]
-        self.padding = {n: named[n].padding_idx for n in self.embeddings}
+        # No token has the id -1, where an embedding has no padding.
+        padding = {n: named[n].padding_idx for n in self.embeddings}
+        self.padding = {n: -1 if i is None else i for n, i in padding.items()}
         self.tied = head.weight is model.get_input_embeddings().weight
         self.head_name = next(n for n, m in named.items() if m is head)
         tied_to = next(n for n, m in named.items() if m is model.get_input_embeddings())
@@ -351,7 +356,7 @@ class HiddenStates(Probe):
 
     layers: 0 is the embeddings' output, k that of layer k, the last after the final norm, as in
     transformers' `hidden_states`. tokens: from the end, -1 is a sample's last. Raises DataError
-    for a layer the model does not have.
+    for a layer the model does not have, and for a token that a sample does not have.
     """
 
     needs_backward = False
@@ -359,8 +364,10 @@ class HiddenStates(Probe):
     def __init__(self, layers: Sequence[int], tokens: Sequence[int] = (-1,)):
         self.wanted, self.tokens = list(layers), list(tokens)
         self.found: dict[str, Tensor] = {}
+        if any(token >= 0 for token in tokens):
+            raise DataError(f"tokens {self.tokens}: count from a sample's end, -1 is its last")
 
-    def attach(self, model) -> None:
+    def attach(self, model, state: Adapter) -> None:
         base = model.base_model
         outputs = [model.get_input_embeddings(), *base.layers[:-1], base.norm]
         for layer in self.wanted:
@@ -374,10 +381,10 @@ class HiddenStates(Probe):
         return self.outputs
 
     def read_layer(self, name: str, batch: PackedBatch, output: Tensor) -> None:
-        # A token before the sample's first is its first.
-        places = [[max(run.length + t, 0) for t in self.tokens] for run in batch.runs]
-        parts = [run.of(output)[:, at] for run, at in zip(batch.runs, places, strict=True)]
-        self.found[name] = exact(torch.cat(parts))
+        shortest = min(run.length for run in batch.runs)
+        if shortest < -min(self.tokens):
+            raise DataError(f"tokens {self.tokens}: a sample has only {shortest} tokens")
+        self.found[name] = exact(torch.cat([run.of(output)[:, self.tokens] for run in batch.runs]))
 
     def readings(self) -> dict[str, Tensor]:
         stacked = torch.stack([self.found[str(layer)] for layer in self.wanted], 1)
@@ -385,18 +392,15 @@ class HiddenStates(Probe):
         return {"hidden_state": stacked}
 
 
-def lora_anchor(engine_model, state: Adapter, samples: list[EncodedSample]) -> LoraGradients:
-    """The mean LoRA gradient of some samples at a state."""
-    probe = LoraGradientVector(state)
-    with GradientEngine(engine_model, [probe], state) as engine:
+def lora_anchor(model, state: Adapter, samples: list[EncodedSample]) -> LoraGradients:
+    """The mean LoRA gradient of some samples at a state: an anchor of `LoraGradient`."""
+    with GradientEngine(model, [LoraGradientVector()], state) as engine:
         values = engine.read(samples).values
-    return {
-        m: (
-            values[f"lora_gradient.{m}.A"].mean(0),
-            values[f"lora_gradient.{m}.B"].mean(0),
-        )
-        for m in probe.modules
-    }
+    found = {}
+    for m in state:
+        gA, gB = (values[f"lora_gradient.{m}.{part}"].mean(0) for part in "AB")
+        found[m] = gA, gB
+    return found
 
 
 def mean_gradient(model, samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
@@ -407,6 +411,7 @@ def mean_gradient(model, samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
     """
     parameters = dict(model.named_parameters())
     total = {name: torch.zeros_like(value) for name, value in parameters.items()}
+    trainable = {name: value.requires_grad for name, value in parameters.items()}
     model.requires_grad_(True)
     for sample in samples:
         ids = torch.tensor([sample.input_ids], device=model.device)
@@ -416,5 +421,6 @@ def mean_gradient(model, samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
         norm = sum_of(exact(g).square().sum() for g in gradients).sqrt()
         for name, gradient in zip(parameters, gradients, strict=True):
             total[name] += gradient / (norm * len(samples)).to(gradient.dtype)
-    model.requires_grad_(False)
+    for name, value in parameters.items():
+        value.requires_grad_(trainable[name])
     return total

@@ -64,7 +64,7 @@ def collect_shard(
         if pair.reason is None
     ]
     adapter = load_adapter(state["adapter"], state["multiplier"])
-    probe = LoraUpdate(adapter, loaded)
+    probe = LoraUpdate(loaded)
     engine = GradientEngine(model, [probe], adapter, checkpointing)
     readings = no_readings(probe)
     if encoded:

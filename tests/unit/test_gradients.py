@@ -65,7 +65,7 @@ def random_samples(seed=0, count=6):
 
 
 def sqsd_engine(model, state, directions, **options):
-    return GradientEngine(model, [LoraUpdate(state, directions)], state, **options)
+    return GradientEngine(model, [LoraUpdate(directions)], state, **options)
 
 
 def oracle(model, state, directions, sample):
@@ -244,7 +244,7 @@ def test_out_of_memory_halves_the_budget_for_all_that_follows(capsys, error):
     model, state, directions, expected = setting(torch.float64)
     samples = random_samples(count=6)
     longest, total = (f(len(s.input_ids) for s in samples) for f in (max, sum))
-    probe = LoraUpdate(state, directions)
+    probe = LoraUpdate(directions)
     with Cramped(model, [probe], state, tokens=longest, error=error) as engine:
         found = dict.fromkeys(range(6))
         for batch, readings in engine.read_all(samples, 10 * total):
@@ -267,7 +267,7 @@ def test_a_row_that_does_not_fit_alone_is_named():
     samples = random_samples(count=6)
     lengths = [len(s.input_ids) for s in samples]
     name = samples[lengths.index(max(lengths))].sample_id
-    probe = LoraUpdate(state, directions)
+    probe = LoraUpdate(directions)
     with Cramped(model, [probe], state, tokens=max(lengths) - 1, error=ON_A_GPU) as engine:
         message = rf"{name}: a row of {max(lengths)} tokens does not fit in memory; lower grad"
         with pytest.raises(DataError, match=message):
@@ -276,7 +276,7 @@ def test_a_row_that_does_not_fit_alone_is_named():
 
 def test_another_error_of_a_pass_is_not_taken_for_memory():
     model, state, directions, _ = setting(torch.float64)
-    probe = LoraUpdate(state, directions)
+    probe = LoraUpdate(directions)
     error = RuntimeError("shape '[3]' is invalid for input of size 4")
     engine = Cramped(model, [probe], state, tokens=0, error=error)
     with engine, pytest.raises(RuntimeError, match="is invalid for input"):

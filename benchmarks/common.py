@@ -1,0 +1,151 @@
+"""What the engine's benchmarks share: models with random weights, rows, timing, saving."""
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from sqsd.drift import Adapter, LoraWeights
+from sqsd.packing import EncodedSample
+
+MEASURED = Path(__file__).parent / "measured"
+LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+# Tokens of prompt and response at the 0, 10, ..., 100 % quantiles of 999 Alpaca rows in SmolLM2's
+# chat template, system message and end token included.
+ALPACA_PROMPT = (34, 38, 40, 41, 43, 45, 47, 50, 55, 63, 199)
+ALPACA_RESPONSE = (2, 12, 20, 34, 65, 107, 162, 219, 291, 363, 595)
+
+
+def llama(hidden: int, layers: int, vocabulary: int = 4096, **options) -> LlamaForCausalLM:
+    """A Llama of usual proportions with random weights, heads of 64."""
+    heads = max(hidden // 64, 2)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=hidden * 11 // 4 // 64 * 64,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=max(heads // 4, 1),
+        max_position_embeddings=4096,
+        pad_token_id=0,
+        **options,
+    )
+    return LlamaForCausalLM(config).eval().requires_grad_(False)
+
+
+def adapter(model, seed: int, rank: int = 8, scale: float = 2.0) -> Adapter:
+    """Random LoRA weights for every linear layer, small against the weights."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return 0.02 * torch.randn(*shape, generator=generator)
+
+    return {
+        name: LoraWeights(normal(rank, m.in_features), normal(m.out_features, rank), scale)
+        for name, m in model.named_modules()
+        if name.endswith(LINEAR)
+    }
+
+
+def quantile_lengths(quantiles: tuple[int, ...], count: int, seed: int) -> list[int]:
+    """Seeded lengths with the given deciles."""
+    generator = torch.Generator().manual_seed(seed)
+    at = torch.rand(count, generator=generator) * (len(quantiles) - 1)
+    low = at.long()
+    values = torch.tensor(quantiles, dtype=torch.float32)
+    return (values[low] + (at - low) * (values[low + 1] - values[low])).round().int().tolist()
+
+
+def alpaca_like(count: int, vocabulary: int, seed: int = 0) -> list[EncodedSample]:
+    """Random tokens with the lengths of Alpaca rows."""
+    prompts = quantile_lengths(ALPACA_PROMPT, count, seed)
+    responses = quantile_lengths(ALPACA_RESPONSE, count, seed + 1)
+    return samples(list(zip(prompts, responses, strict=True)), vocabulary, seed)
+
+
+def samples(lengths: list[tuple[int, int]], vocabulary: int, seed: int = 0) -> list[EncodedSample]:
+    """Random tokens of (prompt, response) lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        EncodedSample(
+            f"z{i}",
+            torch.randint(1, vocabulary, (prompt + response,), generator=generator).tolist(),
+            prompt,
+        )
+        for i, (prompt, response) in enumerate(lengths)
+    ]
+
+
+def in_turns(contenders: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each contender in each round; one untimed round first.
+
+    The rounds go through the contenders in turn, so that a machine that slows down slows all.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(rounds + 1):
+        for name, run in contenders.items():
+            synchronise()
+            started = time.perf_counter()
+            run()
+            synchronise()
+            if turn:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def ratio(slow: list[float], fast: list[float]) -> float:
+    """The median over rounds of how many times longer `slow` took."""
+    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
+
+
+def matmul_flops(dtype: torch.dtype = torch.float32, size: int = 2048) -> float:
+    """What this machine does in a plain matrix product, floating-point operations a second."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    seconds = in_turns({"product": lambda: a @ a}, rounds=5)["product"]
+    return 2 * size**3 / min(seconds)
+
+
+def linear_parameters(model) -> int:
+    return sum(m.weight.numel() for n, m in model.named_modules() if n.endswith(LINEAR))
+
+
+def machine() -> dict[str, Any]:
+    packages = ("torch", "transformers", "sqsd")
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "device": gpu or processor(),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+    }
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def save(name: str, result: dict[str, Any]) -> None:
+    """Write the result beside the versions and the device that gave it."""
+    path = MEASURED / f"{name}.json"
+    path.write_text(json.dumps({"machine": machine(), **result}, indent=2) + "\n")
+    print(f"saved {path}")

@@ -1,0 +1,283 @@
+"""Ways to score the same rows against the same directions; each gives cosines [n, D, modules].
+
+The rows, the state and the directions are a `Task`; what is done once for a data set (directions
+as each way wants them) is done when a contender is made, not when it is timed.
+"""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sqsd.drift import Adapter, LoraWeights
+from sqsd.gradients import GradientEngine, Probe
+from sqsd.packing import EncodedSample, pack
+from sqsd.probes import LoraUpdate
+
+Run = Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Rows to score with a model at a state against directions, in batches of so many tokens."""
+
+    model: torch.nn.Module
+    samples: list[EncodedSample]
+    state: Adapter
+    directions: dict[str, Adapter]
+    max_tokens: int
+
+    @property
+    def modules(self) -> list[str]:
+        return sorted(self.state)
+
+    @property
+    def batches(self) -> list[list[int]]:
+        return pack([len(s.input_ids) for s in self.samples], self.max_tokens)
+
+
+def engine(task: Task) -> Run:
+    """Ours."""
+    probe = LoraUpdate(task.directions)
+    reader = GradientEngine(task.model, [probe], task.state)
+
+    def run() -> Tensor:
+        cosines = [None] * len(task.samples)
+        with reader:
+            for batch, readings in reader.read_all(task.samples, task.max_tokens):
+                values = readings.values
+                found = values["inner_product"] / values["update_norm"][:, None]
+                for i, cosine in zip(batch, found, strict=True):
+                    cosines[i] = cosine
+        return torch.stack(cosines)  # pyright: ignore[reportArgumentType]
+
+    return run
+
+
+class Nothing(Probe):
+    """Asks for a backward pass down to the embeddings and reads nothing of it."""
+
+    def attach(self, model, state: Adapter) -> None:
+        modules = model.named_modules()
+        self.embedding = next(n for n, m in modules if m is model.get_input_embeddings())
+
+    def other_modules(self) -> list[str]:
+        return [self.embedding]
+
+    def readings(self) -> dict[str, Tensor]:
+        return {}
+
+
+def bare(task: Task) -> Run:
+    """The floor: forward and backward passes for activations alone, on the engine's packing."""
+    reader = GradientEngine(task.model, [Nothing()])
+
+    def run() -> Tensor:
+        with reader:
+            for _ in reader.read_all(task.samples, task.max_tokens):
+                pass
+        return torch.empty(0)
+
+    return run
+
+
+def published(task: Task) -> Run:
+    """One row at a time, every update a dense matrix (as the paper's code does; method notes, 2).
+
+    Kinder than that code: the directions' dense matrices and norms are made once, not a row.
+    """
+    dense = dense_directions(task)
+    leaves, adapted = with_leaves(task)
+
+    def run() -> Tensor:
+        rows = []
+        with adapted:
+            for sample in task.samples:
+                loss = own_loss(task.model, sample)
+                gradients = torch.autograd.grad(loss, [t for pair in leaves.values() for t in pair])
+                pairs = zip(gradients[::2], gradients[1::2], strict=True)
+                row = []
+                for (m, (A, B)), (gA, gB) in zip(leaves.items(), pairs, strict=True):
+                    update = -(B.detach() @ gA + gB @ A.detach())
+                    row.append(dense_cosines(update, dense[m]))
+                rows.append(torch.stack(row, -1))
+        return torch.stack(rows)
+
+    return run
+
+
+def plain_hooks(task: Task) -> Run:
+    """Padded batches, hooks for per-sample gA and gB, then a dense update a row."""
+    dense = dense_directions(task)
+    found: dict[str, Tensor] = {}
+
+    def read(name: str, lora: LoraWeights, x: Tensor, Ax: Tensor, g: Tensor) -> None:
+        gA = lora.scale * torch.einsum("nto,or,nti->nri", g, lora.B, x)
+        gB = lora.scale * torch.einsum("nto,ntr->nor", g, Ax)
+        updates = (-(lora.B @ a + b @ lora.A) for a, b in zip(gA, gB, strict=True))
+        found[name] = torch.stack([dense_cosines(update, dense[name]) for update in updates])
+
+    def hook(name: str, lora: LoraWeights, module, args, output: Tensor) -> Tensor:
+        x = args[0]
+        Ax = x @ lora.A.T
+        output = output + lora.scale * (Ax @ lora.B.T)
+        output.register_hook(partial(read, name, lora, x.detach(), Ax.detach()))
+        return output
+
+    def run() -> Tensor:
+        modules = dict(task.model.named_modules())
+        handles = [
+            modules[m].register_forward_hook(partial(hook, m, lora))
+            for m, lora in task.state.items()
+        ]
+        embeddings = task.model.get_input_embeddings()  # pyright: ignore
+        handles.append(embeddings.register_forward_hook(lambda *a: a[-1].requires_grad_()))
+        cosines = [None] * len(task.samples)
+        for batch in task.batches:
+            padded_loss(task.model, [task.samples[i] for i in batch]).backward()
+            stacked = torch.stack([found[m] for m in task.modules], -1)
+            for i, row in zip(batch, stacked, strict=True):
+                cosines[i] = row
+        for handle in handles:
+            handle.remove()
+        return torch.stack(cosines)  # pyright: ignore[reportArgumentType]
+
+    return run
+
+
+def bergson(task: Task) -> Run:
+    """bergson's collector of per-sample LoRA gradients, then the engine's own dot products.
+
+    Raises ImportError where bergson is not installed: it is no dependency of this project.
+    """
+    from bergson import CollectorComputer, InMemoryCollector
+    from bergson.config.config import IndexConfig
+    from datasets import Dataset
+
+    probe = LoraUpdate(task.directions)
+    probe.attach(task.model, task.state)
+    model = peft_copy(task)
+    labels = [[-100] * s.prompt_tokens + s.input_ids[s.prompt_tokens :] for s in task.samples]
+    columns = {"input_ids": [s.input_ids for s in task.samples], "labels": labels}
+    rows = Dataset.from_dict({**columns, "length": [len(s.input_ids) for s in task.samples]})
+    names = {
+        n for n, _ in model.named_modules() if n.endswith(("lora_A.default", "lora_B.default"))
+    }
+    folder = tempfile.mkdtemp()
+    settings = IndexConfig(run_path=folder)
+    settings.partial_run_path.mkdir(parents=True, exist_ok=True)
+
+    def run() -> Tensor:
+        collector = InMemoryCollector(model=model, data=rows, cfg=settings, target_modules=names)
+        computer = CollectorComputer(
+            model, rows, collector=collector, batches=task.batches, cfg=settings
+        )
+        computer.run_with_collector_hooks()
+        found = []
+        for m in task.modules:
+            gA, gB = (collector.gradients[f"base_model.model.{m}.lora_{k}.default"] for k in "AB")
+            lora = task.state[m]
+            n, r = len(gA), len(lora.A)
+            found.append(cosines_of(probe, m, lora, gA.view(n, r, -1), gB.view(n, -1, r)))
+        return torch.stack(found, -1)
+
+    return run
+
+
+def cosines_of(probe: LoraUpdate, name: str, lora: LoraWeights, gA: Tensor, gB: Tensor) -> Tensor:
+    """Cosines [n, D] from LoRA gradients gA [n, r, d_in] and gB [n, d_out, r], low-rank."""
+    gram_A, gram_B = probe.grams[name]
+    gB = gB / lora.scale
+    square = (
+        ((gA @ gA.mT) * gram_A).sum((1, 2))
+        + 2 * lora.scale * ((lora.B.T @ gB) * (gA @ lora.A.T)).sum((1, 2))
+        + ((gB.mT @ gB) * gram_B).sum((1, 2))
+    )
+    tangent_A, tangent_B = probe.tangents[name]
+    product = -(gA.flatten(1) @ tangent_A.T + gB.mT.flatten(1) @ tangent_B.T)
+    return product / square.sqrt()[:, None]
+
+
+def peft_copy(task: Task):
+    """The task's model under PEFT with the state as its adapter."""
+    import copy
+
+    from peft import LoraConfig, get_peft_model
+
+    first = next(iter(task.state.values()))
+    rank = len(first.A)
+    targets = sorted({m.rsplit(".", 1)[-1] for m in task.state})
+    config = LoraConfig(r=rank, lora_alpha=int(first.scale * rank), target_modules=targets)
+    model = get_peft_model(copy.deepcopy(task.model), config)  # pyright: ignore
+    with torch.no_grad():
+        for m, lora in task.state.items():
+            layer = model.get_submodule(f"base_model.model.{m}")
+            layer.lora_A["default"].weight.copy_(lora.A)  # pyright: ignore
+            layer.lora_B["default"].weight.copy_(lora.B)  # pyright: ignore
+    return model.eval()
+
+
+def dense_directions(task: Task) -> dict[str, list[tuple[Tensor, Tensor]]]:
+    """(drift, its norm) of every direction, by module."""
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    for m in task.modules:
+        drifts = [d[m].scale * d[m].B @ d[m].A for d in task.directions.values()]
+        found[m] = [(drift, drift.norm()) for drift in drifts]
+    return found
+
+
+def dense_cosines(update: Tensor, directions: list[tuple[Tensor, Tensor]]) -> Tensor:
+    norm = update.norm()
+    products = [torch.dot(update.flatten(), drift.flatten()) for drift, _ in directions]
+    return torch.stack([p / norm for p in products])
+
+
+class Adapted:
+    """Forward hooks that add the adapter's leaves to the model's layers."""
+
+    def __init__(self, model, leaves: dict[str, tuple[Tensor, Tensor]], state: Adapter):
+        self.model, self.leaves, self.state = model, leaves, state
+
+    def __enter__(self) -> None:
+        modules = dict(self.model.named_modules())
+        self.handles = [modules[m].register_forward_hook(partial(self.add, m)) for m in self.leaves]
+
+    def __exit__(self, *error) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def add(self, name: str, module, args, output: Tensor) -> Tensor:
+        A, B = self.leaves[name]
+        return output + self.state[name].scale * ((args[0] @ A.T) @ B.T)
+
+
+def with_leaves(task: Task) -> tuple[dict[str, tuple[Tensor, Tensor]], Adapted]:
+    leaves = {
+        m: (task.state[m].A.clone().requires_grad_(), task.state[m].B.clone().requires_grad_())
+        for m in task.modules
+    }
+    return leaves, Adapted(task.model, leaves, task.state)
+
+
+def own_loss(model, sample: EncodedSample) -> Tensor:
+    ids = torch.tensor([sample.input_ids], device=model.device)
+    logits = model(input_ids=ids, use_cache=False).logits[0, sample.prompt_tokens - 1 : -1]
+    return functional.cross_entropy(logits.float(), ids[0, sample.prompt_tokens :])
+
+
+def padded_loss(model, samples: list[EncodedSample]) -> Tensor:
+    """Sum of the samples' mean losses, padded on the right, where causal models see nothing."""
+    width = max(len(s.input_ids) for s in samples)
+    ids = torch.tensor([s.input_ids + [0] * (width - len(s.input_ids)) for s in samples])
+    labels = torch.full_like(ids, -100)
+    for i, sample in enumerate(samples):
+        end = len(sample.input_ids)
+        labels[i, sample.prompt_tokens : end] = ids[i, sample.prompt_tokens : end]
+    ids, labels = ids.to(model.device), labels.to(model.device)
+    logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
+    losses = functional.cross_entropy(logits.mT, labels[:, 1:], reduction="none")
+    return (losses.sum(1) / (labels[:, 1:] >= 0).sum(1)).sum()

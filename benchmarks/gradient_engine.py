@@ -1,0 +1,87 @@
+"""Scoring the same rows in several ways, side by side.
+
+    python benchmarks/gradient_engine.py [--smollm2 FOLDER] [--rounds 3]
+
+Llama shapes with d = 128, 512, 1024, 2048 and random weights, and SmolLM2-135M from a folder that
+the workflow made (`results/smollm2-135m/models/smollm2`); rows with the lengths of Alpaca's. Ways:
+the engine; a bare forward and backward pass, which is its floor; the published way (a row at a
+time, dense updates); plain hooks over padded batches with dense updates; and bergson where that is
+installed. Prints a table and saves `benchmarks/measured/gradient_engine.json`.
+"""
+
+import argparse
+import statistics
+from typing import Any
+
+import common
+import contenders
+import pandas as pd
+import torch
+from contenders import Task
+
+from sqsd.models import load_model
+
+MAX_TOKENS = 2048
+# hidden size: layers and rows, such that a round of the slowest way takes some ten seconds.
+SHAPES = {128: (4, 128), 512: (4, 48), 1024: (3, 24), 2048: (2, 12)}
+SMOLLM2_ROWS = 16
+
+
+def compare(name: str, model, rows: int, rounds: int) -> dict[str, Any]:
+    """Seconds of every way over the same rows, ratios to the engine, and how far cosines differ."""
+    state = common.adapter(model, seed=1)
+    directions = {f"v{i}": common.adapter(model, seed=2 + i) for i in range(2)}
+    samples = common.alpaca_like(rows, model.config.vocab_size)
+    task = Task(model, samples, state, directions, MAX_TOKENS)
+    ways = {"engine": contenders.engine(task), "bare": contenders.bare(task)}
+    ways["published"] = contenders.published(task)
+    ways["plain_hooks"] = contenders.plain_hooks(task)
+    try:
+        ways["bergson"] = contenders.bergson(task)
+    except ImportError as error:
+        print(f"without bergson: {error}")
+    cosines = {way: run() for way, run in ways.items() if way != "bare"}
+    scales = normalised(task)
+    seconds = common.in_turns(ways, rounds)
+    tokens = sum(len(s.input_ids) for s in samples)
+    best = min(seconds["engine"])
+    result: dict[str, Any] = {"model": name, "rows": rows, "tokens": tokens}
+    result["engine_samples_per_s"] = rows / statistics.median(seconds["engine"])
+    result["engine_tokens_per_s"] = tokens / statistics.median(seconds["engine"])
+    # Two products forward, two backward for activations, a weight and a token.
+    flops = 4 * common.linear_parameters(model) * tokens
+    result["engine_share_of_matmul"] = flops / best / common.matmul_flops()
+    result["engine_over_bare"] = common.ratio(seconds["engine"], seconds["bare"])
+    for way in ways:
+        if way not in ("engine", "bare"):
+            result[f"{way}_over_engine"] = common.ratio(seconds[way], seconds["engine"])
+            off = (cosines[way] - cosines["engine"]) / scales
+            result[f"{way}_largest_cosine_difference"] = float(off.abs().max())
+    return result | {"seconds": seconds}
+
+
+def normalised(task: Task) -> torch.Tensor:
+    """The directions' norms [D, modules]: what makes products with them cosines."""
+    dense = contenders.dense_directions(task)
+    return torch.stack([torch.stack([norm for _, norm in dense[m]]) for m in task.modules], -1)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--smollm2", help="folder of the model")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", type=int, help="one hidden size")
+    options = parser.parse_args()
+    results = []
+    for hidden, (layers, rows) in SHAPES.items():
+        if options.only in (None, hidden):
+            model = common.llama(hidden, layers)
+            name = f"Llama, d {hidden}, {layers} layers"
+            results.append(compare(name, model, rows, options.rounds))
+    if options.smollm2:
+        model = load_model(options.smollm2)
+        results.append(compare("SmolLM2-135M", model, SMOLLM2_ROWS, options.rounds))
+    table = pd.DataFrame(results).drop(columns="seconds").set_index("model").T
+    print(table.to_markdown(floatfmt=".3g"))
+    if options.only is None:
+        common.save("gradient_engine", {"max_tokens": MAX_TOKENS, "results": results})
