@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sqsd.drift import Adapter, LoraWeights
+from sqsd.drift import Adapter, LoraWeights, cast
 from sqsd.packing import EncodedSample
 
 MEASURED = Path(__file__).parent / "measured"
@@ -149,3 +149,27 @@ def save(name: str, result: dict[str, Any]) -> None:
     path = MEASURED / f"{name}.json"
     path.write_text(json.dumps({"machine": machine(), **result}, indent=2) + "\n")
     print(f"saved {path}")
+
+
+def status_mb(field: str) -> float:
+    """A field of this process's /proc/self/status in megabytes (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def resident_mb() -> float:
+    return status_mb("VmRSS")
+
+
+def peak_mb() -> float:
+    """The largest resident set since `reset_peak`."""
+    return status_mb("VmHWM")
+
+
+def reset_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def on(weights: Adapter, model) -> Adapter:
+    """An adapter in the model's type, on its device."""
+    return cast(weights, model.dtype, model.device)

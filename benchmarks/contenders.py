@@ -4,6 +4,8 @@ The rows, the state and the directions are a `Task`; what is done once for a dat
 as each way wants them) is done when a contender is made, not when it is timed.
 """
 
+import logging
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,16 +48,22 @@ def engine(task: Task) -> Run:
     reader = GradientEngine(task.model, [probe], task.state)
 
     def run() -> Tensor:
-        cosines = [None] * len(task.samples)
+        batches, parts = [], []
         with reader:
             for batch, readings in reader.read_all(task.samples, task.max_tokens):
                 values = readings.values
-                found = values["inner_product"] / values["update_norm"][:, None]
-                for i, cosine in zip(batch, found, strict=True):
-                    cosines[i] = cosine
-        return torch.stack(cosines)  # pyright: ignore[reportArgumentType]
+                batches.append(batch)
+                parts.append(values["inner_product"] / values["update_norm"][:, None])
+        return in_order(batches, parts)
 
     return run
+
+
+def in_order(batches: list[list[int]], parts: list[Tensor]) -> Tensor:
+    """Rows of all batches in the order of the samples."""
+    indices = torch.tensor([i for batch in batches for i in batch])
+    joined = torch.cat(parts)
+    return joined[indices.argsort().to(joined.device)]
 
 
 class Nothing(Probe):
@@ -136,15 +144,13 @@ def plain_hooks(task: Task) -> Run:
         ]
         embeddings = task.model.get_input_embeddings()  # pyright: ignore
         handles.append(embeddings.register_forward_hook(lambda *a: a[-1].requires_grad_()))
-        cosines = [None] * len(task.samples)
+        parts = []
         for batch in task.batches:
             padded_loss(task.model, [task.samples[i] for i in batch]).backward()
-            stacked = torch.stack([found[m] for m in task.modules], -1)
-            for i, row in zip(batch, stacked, strict=True):
-                cosines[i] = row
+            parts.append(torch.stack([found[m] for m in task.modules], -1))
         for handle in handles:
             handle.remove()
-        return torch.stack(cosines)  # pyright: ignore[reportArgumentType]
+        return in_order(task.batches, parts)
 
     return run
 
@@ -154,8 +160,13 @@ def bergson(task: Task) -> Run:
 
     Raises ImportError where bergson is not installed: it is no dependency of this project.
     """
-    from bergson import CollectorComputer, InMemoryCollector
-    from bergson.config.config import IndexConfig
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    logging.disable(logging.INFO)
+    from bergson import (  # pyright: ignore[reportMissingImports]
+        CollectorComputer,
+        IndexConfig,
+        InMemoryCollector,
+    )
     from datasets import Dataset
 
     probe = LoraUpdate(task.directions)

@@ -23,8 +23,8 @@ from sqsd.models import load_model
 
 MAX_TOKENS = 2048
 # hidden size: layers and rows, such that a round of the slowest way takes some ten seconds.
-SHAPES = {128: (4, 128), 512: (4, 48), 1024: (3, 24), 2048: (2, 12)}
-SMOLLM2_ROWS = 16
+SHAPES = {128: (4, 64), 512: (3, 24), 1024: (2, 16), 2048: (1, 12)}
+SMOLLM2_ROWS = 6
 
 
 def compare(name: str, model, rows: int, rounds: int) -> dict[str, Any]:
@@ -45,7 +45,8 @@ def compare(name: str, model, rows: int, rounds: int) -> dict[str, Any]:
     seconds = common.in_turns(ways, rounds)
     tokens = sum(len(s.input_ids) for s in samples)
     best = min(seconds["engine"])
-    result: dict[str, Any] = {"model": name, "rows": rows, "tokens": tokens}
+    print(f"{name}: {rows} rows, {tokens} tokens")
+    result: dict[str, Any] = {"rows": rows, "tokens": tokens}
     result["engine_samples_per_s"] = rows / statistics.median(seconds["engine"])
     result["engine_tokens_per_s"] = tokens / statistics.median(seconds["engine"])
     # Two products forward, two backward for activations, a weight and a token.
@@ -57,7 +58,8 @@ def compare(name: str, model, rows: int, rounds: int) -> dict[str, Any]:
             result[f"{way}_over_engine"] = common.ratio(seconds[way], seconds["engine"])
             off = (cosines[way] - cosines["engine"]) / scales
             result[f"{way}_largest_cosine_difference"] = float(off.abs().max())
-    return result | {"seconds": seconds}
+    print(pd.Series(result, name=name).to_markdown(floatfmt=".3g"), flush=True)
+    return {"model": name} | result | {"seconds": seconds}
 
 
 def normalised(task: Task) -> torch.Tensor:

@@ -9,7 +9,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,7 @@ class HeadPass:
     """What the vocabulary head saw of a batch's S labels.
 
     hidden [S, d]; weights [S]: 1 / labels of the sample; log_normaliser [S]: log of the sum of
-    the exponentials of all logits.
+    the exponentials of all logits; misses [S]: the probability of all tokens but the label's.
     """
 
     batch: PackedBatch
@@ -67,6 +67,7 @@ class HeadPass:
     hidden: Tensor
     weights: Tensor
     log_normaliser: Tensor
+    misses: Tensor
 
     def logit_gradients(self, rows: slice, columns: Tensor | slice) -> Tensor:
         """Gradient of the loss by some of the logits, [rows, columns], computed again."""
@@ -75,8 +76,8 @@ class HeadPass:
         logits = logits.to(self.log_normaliser.dtype)
         every = torch.arange(len(self.head.weight), device=logits.device)[columns]
         shares = (logits - self.log_normaliser[rows, None]).exp()
-        shares -= (self.batch.labels[rows, None] == every).to(shares.dtype)
-        return shares * self.weights[rows, None]
+        is_label = self.batch.labels[rows, None] == every
+        return torch.where(is_label, -self.misses[rows, None], shares) * self.weights[rows, None]
 
 
 class Probe:
@@ -270,7 +271,7 @@ class GradientEngine:
         at_labels = self._hidden(batch)[batch.predicted_from]
         head = self.model.get_output_embeddings()
         weights = torch.ones_like(batch.labels)
-        ours = head_pass(head, at_labels, batch.labels, weights, backward=False)[0].mean()
+        ours = head_pass(head, at_labels, batch.labels, weights).loss.mean()
         self.model.set_attn_implementation("sdpa")
         logits = self.model(input_ids=batch.ids[None], use_cache=False).logits[0]
         self.model.set_attn_implementation(ATTENTION)
@@ -297,16 +298,15 @@ class GradientEngine:
         at_labels = hidden.detach()[batch.predicted_from]
         precision = torch.promote_types(hidden.dtype, torch.float32)
         weights = (1 / batch.counts.to(precision))[batch.sample_of_label]
-        losses, normaliser, gradients = head_pass(
-            head, at_labels, batch.labels, weights, self.backward
-        )
+        passed = head_pass(head, at_labels, batch.labels, weights)
         if self.backward:
+            normaliser, misses = passed.log_normaliser, passed.misses
             for probe in self.probes:
-                probe.read_head(HeadPass(batch, head, at_labels, weights, normaliser))
+                probe.read_head(HeadPass(batch, head, at_labels, weights, normaliser, misses))
             into = torch.zeros_like(hidden)
-            into[batch.predicted_from] = gradients
+            into[batch.predicted_from] = passed.gradient
             hidden.backward(into)
-        return batch.sum_labels(losses * weights)
+        return batch.sum_labels(passed.loss * weights)
 
     def _replace(self, module: nn.Module, forward: Callable) -> None:
         module.forward = forward
@@ -437,29 +437,35 @@ def readers(probes: Sequence[Probe], wanted: Callable) -> dict[str, list[Probe]]
     return found
 
 
-def head_pass(
-    head: nn.Linear, hidden: Tensor, labels: Tensor, weights: Tensor, backward: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+class HeadResults(NamedTuple):
+    """Of S labels: loss, log_normaliser and misses [S] (see `HeadPass`), gradient [S, d]."""
+
+    loss: Tensor
+    log_normaliser: Tensor
+    misses: Tensor
+    gradient: Tensor
+
+
+def head_pass(head: nn.Linear, hidden: Tensor, labels: Tensor, weights: Tensor) -> HeadResults:
     """The vocabulary head over hidden states [S, d], a few rows of logits at a time.
 
-    Returns the loss of each label and the log of the sum of the exponentials of its logits, both
-    [S], float32 at least, and the gradient of the weighted losses by `hidden` [S, d] (of no rows
-    where `backward` is false).
+    gradient: that of the weighted losses by `hidden`. Losses are in float32 at least.
     """
-    losses, normalisers, gradients = [], [], [hidden[:0]]
+    parts = []
     step = max(1, LOGITS_AT_ONCE // head.out_features)
     for rows in (slice(start, start + step) for start in range(0, len(labels), step)):
         logits = head(hidden[rows])
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        normalisers.append(logits.logsumexp(-1))
         targets = labels[rows, None]
-        losses.append(normalisers[-1] - logits.gather(1, targets)[:, 0])
-        if backward:
-            shares = logits.sub_(normalisers[-1][:, None]).exp_()
-            shares.scatter_add_(1, targets, -torch.ones_like(shares[:, :1]))
-            shares.mul_(weights[rows, None])
-            gradients.append(shares.to(hidden.dtype) @ head.weight)
-    return torch.cat(losses), torch.cat(normalisers), torch.cat(gradients)
+        normaliser = logits.logsumexp(-1)
+        loss = normaliser - logits.gather(1, targets)[:, 0]
+        # The label's own gradient is p - 1. Where p is nearly 1 that difference would be rounding
+        # noise; as the sum of all the others' it keeps its digits.
+        shares = logits.sub_(normaliser[:, None]).exp_().scatter_(1, targets, 0.0)
+        misses = shares.sum(1)
+        shares.scatter_(1, targets, -misses[:, None]).mul_(weights[rows, None])
+        parts.append((loss, normaliser, misses, shares.to(hidden.dtype) @ head.weight))
+    return HeadResults(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def check_shapes(model, name: str, adapter: Adapter, modules: Sequence[str] | None = None) -> None:

@@ -64,9 +64,9 @@ class Run:
     length: int
 
     def of(self, tokens: Tensor) -> Tensor:
-        """Its part of a tensor [T, ...] of the batch's tokens, as a view [samples, length, ...]."""
+        """Its part of a tensor [T, ...] of the batch's tokens, as [samples, length, ...]."""
         part = tokens[self.start : self.start + self.samples * self.length]
-        return part.unflatten(0, (self.samples, self.length))
+        return part.reshape(self.samples, self.length, *tokens.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class PackedBatch:
 
     def outer(self, left: Tensor, right: Tensor) -> Tensor:
         """`sum_t left_t right_t'` a sample, of left [T, p] and right [T, q]: [n, p, q]."""
-        return torch.cat([run.of(left).mT @ run.of(right) for run in self.runs])
+        return torch.cat([torch.bmm(run.of(left).mT, run.of(right)) for run in self.runs])
 
     def sum(self, tokens: Tensor) -> Tensor:
         """Sum over each sample's tokens of a tensor [T, ...]: [n, ...]."""

@@ -57,6 +57,7 @@ class LoraUpdate(Probe):
         self.norms, self.products = ByModule(self.modules), ByModule(self.modules)
         for name, direction in self.directions.items():
             check_shapes(model, name, direction, self.modules)
+        self.state = state
         self.grams: dict[str, tuple[Tensor, Tensor]] = {}
         self.tangents: dict[str, tuple[Tensor, Tensor]] = {}
         for m, lora in state.items():
@@ -75,9 +76,8 @@ class LoraUpdate(Probe):
     def read_linear(self, name: str, layer: LayerPass) -> None:
         gA, gB = (exact(g) for g in layer.lora_gradients)
         gram_A, gram_B = self.grams[name]
-        assert layer.up is not None and layer.down is not None
-        # B0'gB and gA A0' are both this, and small.
-        crossed = exact(layer.batch.outer(layer.up, layer.down))
+        # B0'gB is the same.
+        crossed = gA @ exact(self.state[name].A).T
         square = (
             ((gA @ gA.mT) * gram_A).sum((1, 2))
             + 2 * (crossed * crossed).sum((1, 2))

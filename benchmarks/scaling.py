@@ -1,0 +1,113 @@
+"""Time and peak memory of the engine against rows, length, layers and directions.
+
+    python benchmarks/scaling.py
+
+Each point is a process of its own, so that its peak is its own. Memory is what the pass needs
+beyond the model and the adapters as they are given; `bare` is the same pass without a reading.
+A slope is that of log(time) against log(size): 1 is a straight line. Prints tables and saves
+`benchmarks/measured/scaling.json` and `scaling.png`.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import common
+import contenders
+import numpy as np
+import pandas as pd
+from contenders import Task
+from matplotlib import pyplot as plt
+
+HIDDEN = 512
+FIXED = {"rows": 64, "length": 128, "layers": 2, "directions": 2}
+SERIES: dict[str, list[int]] = {
+    "rows": [64, 256, 1024, 4096],
+    "length": [32, 128, 512, 2048],
+    "layers": [1, 2, 4, 8],
+    "directions": [1, 2, 4, 8, 16],
+}
+# A series needs work enough at its small end, and no more than a minute at its large one.
+ROWS_OF = {"length": 32}
+HIDDEN_OF = {"rows": 128, "directions": 2048}
+MAX_TOKENS = 2048
+
+
+def measure(series: str, value: int, way: str) -> dict[str, Any]:
+    """Seconds and peak megabytes of one point, in this process."""
+    sizes = FIXED | {"rows": ROWS_OF.get(series, FIXED["rows"])} | {series: value}
+    model = common.llama(HIDDEN_OF.get(series, HIDDEN), sizes["layers"])
+    state = common.adapter(model, seed=1)
+    directions = {f"v{i}": common.adapter(model, seed=2 + i) for i in range(sizes["directions"])}
+    half = sizes["length"] // 2
+    lengths = [(half, sizes["length"] - half)] * sizes["rows"]
+    samples = common.samples(lengths, model.config.vocab_size)
+    warm = Task(model, samples[:1], state, {"v0": directions["v0"]}, MAX_TOKENS)
+    contenders.bare(warm)()
+    task = Task(model, samples, state, directions, MAX_TOKENS)
+    before = common.resident_mb()
+    common.reset_peak()
+    run = contenders.engine(task) if way == "engine" else contenders.bare(task)
+    started = time.perf_counter()
+    run()
+    seconds = time.perf_counter() - started
+    weights = sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20
+    return {
+        "series": series, "value": value, "way": way, "seconds": seconds,
+        "extra_mb": common.peak_mb() - before, "model_mb": weights,
+    }  # fmt: skip
+
+
+def point(series: str, value: int, way: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--point", series, str(value), way]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def slope(table: pd.DataFrame) -> float:
+    """Of log(seconds) against log(value), the upper half of the points, where work dominates."""
+    upper = table.iloc[len(table) // 2 - 1 :]
+    return float(np.polyfit(np.log(upper["value"]), np.log(upper["seconds"]), 1)[0])
+
+
+def draw(points: pd.DataFrame, out: Path) -> None:
+    figure, axes = plt.subplots(2, len(SERIES), figsize=(13, 5.5), layout="constrained")
+    for column, series in enumerate(SERIES):
+        for way, rows in points[points["series"] == series].groupby("way"):
+            for axis, measure_name in zip(axes[:, column], ("seconds", "extra_mb"), strict=True):
+                axis.loglog(rows["value"], rows[measure_name], marker="o", label=way)
+                axis.set(xlabel=series, ylabel=measure_name, title=series)
+                axis.set_ylim(bottom=rows[measure_name].min() / 3)
+    axes[0, 0].legend(frameon=False)
+    figure.savefig(out, dpi=120)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--point", nargs=3, metavar=("SERIES", "VALUE", "WAY"))
+    options = parser.parse_args()
+    if options.point:
+        series, value, way = options.point
+        print(json.dumps(measure(series, int(value), way)))
+        sys.exit()
+    rows = [
+        point(series, value, way)
+        for series, values in SERIES.items()
+        for value in values
+        for way in ("engine", "bare")
+    ]
+    points = pd.DataFrame(rows)
+    print(points.to_markdown(index=False, floatfmt=".3g"))
+    ours = points[points["way"] == "engine"]
+    slopes = {s: slope(ours[ours["series"] == s]) for s in SERIES}
+    print(pd.Series(slopes, name="slope of time").to_markdown(floatfmt=".2f"))
+    most = points[(points["series"] == "directions") & (points["value"] == 16)].set_index("way")
+    both = most["model_mb"] + most["extra_mb"]
+    beyond = float((both["engine"] - both["bare"]) / both["bare"])
+    print(f"memory beyond model and activations at 16 directions: {beyond:.1%}")
+    common.save("scaling", {"points": rows, "slopes": slopes, "memory_beyond_at_16": beyond})
+    draw(points, common.MEASURED / "scaling.png")
