@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from sqsd.chat import encode_rows
 from sqsd.drift import Adapter, LoraWeights, cast
+from sqsd.models import make_model, make_word_tokenizer
 from sqsd.packing import EncodedSample
+from sqsd.sandbox import benign_rows, vocabulary
 
 MEASURED = Path(__file__).parent / "measured"
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -40,6 +44,18 @@ def llama(hidden: int, layers: int, vocabulary: int = 4096, **options) -> LlamaF
         **options,
     )
     return LlamaForCausalLM(config).eval().requires_grad_(False)
+
+
+def sandbox(rows: int) -> tuple[LlamaForCausalLM, list[EncodedSample]]:
+    """The default configuration's model with random weights, and rows of its benign families."""
+    config = yaml.safe_load((MEASURED.parents[1] / "config/config.yaml").read_text())
+    tokenizer = make_word_tokenizer(vocabulary())
+    model = make_model(tokenizer, config["sandbox"]["architecture"], seed=0)
+    table = benign_rows(0, rows)
+    length = config["gradients"]["max_length_tokens"]
+    pairs = zip(table["sample_id"], encode_rows(table, tokenizer, length), strict=True)
+    encoded = [EncodedSample(name, pair.input_ids, pair.prompt_tokens) for name, pair in pairs]
+    return model.eval().requires_grad_(False), encoded
 
 
 def adapter(model, seed: int, rank: int = 8, scale: float = 2.0) -> Adapter:

@@ -2,11 +2,12 @@
 
     python benchmarks/gradient_engine.py [--smollm2 FOLDER] [--rounds 3]
 
-Llama shapes with d = 128, 512, 1024, 2048 and random weights, and SmolLM2-135M from a folder that
-the workflow made (`results/smollm2-135m/models/smollm2`); rows with the lengths of Alpaca's. Ways:
-the engine; a bare forward and backward pass, which is its floor; the published way (a row at a
-time, dense updates); plain hooks over padded batches with dense updates; and bergson where that is
-installed. Prints a table and saves `benchmarks/measured/gradient_engine.json`.
+The sandbox's model and rows; Llama shapes with d = 128, 512, 1024, 2048, and SmolLM2-135M from a
+folder that the workflow made (`results/smollm2-135m/models/smollm2-135m`), with the lengths of
+Alpaca rows. Weights are random but for SmolLM2's. Ways: the engine; a bare forward and backward
+pass, which is its floor; the published way (a row at a time, dense updates); plain hooks over
+padded batches with dense updates; and bergson where that is installed. Prints a table and saves
+`benchmarks/measured/gradient_engine.json`.
 """
 
 import argparse
@@ -20,18 +21,20 @@ import torch
 from contenders import Task
 
 from sqsd.models import load_model
+from sqsd.packing import EncodedSample
 
 MAX_TOKENS = 2048
 # hidden size: layers and rows, such that a round of the slowest way takes some ten seconds.
 SHAPES = {128: (4, 64), 512: (3, 24), 1024: (2, 16), 2048: (1, 12)}
 SMOLLM2_ROWS = 6
+SANDBOX_ROWS = 256
 
 
-def compare(name: str, model, rows: int, rounds: int) -> dict[str, Any]:
+def compare(name: str, model, samples: list[EncodedSample], rounds: int) -> dict[str, Any]:
     """Seconds of every way over the same rows, ratios to the engine, and how far cosines differ."""
     state = common.adapter(model, seed=1)
     directions = {f"v{i}": common.adapter(model, seed=2 + i) for i in range(2)}
-    samples = common.alpaca_like(rows, model.config.vocab_size)
+    rows = len(samples)
     task = Task(model, samples, state, directions, MAX_TOKENS)
     ways = {"engine": contenders.engine(task), "bare": contenders.bare(task)}
     ways["published"] = contenders.published(task)
@@ -75,14 +78,19 @@ if __name__ == "__main__":
     parser.add_argument("--only", type=int, help="one hidden size")
     options = parser.parse_args()
     results = []
+    if options.only is None:
+        model, samples = common.sandbox(SANDBOX_ROWS)
+        results.append(compare("sandbox, d 128, 3 layers", model, samples, options.rounds))
     for hidden, (layers, rows) in SHAPES.items():
         if options.only in (None, hidden):
             model = common.llama(hidden, layers)
             name = f"Llama, d {hidden}, {layers} layers"
-            results.append(compare(name, model, rows, options.rounds))
+            samples = common.alpaca_like(rows, model.config.vocab_size)
+            results.append(compare(name, model, samples, options.rounds))
     if options.smollm2:
         model = load_model(options.smollm2)
-        results.append(compare("SmolLM2-135M", model, SMOLLM2_ROWS, options.rounds))
+        samples = common.alpaca_like(SMOLLM2_ROWS, model.config.vocab_size)
+        results.append(compare("SmolLM2-135M", model, samples, options.rounds))
     table = pd.DataFrame(results).drop(columns="seconds").set_index("model").T
     print(table.to_markdown(floatfmt=".3g"))
     if options.only is None:

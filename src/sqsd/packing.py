@@ -121,7 +121,18 @@ class PackedBatch:
 
     def outer(self, left: Tensor, right: Tensor) -> Tensor:
         """`sum_t left_t right_t'` a sample, of left [T, p] and right [T, q]: [n, p, q]."""
-        return torch.cat([torch.bmm(run.of(left).mT, run.of(right)) for run in self.runs])
+        # Cut once: with many short runs the cutting costs as much as the products.
+        sizes = [run.samples * run.length for run in self.runs]
+        pieces = zip(self.runs, left.split(sizes), right.split(sizes), strict=True)
+        return torch.cat(
+            [
+                torch.bmm(
+                    a.reshape(run.samples, run.length, -1).mT,
+                    b.reshape(run.samples, run.length, -1),
+                )
+                for run, a, b in pieces
+            ]
+        )
 
     def sum(self, tokens: Tensor) -> Tensor:
         """Sum over each sample's tokens of a tensor [T, ...]: [n, ...]."""
