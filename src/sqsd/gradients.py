@@ -26,8 +26,9 @@ from sqsd.packing import EncodedSample, PackedBatch, pack
 
 # Logits of so many numbers are in memory at once, 128 MB in float32.
 LOGITS_AT_ONCE = 2**25
-# Relative difference of the engine's loss and the model's own that rounding may explain.
-LOSS_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 5e-2}
+# Relative difference of the engine's loss and the model's own that rounding may explain: logits
+# of some tens are good to a tenth in bfloat16.
+LOSS_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.25}
 ATTENTION = "sqsd_runs"
 
 
@@ -276,7 +277,7 @@ class GradientEngine:
         logits = self.model(input_ids=batch.ids[None], use_cache=False).logits[0]
         self.model.set_attn_implementation(ATTENTION)
         own = functional.cross_entropy(logits[batch.predicted_from].to(ours), batch.labels)
-        difference = float((ours - own).abs() / own.abs().clamp(min=1e-3))
+        difference = float((ours - own).abs() / own.abs().clamp(min=1e-2))
         if own.isfinite() and not difference <= LOSS_TOLERANCE[self.model.dtype]:
             raise SqsdError(
                 f"{type(self.model).__name__}: the engine computes a loss of {float(ours):.6g} "
