@@ -1,5 +1,7 @@
-"""Ways to score the same rows against the same directions; each gives cosines [n, D, modules].
+"""Ways to score the same rows against the same directions.
 
+Each gives the products of a row's update, normalised, with the directions as they are:
+[n, D, modules], cosines but for the directions' norms.
 The rows, the state and the directions are a `Task`; what is done once for a data set (directions
 as each way wants them) is done when a contender is made, not when it is timed.
 """
@@ -16,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sqsd.drift import Adapter, LoraWeights
-from sqsd.gradients import GradientEngine, Probe
+from sqsd.gradients import GradientEngine, Probe, name_of
 from sqsd.packing import EncodedSample, pack
 from sqsd.probes import LoraUpdate
 
@@ -70,14 +72,10 @@ class Nothing(Probe):
     """Asks for a backward pass down to the embeddings and reads nothing of it."""
 
     def attach(self, model, state: Adapter) -> None:
-        modules = model.named_modules()
-        self.embedding = next(n for n, m in modules if m is model.get_input_embeddings())
+        self.embedding = name_of(model, model.get_input_embeddings())
 
     def other_modules(self) -> list[str]:
         return [self.embedding]
-
-    def readings(self) -> dict[str, Tensor]:
-        return {}
 
 
 def bare(task: Task) -> Run:
@@ -96,7 +94,7 @@ def bare(task: Task) -> Run:
 def published(task: Task) -> Run:
     """One row at a time, every update a dense matrix (as the paper's code does; method notes, 2).
 
-    Kinder than that code: the directions' dense matrices and norms are made once, not a row.
+    Kinder than that code: the directions' dense matrices are made once, not a row.
     """
     dense = dense_directions(task)
     leaves, adapted = with_leaves(task)
@@ -111,7 +109,7 @@ def published(task: Task) -> Run:
                 row = []
                 for (m, (A, B)), (gA, gB) in zip(leaves.items(), pairs, strict=True):
                     update = -(B.detach() @ gA + gB @ A.detach())
-                    row.append(dense_cosines(update, dense[m]))
+                    row.append(dense_products(update, dense[m]))
                 rows.append(torch.stack(row, -1))
         return torch.stack(rows)
 
@@ -127,7 +125,7 @@ def plain_hooks(task: Task) -> Run:
         gA = lora.scale * torch.einsum("nto,or,nti->nri", g, lora.B, x)
         gB = lora.scale * torch.einsum("nto,ntr->nor", g, Ax)
         updates = (-(lora.B @ a + b @ lora.A) for a, b in zip(gA, gB, strict=True))
-        found[name] = torch.stack([dense_cosines(update, dense[name]) for update in updates])
+        found[name] = torch.stack([dense_products(update, dense[name]) for update in updates])
 
     def hook(name: str, lora: LoraWeights, module, args, output: Tensor) -> Tensor:
         x = args[0]
@@ -193,14 +191,14 @@ def bergson(task: Task) -> Run:
             gA, gB = (collector.gradients[f"base_model.model.{m}.lora_{k}.default"] for k in "AB")
             lora = task.state[m]
             n, r = len(gA), len(lora.A)
-            found.append(cosines_of(probe, m, lora, gA.view(n, r, -1), gB.view(n, -1, r)))
+            found.append(products_of(probe, m, lora, gA.view(n, r, -1), gB.view(n, -1, r)))
         return torch.stack(found, -1)
 
     return run
 
 
-def cosines_of(probe: LoraUpdate, name: str, lora: LoraWeights, gA: Tensor, gB: Tensor) -> Tensor:
-    """Cosines [n, D] from LoRA gradients gA [n, r, d_in] and gB [n, d_out, r], low-rank."""
+def products_of(probe: LoraUpdate, name: str, lora: LoraWeights, gA: Tensor, gB: Tensor) -> Tensor:
+    """Products [n, D] from LoRA gradients gA [n, r, d_in] and gB [n, d_out, r], low-rank."""
     gram_A, gram_B = probe.grams[name]
     gB = gB / lora.scale
     square = (
@@ -232,19 +230,16 @@ def peft_copy(task: Task):
     return model.eval()
 
 
-def dense_directions(task: Task) -> dict[str, list[tuple[Tensor, Tensor]]]:
-    """(drift, its norm) of every direction, by module."""
-    found: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    for m in task.modules:
-        drifts = [d[m].scale * d[m].B @ d[m].A for d in task.directions.values()]
-        found[m] = [(drift, drift.norm()) for drift in drifts]
-    return found
+def dense_directions(task: Task) -> dict[str, list[Tensor]]:
+    """The drift of every direction, by module."""
+    return {
+        m: [d[m].scale * d[m].B @ d[m].A for d in task.directions.values()] for m in task.modules
+    }
 
 
-def dense_cosines(update: Tensor, directions: list[tuple[Tensor, Tensor]]) -> Tensor:
-    norm = update.norm()
-    products = [torch.dot(update.flatten(), drift.flatten()) for drift, _ in directions]
-    return torch.stack([p / norm for p in products])
+def dense_products(update: Tensor, directions: list[Tensor]) -> Tensor:
+    products = [torch.dot(update.flatten(), drift.flatten()) for drift in directions]
+    return torch.stack(products) / update.norm()
 
 
 class Adapted:

@@ -68,7 +68,9 @@ def compare(name: str, model, samples: list[EncodedSample], rounds: int) -> dict
 def normalised(task: Task) -> torch.Tensor:
     """The directions' norms [D, modules]: what makes products with them cosines."""
     dense = contenders.dense_directions(task)
-    return torch.stack([torch.stack([norm for _, norm in dense[m]]) for m in task.modules], -1)
+    return torch.stack(
+        [torch.stack([drift.norm() for drift in dense[m]]) for m in task.modules], -1
+    )
 
 
 if __name__ == "__main__":

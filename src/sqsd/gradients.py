@@ -20,7 +20,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from sqsd.drift import Adapter, LoraWeights, cast
+from sqsd.drift import Adapter, cast
 from sqsd.errors import DataError, ShapeMismatch, SqsdError
 from sqsd.packing import EncodedSample, PackedBatch, pack
 
@@ -40,11 +40,9 @@ class LayerPass:
     """
 
     batch: PackedBatch
-    weight: Tensor
     bias: Tensor | None
     x: Tensor
     g: Tensor
-    state: LoraWeights | None
     down: Tensor | None
     up: Tensor | None
 
@@ -125,7 +123,7 @@ class Probe:
 
     def readings(self) -> dict[str, Tensor]:
         """What the pass gave: tensors [n, ...] in the batch's order."""
-        raise NotImplementedError
+        return {}
 
 
 @dataclass(frozen=True)
@@ -297,8 +295,7 @@ class GradientEngine:
         """Mean loss a sample [n]; the backward pass from the labels down, where one is needed."""
         batch, head = self.batch, self.model.get_output_embeddings()
         at_labels = hidden.detach()[batch.predicted_from]
-        precision = torch.promote_types(hidden.dtype, torch.float32)
-        weights = (1 / batch.counts.to(precision))[batch.sample_of_label]
+        weights = (1 / batch.counts.to(exact(at_labels)))[batch.sample_of_label]
         passed = head_pass(head, at_labels, batch.labels, weights)
         if self.backward:
             normaliser, misses = passed.log_normaliser, passed.misses
@@ -352,7 +349,7 @@ class TappedLinear(Function):
         up = None if state is None else state.scale * (g @ state.B)
         if probes:
             x, down = ctx.saved_tensors
-            layer = LayerPass(engine.batch, module.weight, module.bias, x, g, state, down, up)
+            layer = LayerPass(engine.batch, module.bias, x, g, down, up)
             for probe in probes:
                 probe.read_linear(name, layer)
         if not ctx.needs_input_grad[0]:
@@ -429,6 +426,16 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
+def exact(tensor: Tensor) -> Tensor:
+    """The tensor in float32 at least: bfloat16 holds no sum of many terms."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def name_of(model, module: nn.Module) -> str:
+    """The name of one of a model's modules."""
+    return next(name for name, other in model.named_modules() if other is module)
+
+
 def readers(probes: Sequence[Probe], wanted: Callable) -> dict[str, list[Probe]]:
     """The probes that want to read a module, by its name."""
     found: dict[str, list[Probe]] = {}
@@ -455,8 +462,7 @@ def head_pass(head: nn.Linear, hidden: Tensor, labels: Tensor, weights: Tensor) 
     parts = []
     step = max(1, LOGITS_AT_ONCE // head.out_features)
     for rows in (slice(start, start + step) for start in range(0, len(labels), step)):
-        logits = head(hidden[rows])
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = exact(head(hidden[rows]))
         targets = labels[rows, None]
         normaliser = logits.logsumexp(-1)
         loss = normaliser - logits.gather(1, targets)[:, 0]
@@ -476,7 +482,7 @@ def check_shapes(model, name: str, adapter: Adapter, modules: Sequence[str] | No
     the vocabulary head.
     """
     in_model = dict(model.named_modules())
-    head = next((n for n, m in in_model.items() if m is model.get_output_embeddings()), None)
+    head = name_of(model, model.get_output_embeddings())
     if head in adapter:
         raise SqsdError(f"{name}: adapts {head}, the vocabulary head; train it without that module")
     for module in sorted({*(modules or ()), *adapter}):

@@ -8,18 +8,21 @@ from torch import Tensor, nn
 
 from sqsd.drift import Adapter, LoraWeights
 from sqsd.errors import DataError, ShapeMismatch, SqsdError
-from sqsd.gradients import GradientEngine, HeadPass, LayerPass, Probe, check_shapes
+from sqsd.gradients import (
+    GradientEngine,
+    HeadPass,
+    LayerPass,
+    Probe,
+    check_shapes,
+    exact,
+    name_of,
+)
 from sqsd.packing import EncodedSample, PackedBatch
 
 # Numbers of a dense gradient, or of logits, that are in memory at once.
 AT_ONCE = 2**24
 # Gradient of A [r, d_in] and, transposed, of B [r, d_out], by module.
 LoraGradients = dict[str, tuple[Tensor, Tensor]]
-
-
-def exact(tensor: Tensor) -> Tensor:
-    """The tensor in float32 at least: bfloat16 holds no sum of many terms."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 @dataclass
@@ -36,7 +39,25 @@ class ByModule:
         return stacked
 
 
-class LoraUpdate(Probe):
+class LoraProbe(Probe):
+    """A probe of what the LoRA gradients of every module of the state give."""
+
+    needs_state = True
+
+    def attach(self, model, state: Adapter) -> None:
+        self.state = state
+        self.modules = sorted(state)
+
+    def linear_modules(self) -> Sequence[str]:
+        return self.modules
+
+    def gradients(self, name: str, layer: LayerPass) -> tuple[Tensor, Tensor]:
+        """Gradient of A [n, r, d_in] and, transposed, of B [n, r, d_out], float32 at least."""
+        gA, gB = layer.lora_gradients
+        return exact(gA), self.state[name].scale * exact(gB)
+
+
+class LoraUpdate(LoraProbe):
     """One-step LoRA updates (Eqs. 9, 10) against directions: what SQSD is made of (Eq. 11).
 
     Readings of n samples, M modules (sorted by name), D directions, with eta = 1:
@@ -47,17 +68,14 @@ class LoraUpdate(Probe):
     naming the first module of a direction that does not fit, and both shapes.
     """
 
-    needs_state = True
-
     def __init__(self, directions: Mapping[str, Adapter]):
         self.directions = directions
 
     def attach(self, model, state: Adapter) -> None:
-        self.modules = sorted(state)
+        super().attach(model, state)
         self.norms, self.products = ByModule(self.modules), ByModule(self.modules)
         for name, direction in self.directions.items():
             check_shapes(model, name, direction, self.modules)
-        self.state = state
         self.grams: dict[str, tuple[Tensor, Tensor]] = {}
         self.tangents: dict[str, tuple[Tensor, Tensor]] = {}
         for m, lora in state.items():
@@ -69,9 +87,6 @@ class LoraUpdate(Probe):
                 torch.stack([a for a, _ in pairs]).flatten(1).to(model.dtype),
                 torch.stack([s * b for _, b in pairs]).flatten(1).to(model.dtype),
             )
-
-    def linear_modules(self) -> Sequence[str]:
-        return self.modules
 
     def read_linear(self, name: str, layer: LayerPass) -> None:
         gA, gB = (exact(g) for g in layer.lora_gradients)
@@ -97,20 +112,18 @@ def tangent(A0: Tensor, B0: Tensor, direction: LoraWeights) -> tuple[Tensor, Ten
     return (B0.T @ B) @ A, (A0 @ A.T) @ B.T
 
 
-class LoraGradient(Probe):
+class LoraGradient(LoraProbe):
     """LoRA gradients, all modules together, and their products with anchors (LESS's influence).
 
     Readings: `lora_gradient_norm` [n], `lora_anchor_product` [n, K] in the order of the anchors.
     Raises ShapeMismatch naming the first module of an anchor that does not fit, and both shapes.
     """
 
-    needs_state = True
-
     def __init__(self, anchors: Mapping[str, LoraGradients]):
         self.anchors = anchors
 
     def attach(self, model, state: Adapter) -> None:
-        self.modules = sorted(state)
+        super().attach(model, state)
         self.squares, self.products = ByModule(self.modules), ByModule(self.modules)
         for name, anchor in self.anchors.items():
             for m in sorted(anchor.keys() | state.keys()):
@@ -122,7 +135,6 @@ class LoraGradient(Probe):
                         f"{name}: module {m} is {found} in the anchor, {needed} in the state; "
                         "collect the anchor at this state"
                     )
-        self.scales = {m: lora.scale for m, lora in state.items()}
         self.stacked = {
             m: tuple(
                 torch.stack([a[m][i] for a in self.anchors.values()])
@@ -134,16 +146,12 @@ class LoraGradient(Probe):
             if self.anchors
         }
 
-    def linear_modules(self) -> Sequence[str]:
-        return self.modules
-
     def read_linear(self, name: str, layer: LayerPass) -> None:
-        gA, gB = (exact(g).flatten(1) for g in layer.lora_gradients)
-        flat = gA, self.scales[name] * gB
-        self.squares.found[name] = sum_of((g * g).sum(1) for g in flat)
+        gA, gB = (g.flatten(1) for g in self.gradients(name, layer))
+        self.squares.found[name] = (gA * gA).sum(1) + (gB * gB).sum(1)
         if self.anchors:
-            pairs = zip(flat, self.stacked[name], strict=True)
-            self.products.found[name] = sum_of(g @ exact(a).T for g, a in pairs)
+            anchor_A, anchor_B = (exact(a) for a in self.stacked[name])
+            self.products.found[name] = gA @ anchor_A.T + gB @ anchor_B.T
 
     def readings(self) -> dict[str, Tensor]:
         values = {"lora_gradient_norm": self.squares.take().sum(-1).sqrt()}
@@ -152,30 +160,16 @@ class LoraGradient(Probe):
         return values
 
 
-def sum_of(tensors) -> Tensor:
-    first, *others = tensors
-    for other in others:
-        first = first + other
-    return first
-
-
-class LoraGradientVector(Probe):
+class LoraGradientVector(LoraProbe):
     """The LoRA gradient itself, for anchors: `lora_gradient.<module>.A` and `.B`, [n, r, d]."""
 
-    needs_state = True
-
     def attach(self, model, state: Adapter) -> None:
-        self.modules = sorted(state)
-        self.scales = {m: lora.scale for m, lora in state.items()}
+        super().attach(model, state)
         self.found: dict[str, Tensor] = {}
 
-    def linear_modules(self) -> Sequence[str]:
-        return self.modules
-
     def read_linear(self, name: str, layer: LayerPass) -> None:
-        gA, gB = layer.lora_gradients
-        self.found[f"lora_gradient.{name}.A"] = exact(gA)
-        self.found[f"lora_gradient.{name}.B"] = self.scales[name] * exact(gB)
+        for part, gradient in zip("AB", self.gradients(name, layer), strict=True):
+            self.found[f"lora_gradient.{name}.{part}"] = gradient
 
     def readings(self) -> dict[str, Tensor]:
         found, self.found = self.found, {}
@@ -212,9 +206,9 @@ class FullGradient(Probe):
         padding = {n: named[n].padding_idx for n in self.embeddings}
         self.padding = {n: -1 if i is None else i for n, i in padding.items()}
         self.tied = head.weight is model.get_input_embeddings().weight
-        self.head_name = next(n for n, m in named.items() if m is head)
-        tied_to = next(n for n, m in named.items() if m is model.get_input_embeddings())
-        self.head_weight = f"{tied_to if self.tied else self.head_name}.weight"
+        self.head_name = name_of(model, head)
+        owner = name_of(model, model.get_input_embeddings()) if self.tied else self.head_name
+        self.head_weight = f"{owner}.weight"
         for name, anchor in self.anchors.items():
             for parameter, value in model.named_parameters():
                 found = tuple(anchor[parameter].shape) if parameter in anchor else None
@@ -271,9 +265,9 @@ class FullGradient(Probe):
             self._add(f"{self.head_name}.bias", torch.stack(sums))
 
     def readings(self) -> dict[str, Tensor]:
-        values = {"gradient_norm": sum_of(self.squares).clamp(min=0).sqrt()}
+        values = {"gradient_norm": torch.stack(self.squares).sum(0).clamp(min=0).sqrt()}
         if self.anchors:
-            values["anchor_product"] = sum_of(self.products)
+            values["anchor_product"] = torch.stack(self.products).sum(0)
         return values
 
     def _add(self, parameter: str, gradient: Tensor) -> None:
@@ -418,7 +412,7 @@ def mean_gradient(model, samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
         logits = model(input_ids=ids, use_cache=False).logits[0, sample.prompt_tokens - 1 : -1]
         loss = nn.functional.cross_entropy(exact(logits), ids[0, sample.prompt_tokens :])
         gradients = torch.autograd.grad(loss, list(parameters.values()))
-        norm = sum_of(exact(g).square().sum() for g in gradients).sqrt()
+        norm = torch.stack([exact(g).square().sum() for g in gradients]).sum().sqrt()
         for name, gradient in zip(parameters, gradients, strict=True):
             total[name] += gradient / (norm * len(samples)).to(gradient.dtype)
     for name, value in parameters.items():

@@ -91,7 +91,7 @@ def budget(max_tokens_per_batch: int | str, device: torch.device) -> int:
     """Tokens a batch to begin with: the configuration's, or for `auto` one by the device.
 
     A GPU is offered more than it holds, and the engine halves until it fits. On a CPU more than
-    `CPU_TOKENS` gains no speed (`benchmarks/scaling.py`).
+    `CPU_TOKENS` gains no speed.
     """
     if max_tokens_per_batch == "auto":
         return GPU_TOKENS if device.type == "cuda" else CPU_TOKENS
