@@ -5,8 +5,9 @@
 The sandbox's model and rows; Llama shapes with d = 128, 512, 1024, 2048, and SmolLM2-135M from a
 folder that the workflow made (`results/smollm2-135m/models/smollm2-135m`), with the lengths of
 Alpaca rows. Weights are random but for SmolLM2's. Ways: the engine; a bare forward and backward
-pass, which is its floor; the published way (a row at a time, dense updates); plain hooks over
-padded batches with dense updates; and bergson where that is installed. Prints a table and saves
+pass, which is its floor; the published way (a row at a time, everything dense), and the same
+with the directions' dense matrices kept; plain hooks over padded batches with dense updates; and
+bergson where that is installed. Prints a table and saves
 `benchmarks/measured/gradient_engine.json`.
 """
 
@@ -27,7 +28,8 @@ MAX_TOKENS = 2048
 # hidden size: layers and rows, such that a round of the slowest way takes some ten seconds.
 SHAPES = {128: (4, 64), 512: (3, 24), 1024: (2, 16), 2048: (1, 12)}
 SMOLLM2_ROWS = 6
-SANDBOX_ROWS = 256
+# One shard of the default configuration.
+SANDBOX_ROWS = 750
 
 
 def compare(name: str, model, samples: list[EncodedSample], rounds: int) -> dict[str, Any]:
@@ -38,6 +40,7 @@ def compare(name: str, model, samples: list[EncodedSample], rounds: int) -> dict
     task = Task(model, samples, state, directions, MAX_TOKENS)
     ways = {"engine": contenders.engine(task), "bare": contenders.bare(task)}
     ways["published"] = contenders.published(task)
+    ways["published_kept"] = contenders.published_kept(task)
     ways["plain_hooks"] = contenders.plain_hooks(task)
     try:
         ways["bergson"] = contenders.bergson(task)
@@ -67,10 +70,8 @@ def compare(name: str, model, samples: list[EncodedSample], rounds: int) -> dict
 
 def normalised(task: Task) -> torch.Tensor:
     """The directions' norms [D, modules]: what makes products with them cosines."""
-    dense = contenders.dense_directions(task)
-    return torch.stack(
-        [torch.stack([drift.norm() for drift in dense[m]]) for m in task.modules], -1
-    )
+    dense = [contenders.dense_direction(task, m) for m in task.modules]
+    return torch.stack([torch.stack([drift.norm() for drift in drifts]) for drifts in dense], -1)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sqsd.drift import Adapter, cast
 from sqsd.errors import DataError, ShapeMismatch, SqsdError
-from sqsd.packing import EncodedSample, PackedBatch, pack
+from sqsd.packing import EncodedSample, PackedBatch, by_run, pack
 
 # Logits of so many numbers are in memory at once, 128 MB in float32.
 LOGITS_AT_ONCE = 2**25
@@ -143,7 +143,7 @@ class GradientEngine:
 
     state: the adapter that gradients are taken at, or None for the model as it is. Use as a
     context manager: within, the model's linear layers add `s B A x` and hand what they see to
-    the probes, and its attention runs over samples packed without padding. Weights get no
+    the probes, and its attention runs over packed samples, each alone. Weights get no
     gradient. checkpointing: keep a layer's input only and compute its activations twice.
 
     Raises ShapeMismatch naming the first module of the state that does not fit, and both shapes;
@@ -400,20 +400,23 @@ class Twin:
 def runs_attention(module, query, key, value, attention_mask, runs, **kwargs):
     """Causal attention within each sample of a packed batch: q, k, v [1, heads, T, d].
 
-    Samples of one length are a batch of their own, without a mask. Returns [1, T, heads, d].
+    A run is a batch of its own, without a mask. Returns [1, T, heads, d].
     Raises SqsdError for a sample longer than the model's sliding window.
     """
     window = kwargs.get("sliding_window")
     kwargs["dropout"] = 0.0
+    if window is not None and runs[0].length > window:
+        raise SqsdError(
+            f"a sample of {runs[0].length} tokens is longer than the model's sliding window of "
+            f"{window}; set gradients.max_length_tokens to at most {window}"
+        )
     parts = []
-    for run in runs:
-        if window is not None and run.length > window:
-            raise SqsdError(
-                f"a sample of {run.length} tokens is longer than the model's sliding window of "
-                f"{window}; set gradients.max_length_tokens to at most {window}"
-            )
-        q, k, v = (run.of(t[0].transpose(0, 1)).transpose(1, 2) for t in (query, key, value))
-        out, _ = sdpa_attention_forward(module, q, k, v, None, is_causal=True, **kwargs)
+    heads_last = (by_run(runs, t[0].transpose(0, 1)) for t in (query, key, value))
+    for q, k, v in zip(*heads_last, strict=True):
+        out, _ = sdpa_attention_forward(
+            module, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), None,
+            is_causal=True, **kwargs,
+        )  # fmt: skip
         parts.append(out.flatten(0, 1))
     return torch.cat(parts)[None], None
 
@@ -464,13 +467,19 @@ def head_pass(head: nn.Linear, hidden: Tensor, labels: Tensor, weights: Tensor) 
     for rows in (slice(start, start + step) for start in range(0, len(labels), step)):
         logits = exact(head(hidden[rows]))
         targets = labels[rows, None]
-        normaliser = logits.logsumexp(-1)
-        loss = normaliser - logits.gather(1, targets)[:, 0]
+        of_label = logits.gather(1, targets)[:, 0]
+        # One exponential a logit, in place: it is as long as the product with the head.
+        largest = logits.amax(1, keepdim=True)
+        shares = logits.sub_(largest).exp_()
+        total = shares.sum(1, keepdim=True)
+        normaliser = (largest + total.log())[:, 0]
         # The label's own gradient is p - 1. Where p is nearly 1 that difference would be rounding
         # noise; as the sum of all the others' it keeps its digits.
-        shares = logits.sub_(normaliser[:, None]).exp_().scatter_(1, targets, 0.0)
-        misses = shares.sum(1)
-        shares.scatter_(1, targets, -misses[:, None]).mul_(weights[rows, None])
+        misses = shares.scatter_(1, targets, 0.0).sum(1) / total[:, 0]
+        shares.mul_(weights[rows, None] / total).scatter_(
+            1, targets, (-misses * weights[rows])[:, None]
+        )
+        loss = normaliser - of_label
         parts.append((loss, normaliser, misses, shares.to(hidden.dtype) @ head.weight))
     return HeadResults(*(torch.cat(part) for part in zip(*parts, strict=True)))
 

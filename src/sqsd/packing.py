@@ -1,5 +1,6 @@
-"""Samples packed without padding: one row of tokens, samples of one length side by side."""
+"""Samples packed in one row of tokens, those of about one length side by side."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -7,6 +8,11 @@ import torch
 from torch import Tensor
 
 from sqsd.errors import DataError
+
+# Share of a run's tokens that may be padding. Fewer runs are fewer kernel calls, a layer, for
+# attention and for sums a sample; where lengths are dense, as in a large data set, hardly any of
+# it is used.
+MAX_PADDING = 0.05
 
 
 @dataclass(frozen=True)
@@ -39,8 +45,8 @@ class EncodedSample:
 def pack(lengths: list[int], max_tokens: int) -> list[list[int]]:
     """Indices in batches of at most `max_tokens` tokens, longest samples first.
 
-    A batch holds at least one sample, however long. Neighbours in length share a batch, so that
-    a batch has few different lengths: each costs a kernel call a layer of its own.
+    A batch holds at least one sample, however long; padding is not counted. Neighbours in length
+    share a batch, so that it has few runs.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     batches: list[list[int]] = []
@@ -57,30 +63,39 @@ def pack(lengths: list[int], max_tokens: int) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class Run:
-    """Consecutive samples of one length in a packed batch."""
+    """Consecutive samples of a packed batch that take `length` tokens each."""
 
     samples: int
-    start: int
     length: int
 
-    def of(self, tokens: Tensor) -> Tensor:
-        """Its part of a tensor [T, ...] of the batch's tokens, as [samples, length, ...]."""
-        part = tokens[self.start : self.start + self.samples * self.length]
-        return part.reshape(self.samples, self.length, *tokens.shape[1:])
+
+def by_run(runs: Sequence[Run], tokens: Tensor) -> list[Tensor]:
+    """A tensor [T, ...] of a batch's tokens in parts, as [samples, length, ...] a run."""
+    # Split, not sliced: the gradient of a slice is a tensor of the whole's size.
+    parts = tokens.split_with_sizes([run.samples * run.length for run in runs])
+    rest = tokens.shape[1:]
+    return [
+        part.view(run.samples, run.length, *rest) for run, part in zip(runs, parts, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
 class PackedBatch:
     """Samples one after another, by length: T tokens, S labels, n samples.
 
-    order [n]: the place in the batch of each of the caller's samples. predicted_from [S]: the
-    token whose hidden state predicts a label, one before it. sample_of_label [S], non-decreasing;
-    counts [n]: labels a sample.
+    Samples of a run are padded on the right to its length, where a causal model's real tokens
+    see nothing: the gradient of a padding token's output is 0. At most `MAX_PADDING` of a run is
+    padding. order [n]: the place in the batch of each of the caller's samples. starts, lengths
+    [n]: a sample's first token in the batch, and its tokens without padding. predicted_from [S]:
+    the token whose hidden state predicts a label, one before it. sample_of_label [S],
+    non-decreasing; counts [n]: labels a sample.
     """
 
     ids: Tensor
     positions: Tensor
     runs: tuple[Run, ...]
+    starts: Tensor
+    lengths: Tensor
     labels: Tensor
     predicted_from: Tensor
     sample_of_label: Tensor
@@ -90,54 +105,69 @@ class PackedBatch:
     @classmethod
     def of(cls, samples: list[EncodedSample], device) -> Self:
         by_length = sorted(range(len(samples)), key=lambda i: (-len(samples[i].input_ids), i))
+        runs = runs_of([len(samples[i].input_ids) for i in by_length])
+        padded = [run.length for run in runs for _ in range(run.samples)]
         ids: list[int] = []
         positions: list[int] = []
+        starts: list[int] = []
         predicted_from: list[int] = []
-        counts: list[int] = []
-        runs: list[Run] = []
-        for i in by_length:
+        for i, width in zip(by_length, padded, strict=True):
             sample, start = samples[i], len(ids)
             length = len(sample.input_ids)
+            starts.append(start)
             predicted_from += range(start + sample.prompt_tokens - 1, start + length - 1)
-            counts.append(length - sample.prompt_tokens)
-            positions += range(length)
-            ids += sample.input_ids
-            if runs and runs[-1].length == length:
-                runs[-1] = replace(runs[-1], samples=runs[-1].samples + 1)
-            else:
-                runs.append(Run(1, start, length))
+            positions += range(width)
+            # Any token would do for padding; every vocabulary has the first.
+            ids += sample.input_ids + [0] * (width - length)
+        lengths = torch.tensor([len(samples[i].input_ids) for i in by_length])
+        counts = lengths - torch.tensor([samples[i].prompt_tokens for i in by_length])
         flat, sources = torch.tensor(ids), torch.tensor(predicted_from)
-        number = torch.tensor(counts)
         return cls(
             ids=flat.to(device),
             positions=torch.tensor(positions).to(device),
             runs=tuple(runs),
+            starts=torch.tensor(starts).to(device),
+            lengths=lengths.to(device),
             labels=flat[sources + 1].to(device),
             predicted_from=sources.to(device),
-            sample_of_label=torch.arange(len(samples)).repeat_interleave(number).to(device),
-            counts=number.to(device),
+            sample_of_label=torch.arange(len(samples)).repeat_interleave(counts).to(device),
+            counts=counts.to(device),
             order=torch.tensor(by_length).argsort().to(device),
         )
 
     def outer(self, left: Tensor, right: Tensor) -> Tensor:
-        """`sum_t left_t right_t'` a sample, of left [T, p] and right [T, q]: [n, p, q]."""
-        # Cut once: with many short runs the cutting costs as much as the products.
-        sizes = [run.samples * run.length for run in self.runs]
-        pieces = zip(self.runs, left.split(sizes), right.split(sizes), strict=True)
-        return torch.cat(
-            [
-                torch.bmm(
-                    a.reshape(run.samples, run.length, -1).mT,
-                    b.reshape(run.samples, run.length, -1),
-                )
-                for run, a, b in pieces
-            ]
-        )
+        """`sum_t left_t right_t'` a sample, of left [T, p] and right [T, q]: [n, p, q].
+
+        One of the two must be 0 at padding, as gradients are.
+        """
+        out = left.new_empty(len(self.counts), left.shape[1], right.shape[1])
+        parts = out.split_with_sizes([run.samples for run in self.runs])
+        pairs = zip(by_run(self.runs, left), by_run(self.runs, right), parts, strict=True)
+        for a, b, part in pairs:
+            torch.bmm(a.mT, b, out=part)
+        return out
 
     def sum(self, tokens: Tensor) -> Tensor:
-        """Sum over each sample's tokens of a tensor [T, ...]: [n, ...]."""
-        return torch.cat([run.of(tokens).sum(1) for run in self.runs])
+        """Sum over each sample's tokens of a tensor [T, ...] that is 0 at padding: [n, ...]."""
+        return torch.cat([part.sum(1) for part in by_run(self.runs, tokens)])
 
     def sum_labels(self, values: Tensor) -> Tensor:
         """Sum over each sample's labels of values [S]: [n]."""
         return values.new_zeros(len(self.counts)).index_add_(0, self.sample_of_label, values)
+
+
+def runs_of(lengths: Sequence[int]) -> list[Run]:
+    """Lengths, longest first, in as few runs as `MAX_PADDING` allows when taken in turn."""
+    runs: list[Run] = []
+    tokens = 0
+    for length in lengths:
+        if runs:
+            longer = Run(runs[-1].samples + 1, runs[-1].length)
+            room = longer.samples * longer.length
+            if room - (tokens + length) <= MAX_PADDING * room:
+                runs[-1] = longer
+                tokens += length
+                continue
+        runs.append(Run(1, length))
+        tokens = length
+    return runs

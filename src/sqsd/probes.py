@@ -17,7 +17,7 @@ from sqsd.gradients import (
     exact,
     name_of,
 )
-from sqsd.packing import EncodedSample, PackedBatch
+from sqsd.packing import EncodedSample, PackedBatch, by_run
 
 # Numbers of a dense gradient, or of logits, that are in memory at once.
 AT_ONCE = 2**24
@@ -73,7 +73,7 @@ class LoraUpdate(LoraProbe):
 
     def attach(self, model, state: Adapter) -> None:
         super().attach(model, state)
-        self.norms, self.products = ByModule(self.modules), ByModule(self.modules)
+        self.squares, self.products = ByModule(self.modules), ByModule(self.modules)
         for name, direction in self.directions.items():
             check_shapes(model, name, direction, self.modules)
         self.grams: dict[str, tuple[Tensor, Tensor]] = {}
@@ -81,29 +81,28 @@ class LoraUpdate(LoraProbe):
         for m, lora in state.items():
             A0, B0, s = exact(lora.A), exact(lora.B), lora.scale
             # The engine leaves the scale out of B's gradient; it is put in here, once.
-            self.grams[m] = B0.T @ B0, s * s * (A0 @ A0.T)
+            self.grams[m] = (B0.T @ B0).flatten(), (s * s * (A0 @ A0.T)).flatten()
             pairs = [tangent(A0, B0, direction[m]) for direction in self.directions.values()]
             self.tangents[m] = (
-                torch.stack([a for a, _ in pairs]).flatten(1).to(model.dtype),
-                torch.stack([s * b for _, b in pairs]).flatten(1).to(model.dtype),
+                torch.stack([-a for a, _ in pairs]).flatten(1).to(model.dtype),
+                torch.stack([-s * b for _, b in pairs]).flatten(1).to(model.dtype),
             )
 
     def read_linear(self, name: str, layer: LayerPass) -> None:
         gA, gB = (exact(g) for g in layer.lora_gradients)
         gram_A, gram_B = self.grams[name]
         # B0'gB is the same.
-        crossed = gA @ exact(self.state[name].A).T
-        square = (
-            ((gA @ gA.mT) * gram_A).sum((1, 2))
-            + 2 * (crossed * crossed).sum((1, 2))
-            + ((gB @ gB.mT) * gram_B).sum((1, 2))
-        )
-        self.norms.found[name] = square.clamp(min=0).sqrt()
+        crossed = (gA @ exact(self.state[name].A).T).flatten(1)
+        square = (gA @ gA.mT).flatten(1) @ gram_A
+        square.addmv_((gB @ gB.mT).flatten(1), gram_B)
+        self.squares.found[name] = square.add_((crossed * crossed).sum(1), alpha=2)
         tangent_A, tangent_B = (exact(t) for t in self.tangents[name])
-        self.products.found[name] = -(gA.flatten(1) @ tangent_A.T + gB.flatten(1) @ tangent_B.T)
+        of_A = gA.flatten(1) @ tangent_A.T
+        self.products.found[name] = of_A.addmm_(gB.flatten(1), tangent_B.T)
 
     def readings(self) -> dict[str, Tensor]:
-        return {"update_norm": self.norms.take(), "inner_product": self.products.take()}
+        norms = self.squares.take().clamp(min=0).sqrt()
+        return {"update_norm": norms, "inner_product": self.products.take()}
 
 
 def tangent(A0: Tensor, B0: Tensor, direction: LoraWeights) -> tuple[Tensor, Tensor]:
@@ -230,7 +229,8 @@ class FullGradient(Probe):
 
     def read_linear(self, name: str, layer: LayerPass) -> None:
         batch, x, g = layer.batch, layer.x, layer.g
-        self.squares.append(torch.cat([outer_squares(run.of(g), run.of(x)) for run in batch.runs]))
+        pairs = zip(by_run(batch.runs, g), by_run(batch.runs, x), strict=True)
+        self.squares.append(torch.cat([outer_squares(*pair) for pair in pairs]))
         self._multiply(
             f"{name}.weight", lambda anchor: batch.sum((exact(x @ anchor.T) * exact(g)).sum(-1))
         )
@@ -247,9 +247,9 @@ class FullGradient(Probe):
     def read_embedding(self, name: str, batch: PackedBatch, ids: Tensor, g: Tensor) -> None:
         g = exact(g).masked_fill((ids == self.padding[name])[:, None], 0.0)
         squares = []
-        for run in batch.runs:
-            same = run.of(ids)[:, :, None] == run.of(ids)[:, None, :]
-            squares.append(((run.of(g) @ run.of(g).mT) * same).sum((1, 2)))
+        for own_ids, own_g in zip(by_run(batch.runs, ids), by_run(batch.runs, g), strict=True):
+            same = own_ids[:, :, None] == own_ids[:, None, :]
+            squares.append(((own_g @ own_g.mT) * same).sum((1, 2)))
         self.squares.append(torch.cat(squares))
         self._multiply(f"{name}.weight", lambda a: batch.sum((exact(a[ids]) * g).sum(-1)))
         if self.tied and f"{name}.weight" == self.head_weight:
@@ -284,9 +284,8 @@ class FullGradient(Probe):
     def _crossed(self, head: HeadPass, ids: Tensor, g: Tensor) -> Tensor:
         """`<embedding's gradient, head's gradient>` a sample [n], of one weight."""
         batch, found = head.batch, []
-        tokens = [run.start + i * run.length for run in batch.runs for i in range(run.samples)]
-        lengths = [run.length for run in batch.runs for _ in range(run.samples)]
-        for rows, start, length in zip(rows_by_sample(batch), tokens, lengths, strict=True):
+        starts, lengths = batch.starts.tolist(), batch.lengths.tolist()
+        for rows, start, length in zip(rows_by_sample(batch), starts, lengths, strict=True):
             own = slice(start, start + length)
             shares = head.logit_gradients(rows, ids[own])
             found.append((shares * (exact(head.hidden[rows]) @ g[own].T)).sum())
@@ -375,10 +374,12 @@ class HiddenStates(Probe):
         return self.outputs
 
     def read_layer(self, name: str, batch: PackedBatch, output: Tensor) -> None:
-        shortest = min(run.length for run in batch.runs)
+        shortest = int(batch.lengths.min())
         if shortest < -min(self.tokens):
             raise DataError(f"tokens {self.tokens}: a sample has only {shortest} tokens")
-        self.found[name] = exact(torch.cat([run.of(output)[:, self.tokens] for run in batch.runs]))
+        ends = batch.starts + batch.lengths
+        at = ends[:, None] + torch.tensor(self.tokens, device=ends.device)
+        self.found[name] = exact(output[at])
 
     def readings(self) -> dict[str, Tensor]:
         stacked = torch.stack([self.found[str(layer)] for layer in self.wanted], 1)
