@@ -22,7 +22,7 @@ import torch
 from contenders import Task
 
 from sqsd.models import load_model
-from sqsd.packing import EncodedSample
+from sqsd.packing import EncodedSample, PackedBatch, pack
 
 MAX_TOKENS = 2048
 # hidden size: layers and rows, such that a round of the slowest way takes some ten seconds.
@@ -53,6 +53,11 @@ def compare(name: str, model, samples: list[EncodedSample], rounds: int) -> dict
     best = min(seconds["engine"])
     print(f"{name}: {rows} rows, {tokens} tokens")
     result: dict[str, Any] = {"rows": rows, "tokens": tokens}
+    padded = sum(
+        len(PackedBatch.of([samples[i] for i in batch], "cpu").ids)
+        for batch in pack([len(s.input_ids) for s in samples], MAX_TOKENS)
+    )
+    result["padding_share"] = 1 - tokens / padded
     result["engine_samples_per_s"] = rows / statistics.median(seconds["engine"])
     result["engine_tokens_per_s"] = tokens / statistics.median(seconds["engine"])
     # Two products forward, two backward for activations, a weight and a token.

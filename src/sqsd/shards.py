@@ -143,9 +143,10 @@ def module_rows(
 
     direction_norms: norm by module, by direction, in the order of D.
     """
+    module = np.tile(np.arange(len(modules)), len(ids))
     columns = {
-        "sample_id": pd.Series(np.repeat(ids, len(modules)), dtype="str"),
-        "module": pd.Series(modules * len(ids), dtype="str"),
+        "sample_id": pd.array(ids, dtype="str").repeat(len(modules)),
+        "module": pd.array(modules, dtype="str").take(module),
         "update_norm": update_norm.ravel(),
     }
     for d, name in enumerate(direction_norms):

@@ -142,7 +142,8 @@ def _checked(frame: pd.DataFrame, path: str | Path, schema: str) -> pd.DataFrame
     declared = SCHEMAS[schema]
     texts = [n for n, c in declared.columns.items() if _kind(c) == "str" and n in frame]
     # An object column of text is the declared type; any other value must not become text.
-    plain = [n for n in texts if all(isinstance(v, str) for v in frame[n].dropna())]
+    others = [n for n in texts if frame[n].dtype != "str"]
+    plain = [n for n in others if all(isinstance(v, str) for v in frame[n].dropna())]
     try:
         return declared.validate(frame.astype(dict.fromkeys(plain, "str")), lazy=True)
     except SchemaErrors as error:
