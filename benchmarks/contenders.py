@@ -6,6 +6,7 @@ The rows, the state and the directions are a `Task`; what is done once for a dat
 as each way wants them) is done when a contender is made, not when it is timed.
 """
 
+import copy
 import logging
 import os
 import tempfile
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from torch.nn import functional
 
@@ -92,7 +94,7 @@ def bare(task: Task) -> Run:
 
 
 def published(task: Task) -> Run:
-    """One row at a time, every update and every direction a dense matrix, made for each row.
+    """A PEFT model, one row at a time, every update and direction a dense matrix, made for each.
 
     As the authors' code does: the operations that the method notes give of it (section 2, about
     1e12 a row of Qwen3-8B over two states) are four dense products a module and state, two of the
@@ -109,20 +111,21 @@ def published_kept(task: Task) -> Run:
 
 def by_row(task: Task, directions: Callable[[str], list[Tensor]]) -> Run:
     """One row at a time; `directions` gives a module's dense directions."""
-    leaves, adapted = with_leaves(task)
+    model = peft_copy(task)
+    name = "base_model.model.{}.lora_{}.default.weight"
+    weights = [[model.get_parameter(name.format(m, k)) for k in "AB"] for m in task.modules]
+    flat = [weight for pair in weights for weight in pair]
 
     def run() -> Tensor:
         rows = []
-        with adapted:
-            for sample in task.samples:
-                loss = own_loss(task.model, sample)
-                gradients = torch.autograd.grad(loss, [t for pair in leaves.values() for t in pair])
-                pairs = zip(gradients[::2], gradients[1::2], strict=True)
-                row = []
-                for (m, (A, B)), (gA, gB) in zip(leaves.items(), pairs, strict=True):
-                    update = -(B.detach() @ gA + gB @ A.detach())
-                    row.append(dense_products(update, directions(m)))
-                rows.append(torch.stack(row, -1))
+        for sample in task.samples:
+            gradients = torch.autograd.grad(padded_loss(model, [sample]), flat)
+            pairs = zip(gradients[::2], gradients[1::2], strict=True)
+            row = []
+            for m, (A, B), (gA, gB) in zip(task.modules, weights, pairs, strict=True):
+                update = -(B.detach() @ gA + gB @ A.detach())
+                row.append(dense_products(update, directions(m)))
+            rows.append(torch.stack(row, -1))
         return torch.stack(rows)
 
     return run
@@ -223,15 +226,12 @@ def products_of(probe: LoraUpdate, name: str, lora: LoraWeights, gA: Tensor, gB:
 
 def peft_copy(task: Task):
     """The task's model under PEFT with the state as its adapter."""
-    import copy
-
-    from peft import LoraConfig, get_peft_model
-
     first = next(iter(task.state.values()))
     rank = len(first.A)
     targets = sorted({m.rsplit(".", 1)[-1] for m in task.state})
     config = LoraConfig(r=rank, lora_alpha=int(first.scale * rank), target_modules=targets)
-    model = get_peft_model(copy.deepcopy(task.model), config)  # pyright: ignore
+    # As fast as PEFT can be: adapters stay in the model's type.
+    model = get_peft_model(copy.deepcopy(task.model), config, autocast_adapter_dtype=False)
     with torch.no_grad():
         for m, lora in task.state.items():
             layer = model.get_submodule(f"base_model.model.{m}")
@@ -249,39 +249,6 @@ def dense_direction(task: Task, module: str) -> list[Tensor]:
 def dense_products(update: Tensor, directions: list[Tensor]) -> Tensor:
     products = [torch.dot(update.flatten(), drift.flatten()) for drift in directions]
     return torch.stack(products) / update.norm()
-
-
-class Adapted:
-    """Forward hooks that add the adapter's leaves to the model's layers."""
-
-    def __init__(self, model, leaves: dict[str, tuple[Tensor, Tensor]], state: Adapter):
-        self.model, self.leaves, self.state = model, leaves, state
-
-    def __enter__(self) -> None:
-        modules = dict(self.model.named_modules())
-        self.handles = [modules[m].register_forward_hook(partial(self.add, m)) for m in self.leaves]
-
-    def __exit__(self, *error) -> None:
-        for handle in self.handles:
-            handle.remove()
-
-    def add(self, name: str, module, args, output: Tensor) -> Tensor:
-        A, B = self.leaves[name]
-        return output + self.state[name].scale * ((args[0] @ A.T) @ B.T)
-
-
-def with_leaves(task: Task) -> tuple[dict[str, tuple[Tensor, Tensor]], Adapted]:
-    leaves = {
-        m: (task.state[m].A.clone().requires_grad_(), task.state[m].B.clone().requires_grad_())
-        for m in task.modules
-    }
-    return leaves, Adapted(task.model, leaves, task.state)
-
-
-def own_loss(model, sample: EncodedSample) -> Tensor:
-    ids = torch.tensor([sample.input_ids], device=model.device)
-    logits = model(input_ids=ids, use_cache=False).logits[0, sample.prompt_tokens - 1 : -1]
-    return functional.cross_entropy(logits.float(), ids[0, sample.prompt_tokens :])
 
 
 def padded_loss(model, samples: list[EncodedSample]) -> Tensor:

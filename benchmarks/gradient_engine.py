@@ -4,10 +4,11 @@
 
 The sandbox's model and rows; Llama shapes with d = 128, 512, 1024, 2048, and SmolLM2-135M from a
 folder that the workflow made (`results/smollm2-135m/models/smollm2-135m`), with the lengths of
-Alpaca rows. Weights are random but for SmolLM2's. Ways: the engine; a bare forward and backward
-pass, which is its floor; the published way (a row at a time, everything dense), and the same
-with the directions' dense matrices kept; plain hooks over padded batches with dense updates; and
-bergson where that is installed. Prints a table and saves
+Alpaca rows; then, for d = 128 and 1024, rows of 32 to 256 tokens, since the shorter a row, the
+more its dense updates weigh. Weights are random but for SmolLM2's. Ways: the engine; a bare
+forward and backward pass, which is its floor; the published way (a row at a time, everything
+dense), and the same with the directions' dense matrices kept; plain hooks over padded batches with
+dense updates; and bergson where that is installed. Prints tables and saves
 `benchmarks/measured/gradient_engine.json`.
 """
 
@@ -30,14 +31,21 @@ SHAPES = {128: (4, 64), 512: (3, 24), 1024: (2, 16), 2048: (1, 12)}
 SMOLLM2_ROWS = 6
 # One shard of the default configuration.
 SANDBOX_ROWS = 750
+# Rows of one length, so many that they are 4096 tokens; hidden size: layers.
+LENGTHS = (32, 64, 128, 256)
+LENGTHS_TOKENS = 4096
+LENGTHS_SHAPES = {128: 4, 1024: 2}
+
+
+def task_of(model, samples: list[EncodedSample]) -> Task:
+    directions = {f"v{i}": common.adapter(model, seed=2 + i) for i in range(2)}
+    return Task(model, samples, common.adapter(model, seed=1), directions, MAX_TOKENS)
 
 
 def compare(name: str, model, samples: list[EncodedSample], rounds: int) -> dict[str, Any]:
     """Seconds of every way over the same rows, ratios to the engine, and how far cosines differ."""
-    state = common.adapter(model, seed=1)
-    directions = {f"v{i}": common.adapter(model, seed=2 + i) for i in range(2)}
     rows = len(samples)
-    task = Task(model, samples, state, directions, MAX_TOKENS)
+    task = task_of(model, samples)
     ways = {"engine": contenders.engine(task), "bare": contenders.bare(task)}
     ways["published"] = contenders.published(task)
     ways["published_kept"] = contenders.published_kept(task)
@@ -73,6 +81,25 @@ def compare(name: str, model, samples: list[EncodedSample], rounds: int) -> dict
     return {"model": name} | result | {"seconds": seconds}
 
 
+def by_length(hidden: int, layers: int, rounds: int) -> list[dict[str, Any]]:
+    """The bare pass and the published way over the engine's time, a length of rows."""
+    model = common.llama(hidden, layers)
+    found = []
+    for length in LENGTHS:
+        lengths = [(length // 2, length - length // 2)] * (LENGTHS_TOKENS // length)
+        task = task_of(model, common.samples(lengths, model.config.vocab_size))
+        ways = {"engine": contenders.engine(task), "bare": contenders.bare(task)}
+        ways["published"] = contenders.published(task)
+        seconds = common.in_turns(ways, rounds)
+        row: dict[str, Any] = {"hidden": hidden, "layers": layers}
+        row |= {"tokens_per_row": length, "rows": len(lengths)}
+        row["engine_over_bare"] = common.ratio(seconds["engine"], seconds["bare"])
+        row["published_over_engine"] = common.ratio(seconds["published"], seconds["engine"])
+        row["published_over_bare"] = common.ratio(seconds["published"], seconds["bare"])
+        found.append(row | {"seconds": seconds})
+    return found
+
+
 def normalised(task: Task) -> torch.Tensor:
     """The directions' norms [D, modules]: what makes products with them cosines."""
     dense = [contenders.dense_direction(task, m) for m in task.modules]
@@ -102,4 +129,9 @@ if __name__ == "__main__":
     table = pd.DataFrame(results).drop(columns="seconds").set_index("model").T
     print(table.to_markdown(floatfmt=".3g"))
     if options.only is None:
-        common.save("gradient_engine", {"max_tokens": MAX_TOKENS, "results": results})
+        lengths = [
+            row for shape in LENGTHS_SHAPES.items() for row in by_length(*shape, options.rounds)
+        ]
+        print(pd.DataFrame(lengths).drop(columns="seconds").to_markdown(floatfmt=".3g"))
+        found = {"max_tokens": MAX_TOKENS, "results": results, "by_length": lengths}
+        common.save("gradient_engine", found)
