@@ -9,10 +9,10 @@ from torch import Tensor
 
 from sqsd.errors import DataError
 
-# Share of a run's tokens that may be padding. Fewer runs are fewer kernel calls, a layer, for
-# attention and for sums a sample; where lengths are dense, as in a large data set, hardly any of
-# it is used.
-MAX_PADDING = 0.05
+# Share of a run's tokens that may be padding. Fewer runs are fewer kernel calls a layer, for
+# attention and for sums a sample, which a small model gains by; a large one loses what padding
+# costs (docs/gradient_engine.md).
+MAX_PADDING = 0.01
 
 
 @dataclass(frozen=True)

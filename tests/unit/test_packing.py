@@ -10,7 +10,7 @@ from sqsd.packing import EncodedSample, PackedBatch, by_run, pack
 from sqsd.shards import CPU_TOKENS, GPU_TOKENS, budget
 
 # The large ones are near enough to one another to share a run with padding.
-LENGTHS = st.lists(st.integers(2, 12) | st.integers(38, 44), min_size=1, max_size=9)
+LENGTHS = st.lists(st.integers(2, 12) | st.integers(98, 102), min_size=1, max_size=9)
 
 
 def samples_of(lengths):
@@ -50,21 +50,21 @@ def test_a_batch_holds_every_token_once_and_little_padding(lengths):
     for at, sample in zip(batch.order.tolist(), samples, strict=True):
         assert batch.starts[at] == batch.ids.tolist().index(sample.input_ids[0])
         assert batch.lengths[at] == len(sample.input_ids)
-    # Runs tile the batch; each is as long as its longest sample, and a twentieth of it is empty
+    # Runs tile the batch; each is as long as its longest sample, and a hundredth of it is empty
     # at most.
     longest_first = iter(sorted(lengths, reverse=True))
     for run, ids in zip(batch.runs, by_run(batch.runs, batch.ids), strict=True):
         own = [next(longest_first) for _ in range(run.samples)]
         assert ids.shape == (run.samples, run.length) and run.length == max(own)
         assert (ids != 0).sum(1).tolist() == own
-        assert sum(own) >= 0.95 * ids.numel()
+        assert sum(own) >= 0.99 * ids.numel()
     assert list(longest_first) == []
 
 
 def test_near_lengths_share_a_run_and_far_ones_do_not():
-    """40, 40, 38, 38: (40 * 4 - 156) / 160 is 2.5 % of padding. With the 30 it would be 7 %."""
-    batch = PackedBatch.of(samples_of([40, 38, 30, 40, 38]), "cpu")
-    assert [(run.samples, run.length) for run in batch.runs] == [(4, 40), (1, 30)]
+    """100, 100, 99, 99: 2 of 400 tokens are padding, 0.5 %. With the 90 they would be 2.4 %."""
+    batch = PackedBatch.of(samples_of([100, 99, 90, 100, 99]), "cpu")
+    assert [(run.samples, run.length) for run in batch.runs] == [(4, 100), (1, 90)]
 
 
 @given(LENGTHS)

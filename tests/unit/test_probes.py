@@ -201,8 +201,8 @@ BATCHES = {
     "equal": random_samples(2, [9, 9, 9, 9]),
     "boundary": random_samples(3, [9, 7, 8]),
     "different": random_samples(4, [17, 2, 40, 5, 12]),
-    # Near enough to be padded to one length: 40, 39, 38, and 24, 23.
-    "near": random_samples(5, [24, 40, 23, 38, 5, 39]),
+    # Near enough to be padded to one length: 101, 100, 100, and 61, 60.
+    "near": random_samples(5, [61, 100, 60, 101, 5, 100]),
     "one_label": [sample([5, 8], 1), sample([4, 9, 2, 9, 4, 7, 1, 6, 6, 2], 9), sample([7, 7], 1)],
     "repeated": [sample([5] * 6, 2), sample([4, 5] * 12, 3), sample([5, 5, 4, 4, 5, 5, 4], 5)],
     # Tokens 0 and 3 are the padding of the models that have one: first, within and last.
