@@ -173,17 +173,12 @@ def status_mb(field: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
 
 
-def resident_mb() -> float:
-    return status_mb("VmRSS")
-
-
-def peak_mb() -> float:
-    """The largest resident set since `reset_peak`."""
-    return status_mb("VmHWM")
-
-
-def reset_peak() -> None:
+def peak_of(call: Callable[[], Any]) -> tuple[Any, float]:
+    """A call's result, and the megabytes it needs at its peak beyond those before (Linux)."""
+    before = status_mb("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
+    result = call()
+    return result, status_mb("VmHWM") - before
 
 
 def on(weights: Adapter, model) -> Adapter:

@@ -82,7 +82,12 @@ class Nothing(Probe):
 
 def bare(task: Task) -> Run:
     """The floor: forward and backward passes for activations alone, on the engine's packing."""
-    reader = GradientEngine(task.model, [Nothing()])
+    return passes(task, Nothing(), None)
+
+
+def passes(task: Task, probe: Probe, state: Adapter | None) -> Run:
+    """The engine's passes over its batches, for a probe that has nothing to say."""
+    reader = GradientEngine(task.model, [probe], state)
 
     def run() -> Tensor:
         with reader:
@@ -91,6 +96,22 @@ def bare(task: Task) -> Run:
         return torch.empty(0)
 
     return run
+
+
+class Inputs(Nothing):
+    """Has each linear layer's input kept besides, as the gradient of any of its weights must."""
+
+    def attach(self, model, state: Adapter) -> None:
+        super().attach(model, state)
+        self.linear = list(state)
+
+    def linear_modules(self) -> list[str]:
+        return self.linear
+
+
+def activations(task: Task) -> Run:
+    """A pass at the state that keeps all that gradients of weights are made of, and makes none."""
+    return passes(task, Inputs(), task.state)
 
 
 def published(task: Task) -> Run:

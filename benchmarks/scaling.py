@@ -2,14 +2,19 @@
 
     python benchmarks/scaling.py
 
-Each point is a process of its own, so that its peak is its own. Memory is what the pass needs
-beyond the model and the adapters as they are given; `bare` is the same pass without a reading.
+Each point is a process of its own, so that its peak is its own, and another for its time, since
+for the peak all that is freed goes back to the system at once, which is slow (glibc's
+MALLOC_MMAP_THRESHOLD_): gaps in a heap are no need of the pass. Memory is what the pass needs
+beyond the model and the adapters as they are given. `bare` is a forward and backward pass for
+activations alone; `activations` one that also keeps the input of every linear layer, as the
+gradient of any of its weights must, and reads nothing of it.
 A slope is that of log(time) against log(size): 1 is a straight line. Prints tables and saves
 `benchmarks/measured/scaling.json` and `scaling.png`.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -32,9 +37,11 @@ SERIES: dict[str, list[int]] = {
     "directions": [1, 2, 4, 8, 16],
 }
 # A series needs work enough at its small end, and no more than a minute at its large one.
-ROWS_OF = {"length": 32}
+ROWS_OF = {"length": 32, "directions": 32}
 HIDDEN_OF = {"rows": 128, "directions": 2048}
 MAX_TOKENS = 2048
+# The last for the series of directions only.
+WAYS = ("engine", "bare", "activations")
 
 
 def measure(series: str, value: int, way: str) -> dict[str, Any]:
@@ -49,23 +56,31 @@ def measure(series: str, value: int, way: str) -> dict[str, Any]:
     warm = Task(model, samples[:1], state, {"v0": directions["v0"]}, MAX_TOKENS)
     contenders.bare(warm)()
     task = Task(model, samples, state, directions, MAX_TOKENS)
-    before = common.resident_mb()
-    common.reset_peak()
-    run = contenders.engine(task) if way == "engine" else contenders.bare(task)
-    started = time.perf_counter()
-    run()
-    seconds = time.perf_counter() - started
+    make = {f.__name__: f for f in (contenders.engine, contenders.bare, contenders.activations)}
+
+    def timed() -> float:
+        run = make[way](task)
+        started = time.perf_counter()
+        run()
+        return time.perf_counter() - started
+
+    seconds, extra = common.peak_of(timed)
     weights = sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20
     return {
         "series": series, "value": value, "way": way, "seconds": seconds,
-        "extra_mb": common.peak_mb() - before, "model_mb": weights,
+        "extra_mb": extra, "model_mb": weights,
     }  # fmt: skip
 
 
 def point(series: str, value: int, way: str) -> dict[str, Any]:
+    """Time of one process and peak of another."""
     command = [sys.executable, __file__, "--point", series, str(value), way]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    found = []
+    for settings in ({}, {"MALLOC_MMAP_THRESHOLD_": str(2**17)}):
+        environment = os.environ | settings
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+    return found[1] | {"seconds": found[0]["seconds"]}
 
 
 def slope(table: pd.DataFrame) -> float:
@@ -98,7 +113,7 @@ if __name__ == "__main__":
         point(series, value, way)
         for series, values in SERIES.items()
         for value in values
-        for way in ("engine", "bare")
+        for way in WAYS[: 3 if series == "directions" else 2]
     ]
     points = pd.DataFrame(rows)
     print(points.to_markdown(index=False, floatfmt=".3g"))
@@ -107,7 +122,7 @@ if __name__ == "__main__":
     print(pd.Series(slopes, name="slope of time").to_markdown(floatfmt=".2f"))
     most = points[(points["series"] == "directions") & (points["value"] == 16)].set_index("way")
     both = most["model_mb"] + most["extra_mb"]
-    beyond = float((both["engine"] - both["bare"]) / both["bare"])
+    beyond = float((both["engine"] - both["activations"]) / both["activations"])
     print(f"memory beyond model and activations at 16 directions: {beyond:.1%}")
     common.save("scaling", {"points": rows, "slopes": slopes, "memory_beyond_at_16": beyond})
     draw(points, common.MEASURED / "scaling.png")

@@ -379,22 +379,24 @@ class TappedOutput(Function):
 
 
 class Twin:
-    """Copies of an embedding or an elementwise affine module that the engine may call.
+    """A copy of an embedding or of an elementwise affine module that the engine may call.
 
     The module itself calls the engine while that is entered.
     """
 
     def __init__(self, module: nn.Module):
         self.module = copy.copy(module)
-        weight = module.get_parameter("weight")
-        self.ones, self.zeros = copy.copy(module), copy.copy(module)
-        self.ones._parameters = {"weight": nn.Parameter(torch.ones_like(weight), False)}
-        self.zeros._parameters = {"weight": nn.Parameter(torch.zeros_like(weight), False)}
 
     @torch.no_grad()
     def unit(self, x: Tensor) -> Tensor:
         """What multiplies the weight, whether the module multiplies by it or by 1 + weight."""
-        return self.ones(x) - self.zeros(x)
+        weight = self.module.get_parameter("weight")
+        return self._with(torch.ones_like(weight))(x) - self._with(torch.zeros_like(weight))(x)
+
+    def _with(self, weight: Tensor) -> nn.Module:
+        module = copy.copy(self.module)
+        module._parameters = {"weight": nn.Parameter(weight, False)}
+        return module
 
 
 def runs_attention(module, query, key, value, attention_mask, runs, **kwargs):
