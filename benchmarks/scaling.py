@@ -1,6 +1,7 @@
 """Time and peak memory of the engine against rows, length, layers and directions.
 
     python benchmarks/scaling.py
+    python benchmarks/scaling.py --draw      # the figure alone, from the saved points
 
 Each point is a process of its own, so that its peak is its own, and another for its time, since
 for the peak all that is freed goes back to the system at once, which is slow (glibc's
@@ -42,6 +43,12 @@ HIDDEN_OF = {"rows": 128, "directions": 2048}
 MAX_TOKENS = 2048
 # The last for the series of directions only.
 WAYS = ("engine", "bare", "activations")
+LINES = {
+    "engine": ("engine", "tab:orange"),
+    "bare": ("bare pass", "tab:blue"),
+    "activations": ("activations kept", "tab:green"),
+}
+TITLES = {"rows": "rows", "length": "tokens a row", "layers": "layers", "directions": "directions"}
 
 
 def measure(series: str, value: int, way: str) -> dict[str, Any]:
@@ -90,21 +97,42 @@ def slope(table: pd.DataFrame) -> float:
 
 
 def draw(points: pd.DataFrame, out: Path) -> None:
+    """Time with both axes in logarithms, memory from 0, a column a series, a line a way."""
     figure, axes = plt.subplots(2, len(SERIES), figsize=(13, 5.5), layout="constrained")
-    for column, series in enumerate(SERIES):
-        for way, rows in points[points["series"] == series].groupby("way"):
-            for axis, measure_name in zip(axes[:, column], ("seconds", "extra_mb"), strict=True):
-                axis.loglog(rows["value"], rows[measure_name], marker="o", label=way)
-                axis.set(xlabel=series, ylabel=measure_name, title=series)
-                axis.set_ylim(bottom=rows[measure_name].min() / 3)
-    axes[0, 0].legend(frameon=False)
+    for (time_axis, memory_axis), (series, values) in zip(axes.T, SERIES.items(), strict=True):
+        rows = points[points["series"] == series].pivot(index="value", columns="way")
+        for way, (label, colour) in LINES.items():
+            if way in rows["seconds"]:
+                style: dict[str, Any] = {"marker": "o", "label": label, "color": colour}
+                time_axis.plot(values, rows["seconds"][way], **style)
+                memory_axis.plot(values, rows["extra_mb"][way], **style)
+        time_axis.set(yscale="log", title=TITLES[series])
+        time_axis.yaxis.set_major_formatter("{x:g}")
+        low, high = time_axis.get_ylim()
+        if high < 10 * low:
+            # A flat line should look flat.
+            time_axis.set_ylim(low / 3, high * 3)
+        time_axis.yaxis.set_minor_formatter("")
+        memory_axis.set(ylim=(0, 1.1 * rows["extra_mb"].to_numpy().max()), xlabel=TITLES[series])
+        for axis in (time_axis, memory_axis):
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(values, [f"{value:,}" for value in values])
+    axes[0, 0].set_ylabel("seconds")
+    axes[1, 0].set_ylabel("MB beyond the model")
+    axes[0, -1].legend(frameon=False, loc="lower right")
     figure.savefig(out, dpi=120)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--point", nargs=3, metavar=("SERIES", "VALUE", "WAY"))
+    parser.add_argument("--draw", action="store_true")
     options = parser.parse_args()
+    figure = common.MEASURED / "scaling.png"
+    if options.draw:
+        saved = json.loads((common.MEASURED / "scaling.json").read_text())
+        draw(pd.DataFrame(saved["points"]), figure)
+        sys.exit()
     if options.point:
         series, value, way = options.point
         print(json.dumps(measure(series, int(value), way)))
@@ -125,4 +153,4 @@ if __name__ == "__main__":
     beyond = float((both["engine"] - both["activations"]) / both["activations"])
     print(f"memory beyond model and activations at 16 directions: {beyond:.1%}")
     common.save("scaling", {"points": rows, "slopes": slopes, "memory_beyond_at_16": beyond})
-    draw(points, common.MEASURED / "scaling.png")
+    draw(points, figure)
