@@ -41,14 +41,12 @@ SERIES: dict[str, list[int]] = {
 ROWS_OF = {"length": 32, "directions": 32}
 HIDDEN_OF = {"rows": 128, "directions": 2048}
 MAX_TOKENS = 2048
-# The last for the series of directions only.
-WAYS = ("engine", "bare", "activations")
-LINES = {
+# A label and a colour; the last way for the series of directions only.
+WAYS = {
     "engine": ("engine", "tab:orange"),
     "bare": ("bare pass", "tab:blue"),
     "activations": ("activations kept", "tab:green"),
 }
-TITLES = {"rows": "rows", "length": "tokens a row", "layers": "layers", "directions": "directions"}
 
 
 def measure(series: str, value: int, way: str) -> dict[str, Any]:
@@ -101,19 +99,20 @@ def draw(points: pd.DataFrame, out: Path) -> None:
     figure, axes = plt.subplots(2, len(SERIES), figsize=(13, 5.5), layout="constrained")
     for (time_axis, memory_axis), (series, values) in zip(axes.T, SERIES.items(), strict=True):
         rows = points[points["series"] == series].pivot(index="value", columns="way")
-        for way, (label, colour) in LINES.items():
+        name = "tokens a row" if series == "length" else series
+        for way, (label, colour) in WAYS.items():
             if way in rows["seconds"]:
                 style: dict[str, Any] = {"marker": "o", "label": label, "color": colour}
                 time_axis.plot(values, rows["seconds"][way], **style)
                 memory_axis.plot(values, rows["extra_mb"][way], **style)
-        time_axis.set(yscale="log", title=TITLES[series])
+        time_axis.set(yscale="log", title=name)
         time_axis.yaxis.set_major_formatter("{x:g}")
         low, high = time_axis.get_ylim()
         if high < 10 * low:
             # A flat line should look flat.
             time_axis.set_ylim(low / 3, high * 3)
         time_axis.yaxis.set_minor_formatter("")
-        memory_axis.set(ylim=(0, 1.1 * rows["extra_mb"].to_numpy().max()), xlabel=TITLES[series])
+        memory_axis.set(ylim=(0, 1.1 * rows["extra_mb"].to_numpy().max()), xlabel=name)
         for axis in (time_axis, memory_axis):
             axis.set_xscale("log", base=2)
             axis.set_xticks(values, [f"{value:,}" for value in values])
@@ -141,7 +140,7 @@ if __name__ == "__main__":
         point(series, value, way)
         for series, values in SERIES.items()
         for value in values
-        for way in WAYS[: 3 if series == "directions" else 2]
+        for way in list(WAYS)[: 3 if series == "directions" else 2]
     ]
     points = pd.DataFrame(rows)
     print(points.to_markdown(index=False, floatfmt=".3g"))
