@@ -8,6 +8,8 @@ rule finetune_subset:
         f"{LOGS}/finetune_subset/{{experiment}}/{{method}}/{{window}}.log",
     benchmark:
         f"{TIMES}/finetune_subset/{{experiment}}/{{method}}/{{window}}.tsv"
+    # Before the evaluations: those pair up at the end, where a last fine-tune would run alone.
+    priority: 1
     conda:
         ENVIRONMENT
     threads: resource("train", "threads")

@@ -1,6 +1,7 @@
 """Log files and progress: a bar on a terminal, a line every 30 s in a log file."""
 
 import contextlib
+import gc
 import sys
 import time
 import traceback
@@ -20,6 +21,9 @@ def log_to(path: str) -> Iterator[None]:
     Bars stay on the terminal. An error is written to the log with its traceback and its message
     goes to the terminal too.
     """
+    # What the imports made lives to the job's end: left out of garbage collection, it costs no
+    # walk over 400,000 objects at exit (a second a job with torch and transformers).
+    gc.freeze()
     terminal = sys.stderr
     with (
         open(path, "w", buffering=1) as log,
