@@ -34,9 +34,9 @@ def test_default(tmp_path):
     assert job_counts(snakemake(tmp_path, "-n").stdout) == sandbox_jobs(1)
 
 
-def test_five_base_seeds(tmp_path):
+def test_ten_base_seeds(tmp_path):
     done = snakemake(tmp_path, "-n", configfiles=(PRESETS / "sandbox-seeds.yaml",))
-    assert job_counts(done.stdout) == sandbox_jobs(5)
+    assert job_counts(done.stdout) == sandbox_jobs(10)
 
 
 def test_five_states(tmp_path):
