@@ -136,8 +136,16 @@ def matmul_flops(dtype: torch.dtype = torch.float32, size: int = 2048) -> float:
     return 2 * size**3 / min(seconds)
 
 
-def linear_parameters(model) -> int:
-    return sum(m.weight.numel() for n, m in model.named_modules() if n.endswith(LINEAR))
+def pass_flops(model, samples: list[EncodedSample]) -> int:
+    """Operations of a forward and a backward pass for activations alone, attention not counted.
+
+    4 a linear layer's weight and token, and a weight of the head and label: 2 forward, 2 backward.
+    """
+    linear = sum(m.weight.numel() for n, m in model.named_modules() if n.endswith(LINEAR))
+    head = model.get_output_embeddings().weight.numel()
+    tokens = sum(len(s.input_ids) for s in samples)
+    labels = tokens - sum(s.prompt_tokens for s in samples)
+    return 4 * (linear * tokens + head * labels)
 
 
 def machine() -> dict[str, Any]:

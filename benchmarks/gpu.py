@@ -54,8 +54,7 @@ def measure(layers: int, rows: int, few: int, tokens: int, rounds: int) -> dict[
     peak = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else None
     seconds |= common.in_turns({"published": contenders.published(one)}, 1)
     ours = statistics.median(seconds["engine"])
-    head = rows * (LENGTH - PROMPT) * model.lm_head.weight.numel()
-    flops = 4 * (common.linear_parameters(model) * rows * LENGTH + head)
+    flops = common.pass_flops(model, samples)
     return {
         "layers": layers,
         "rows": rows,

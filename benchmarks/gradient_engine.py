@@ -68,11 +68,7 @@ def compare(name: str, model, samples: list[EncodedSample], rounds: int) -> dict
     result["padding_share"] = 1 - tokens / padded
     result["engine_samples_per_s"] = rows / statistics.median(seconds["engine"])
     result["engine_tokens_per_s"] = tokens / statistics.median(seconds["engine"])
-    # A product forward and one backward for activations: 4 operations a weight and a token, and
-    # the head's where there is a label.
-    labels = sum(len(s.input_ids) - s.prompt_tokens for s in samples)
-    head = model.get_output_embeddings().weight.numel()
-    flops = 4 * (common.linear_parameters(model) * tokens + head * labels)
+    flops = common.pass_flops(model, samples)
     result["engine_share_of_matmul"] = flops / best / common.matmul_flops()
     result["engine_over_bare"] = common.ratio(seconds["engine"], seconds["bare"])
     for way in ways:
