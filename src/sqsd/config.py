@@ -1,13 +1,12 @@
 """Validation of the configuration: schema and cross-references, all problems reported at once."""
 
-import difflib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from jsonschema import Draft202012Validator
 
-from sqsd.errors import ConfigurationError, DataError
+from sqsd.errors import ConfigurationError, DataError, not_known
 from sqsd.scorers import ABLATIONS, CONTROLS, scorers
 from sqsd.sources import is_hub, parse_hub
 
@@ -47,14 +46,6 @@ def schema_problem(error) -> str:
         unknown = [key for key in error.instance if key not in known]
         return "; ".join(f"{place}: " + not_known(key, "key", known) for key in unknown)
     return f"{place}: {error.message}"
-
-
-def not_known(name: str, kind: str, known: Iterable[str]) -> str:
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean '{close[0]}'?" if close else ""
-    article = "an" if kind[0] in "aeiou" else "a"
-    return f"'{name}' is not {article} {kind}; known: {', '.join(known)}.{hint}"
 
 
 def references(config: dict) -> Iterator[tuple[str, str, str, Iterable[str]]]:

@@ -1,7 +1,6 @@
 """Rows of raw files and hub data sets as tables; what is wrong with which row."""
 
 import csv
-import difflib
 import hashlib
 import json
 import re
@@ -17,7 +16,7 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet as parquet
 
-from sqsd.errors import DataError
+from sqsd.errors import DataError, not_known
 
 Row = Mapping[str, Any]
 SPEC_KEYS = ("source", "fields", "constants", "rows", "skip", "seed")
@@ -391,10 +390,10 @@ def _hub_records(source: str) -> list[tuple[str, Row]]:
 def _refuse_missing_columns(
     records: list[tuple[str, Row]], columns: Iterable[str], source: str
 ) -> None:
-    known = list(dict.fromkeys(name for _, row in records for name in row))
+    known = {name for _, row in records for name in row}
     for column in columns:
         if column not in known:
-            raise DataError(f"{source}: no column '{column}'; {_known(column, known)}")
+            raise DataError(f"{source}: {not_known(column, 'column', known)}")
 
 
 def _refuse_unknown(
@@ -402,9 +401,4 @@ def _refuse_unknown(
 ) -> None:
     for name in given:
         if name not in allowed:
-            raise DataError(f"{where}: '{name}' is not a {kind}; {_known(name, allowed)}")
-
-
-def _known(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"known: {', '.join(known)}" + (f". Did you mean '{near[0]}'?" if near else "")
+            raise DataError(f"{where}: {not_known(name, kind, allowed)}")

@@ -1,6 +1,5 @@
 """Parquet tables with a declared schema, written whole or not at all."""
 
-import difflib
 import json
 import os
 import re
@@ -13,7 +12,7 @@ import pyarrow.parquet as parquet
 from pandera.errors import SchemaErrors
 
 import sqsd
-from sqsd.errors import DataError
+from sqsd.errors import DataError, not_known
 
 STAR = r"\..+"
 
@@ -136,9 +135,7 @@ def read_table(path: str | Path, schema: str) -> pd.DataFrame:
 
 def _checked(frame: pd.DataFrame, path: str | Path, schema: str) -> pd.DataFrame:
     if schema not in SCHEMAS:
-        near = difflib.get_close_matches(schema, SCHEMAS, n=1)
-        hint = f". Did you mean '{near[0]}'?" if near else ""
-        raise DataError(f"{path}: '{schema}' is not a schema; known: {', '.join(SCHEMAS)}{hint}")
+        raise DataError(f"{path}: {not_known(schema, 'schema', SCHEMAS)}")
     declared = SCHEMAS[schema]
     texts = [n for n, c in declared.columns.items() if _kind(c) == "str" and n in frame]
     # An object column of text is the declared type; any other value must not become text.

@@ -182,7 +182,7 @@ def test_missing_file(tmp_path):
     [
         (
             {"instruction": "q", "response": "answr"},
-            r"no column 'answr'; known: q, answer\. Did you mean 'answer'\?",
+            r"'answr' is not a column; known: answer, q\. Did you mean 'answer'\?",
         ),
         (
             {"instruction": "q"},
@@ -368,7 +368,7 @@ def test_hub_rows_are_checked(monkeypatch):
     with pytest.raises(DataError, match=r"hub:some/name:train: holds no rows"):
         read("hub:some/name:train")
     monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: [{"q": "x"}, {"q": ""}])
-    with pytest.raises(DataError, match=r"hub:some/name:train: no column 'p'; known: q"):
+    with pytest.raises(DataError, match=r"hub:some/name:train: 'p' is not a column; known: q"):
         load_benchmark({"source": "hub:some/name:train", "fields": {"prompt": "p"}})
     with pytest.raises(DataError, match=r"hub:some/name:train, row 2: empty prompt; repair"):
         load_benchmark({"source": "hub:some/name:train", "fields": {"prompt": "q"}})
@@ -433,7 +433,7 @@ def test_names_of_preferences_and_benchmarks(tmp_path):
     message = "give category; allowed: prompt, optionally category, optionally reference$"
     with pytest.raises(DataError, match=message):
         load_benchmark({"source": path, "fields": {"category": "q"}})
-    with pytest.raises(DataError, match="'messages' is not a field; known: prompt, category, ref"):
+    with pytest.raises(DataError, match="'messages' is not a field; known: category, prompt, ref"):
         load_benchmark({"source": path, "fields": {"messages": "q"}})
 
 
