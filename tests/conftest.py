@@ -1,5 +1,6 @@
-"""What workflow and end-to-end tests share: running snakemake as a user does."""
+"""What tests share: a tiny model and its adapters, and running snakemake as a user does."""
 
+import json
 import os
 import subprocess
 import sys
@@ -19,6 +20,29 @@ ONE_LAYER = {
     "intermediate_size": 24,
     "max_position_embeddings": 64,
 }
+# Weights of two of its modules, in the order of an adapter's file.
+V_PROJ, DOWN_PROJ = "model.layers.0.self_attn.v_proj", "model.layers.0.mlp.down_proj"
+SHAPES = {DOWN_PROJ: (16, 24), V_PROJ: (8, 16)}
+
+
+def write_adapter(folder, shapes, seed=0, r=2, lora_alpha=6):
+    """An adapter's files as PEFT writes them; returns the drift of each module, float64."""
+    import torch
+    from safetensors.torch import save_file
+
+    generator = torch.Generator().manual_seed(seed)
+    tensors, drifts = {}, {}
+    for name, (d_out, d_in) in shapes.items():
+        a = torch.randn(r, d_in, generator=generator)
+        b = torch.randn(d_out, r, generator=generator)
+        tensors[f"base_model.model.{name}.lora_A.weight"] = a
+        tensors[f"base_model.model.{name}.lora_B.weight"] = b
+        drifts[name] = lora_alpha / r * b.double() @ a.double()
+    folder.mkdir()
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {"r": r, "lora_alpha": lora_alpha}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return drifts
 
 
 def snakemake_command(folder: Path, *arguments: str, configfiles: tuple[Path, ...] = ()) -> list:

@@ -8,27 +8,8 @@ import torch
 from transformers import GenerationConfig
 
 from sqsd.chat import encode_prompt
-from sqsd.drift import load_adapter
 from sqsd.logs import progress
-from sqsd.models import adapted_weights, add_drift
-
-
-@contextmanager
-def state_applied(model, adapter_folder: str | None, multiplier: float) -> Iterator[None]:
-    """The model at theta_0 + multiplier * V inside the block, exactly theta_0 again after it."""
-    if adapter_folder is None:
-        yield
-        return
-    adapter = load_adapter(adapter_folder, multiplier)
-    weights = adapted_weights(model, adapter)
-    before = {name: weight.detach().clone() for name, weight in weights.items()}
-    add_drift(model, adapter)
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for name, weight in weights.items():
-                weight.copy_(before[name])
+from sqsd.models import state_applied
 
 
 @contextmanager

