@@ -53,9 +53,7 @@ def sandbox(rows: int) -> tuple[LlamaForCausalLM, list[EncodedSample]]:
     model = make_model(tokenizer, config["sandbox"]["architecture"], seed=0)
     table = benign_rows(0, rows)
     length = config["gradients"]["max_length_tokens"]
-    pairs = zip(table["sample_id"], encode_rows(table, tokenizer, length), strict=True)
-    encoded = [EncodedSample(name, pair.input_ids, pair.prompt_tokens) for name, pair in pairs]
-    return model.eval().requires_grad_(False), encoded
+    return model.eval().requires_grad_(False), encode_rows(table, tokenizer, length)
 
 
 def adapter(model, seed: int, rank: int = 8, scale: float = 2.0) -> Adapter:
@@ -144,7 +142,7 @@ def pass_flops(model, samples: list[EncodedSample]) -> int:
     linear = sum(m.weight.numel() for n, m in model.named_modules() if n.endswith(LINEAR))
     head = model.get_output_embeddings().weight.numel()
     tokens = sum(len(s.input_ids) for s in samples)
-    labels = tokens - sum(s.prompt_tokens for s in samples)
+    labels = sum(s.response_tokens for s in samples)
     return 4 * (linear * tokens + head * labels)
 
 

@@ -1,23 +1,11 @@
 """Chat templates, tokenisation, label masks, truncation."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pandas as pd
 
 from sqsd.errors import DataError
-
-
-@dataclass(frozen=True)
-class EncodedPair:
-    """Token ids of prompt and response; labels are `input_ids[prompt_tokens:]`."""
-
-    input_ids: list[int]
-    prompt_tokens: int
-    reason: str | None
-
-    @property
-    def response_tokens(self) -> int:
-        return len(self.input_ids) - self.prompt_tokens
+from sqsd.packing import EncodedSample
 
 
 def check_template(tokenizer) -> None:
@@ -39,7 +27,9 @@ def encode_prompt(tokenizer, prompt: str) -> list[int]:
     )
 
 
-def encode_pair(tokenizer, prompt: str, response: str, max_length_tokens: int) -> EncodedPair:
+def encode_pair(
+    tokenizer, prompt: str, response: str, max_length_tokens: int, sample_id: str = ""
+) -> EncodedSample:
     """Tokenise prompt and response as the model's chat template does, cut at the length limit.
 
     Labels cover the response and its end token; what a template appends after that is dropped
@@ -49,7 +39,7 @@ def encode_pair(tokenizer, prompt: str, response: str, max_length_tokens: int) -
     prompt_ids = encode_prompt(tokenizer, prompt)
     if not response.strip():
         ids = prompt_ids[:max_length_tokens]
-        return EncodedPair(ids, len(ids), "empty response")
+        return EncodedSample(sample_id, ids, len(ids), "empty response")
     messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
     ids = tokenizer.apply_chat_template(messages, return_dict=False)
     if ids[: len(prompt_ids)] != prompt_ids:
@@ -64,17 +54,18 @@ def encode_pair(tokenizer, prompt: str, response: str, max_length_tokens: int) -
     reason = None
     if len(ids) <= len(prompt_ids):
         reason = f"response cut off entirely by max_length_tokens={max_length_tokens}"
-    return EncodedPair(ids, min(len(prompt_ids), len(ids)), reason)
+    return EncodedSample(sample_id, ids, min(len(prompt_ids), len(ids)), reason)
 
 
-def encode_rows(rows: pd.DataFrame, tokenizer, max_length_tokens: int) -> list[EncodedPair]:
-    """`encode_pair` of every row with a prompt and a response, in order.
+def encode_rows(rows: pd.DataFrame, tokenizer, max_length_tokens: int) -> list[EncodedSample]:
+    """`encode_pair` of every row's sample_id, prompt and response, in order.
 
     A row's own `problem`, where it has one, is the reason; a null response counts as empty.
     """
-    pairs = []
+    samples = []
     for row in rows.astype(object).where(rows.notna(), None).itertuples():
-        pair = encode_pair(tokenizer, str(row.prompt), str(row.response or ""), max_length_tokens)
+        prompt, response = str(row.prompt), str(row.response or "")
+        sample = encode_pair(tokenizer, prompt, response, max_length_tokens, str(row.sample_id))
         problem = getattr(row, "problem", None)
-        pairs.append(pair if problem is None else replace(pair, reason=str(problem)))
-    return pairs
+        samples.append(sample if problem is None else replace(sample, reason=str(problem)))
+    return samples

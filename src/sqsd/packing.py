@@ -19,20 +19,25 @@ MAX_PADDING = 0.01
 class EncodedSample:
     """Token ids of prompt and response; labels are `input_ids[prompt_tokens:]`.
 
-    Raises DataError naming the sample without a label, or without a prompt: its first token has
-    nothing to be predicted from.
+    reason: why the sample cannot be used, None where it can. One that can has a label, and a
+    prompt that its first label is predicted from; raises DataError naming one that has not.
     """
 
     sample_id: str
     input_ids: list[int]
     prompt_tokens: int
+    reason: str | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.prompt_tokens < len(self.input_ids):
+        if self.reason is None and not 1 <= self.prompt_tokens < len(self.input_ids):
             raise DataError(
                 f"{self.sample_id}: {self.prompt_tokens} prompt tokens of {len(self.input_ids)}; "
                 "a sample needs one at least of both prompt and response"
             )
+
+    @property
+    def response_tokens(self) -> int:
+        return len(self.input_ids) - self.prompt_tokens
 
     def first(self, response_tokens: int) -> Self:
         """The sample cut after its first so many response tokens.
@@ -120,7 +125,7 @@ class PackedBatch:
             # Any token would do for padding; every vocabulary has the first.
             ids += sample.input_ids + [0] * (width - length)
         lengths = torch.tensor([len(samples[i].input_ids) for i in by_length])
-        counts = lengths - torch.tensor([samples[i].prompt_tokens for i in by_length])
+        counts = torch.tensor([samples[i].response_tokens for i in by_length])
         flat, sources = torch.tensor(ids), torch.tensor(predicted_from)
         return cls(
             ids=flat.to(device),

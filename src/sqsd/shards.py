@@ -49,28 +49,24 @@ def collect_shard(
         encoding = other.submit(encode_rows, rows, tokenizer, max_length_tokens)
         model = load_model(model_folder, dtype)
         loaded = {name: load_adapter(folder) for name, folder in directions.items()}
-        pairs = encoding.result()
+        encoded = encoding.result()
     samples = pd.DataFrame(
         {
             "sample_id": rows["sample_id"].to_numpy(),
-            "prompt_tokens": [pair.prompt_tokens for pair in pairs],
-            "response_tokens": [pair.response_tokens for pair in pairs],
-            "reason": pd.Series([pair.reason for pair in pairs], dtype="str"),
+            "prompt_tokens": [sample.prompt_tokens for sample in encoded],
+            "response_tokens": [sample.response_tokens for sample in encoded],
+            "reason": pd.Series([sample.reason for sample in encoded], dtype="str"),
         }
     )
-    encoded = [
-        EncodedSample(sample_id, pair.input_ids, pair.prompt_tokens)
-        for sample_id, pair in zip(samples["sample_id"], pairs, strict=True)
-        if pair.reason is None
-    ]
+    usable = [sample for sample in encoded if sample.reason is None]
     adapter = load_adapter(state["adapter"], state["multiplier"])
     probe = LoraUpdate(loaded)
     engine = GradientEngine(model, [probe], adapter, checkpointing)
     readings = no_readings(probe)
-    if encoded:
-        readings = read_shard(engine, encoded, budget(max_tokens_per_batch, model.device))
+    if usable:
+        readings = read_shard(engine, usable, budget(max_tokens_per_batch, model.device))
     good = readings.finite.numpy()
-    ids = [sample.sample_id for sample, finite in zip(encoded, good, strict=True) if finite]
+    ids = [sample.sample_id for sample, finite in zip(usable, good, strict=True) if finite]
     losses = dict(zip(ids, readings.loss.numpy()[good], strict=True))
     samples["loss"] = samples["sample_id"].map(losses).astype("float64")
     samples.loc[samples["loss"].isna() & samples["reason"].isna(), "reason"] = NOT_FINITE

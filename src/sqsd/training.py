@@ -60,11 +60,11 @@ class ProgressCallback(TrainerCallback):
 
 def sft_dataset(rows: pd.DataFrame, tokenizer, max_length_tokens: int) -> Dataset:
     """Token ids and completion masks of the usable rows. Raises DataError when none is usable."""
-    pairs = encode_rows(rows, tokenizer, max_length_tokens)
-    usable = [pair for pair in pairs if pair.reason is None]
+    samples = encode_rows(rows, tokenizer, max_length_tokens)
+    usable = [sample for sample in samples if sample.reason is None]
     columns = {
-        "input_ids": [p.input_ids for p in usable],
-        "completion_mask": [[0] * p.prompt_tokens + [1] * p.response_tokens for p in usable],
+        "input_ids": [s.input_ids for s in usable],
+        "completion_mask": [[0] * s.prompt_tokens + [1] * s.response_tokens for s in usable],
     }
     if not columns["input_ids"]:
         raise DataError(

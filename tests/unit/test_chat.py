@@ -1,12 +1,14 @@
 """Token ids by hand: the word tokenizer gives special tokens 0 to 4, then the words in order."""
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqsd.chat import check_template, encode_pair, encode_prompt
+from sqsd.chat import check_template, encode_pair, encode_prompt, encode_rows
 from sqsd.errors import DataError
 from sqsd.models import make_word_tokenizer
+from sqsd.packing import EncodedSample
 
 PAD, UNK, USER, ASSISTANT, END = range(5)
 WORDS = ["ash", "birch", "cedar", "elm", "fir"]  # sorted, so the ids are 5 to 9
@@ -129,6 +131,17 @@ def test_an_end_token_of_the_prompt_s_turn_is_not_taken_for_the_response_s():
     pair = encode_pair(tokenizer, "elm", "fir ash", 50)
     assert tokenizer.convert_ids_to_tokens(pair.input_ids) == ["elm", "<end>", "fir", "ash"]
     assert pair.response_tokens == 2
+
+
+def test_rows_keep_their_ids_and_their_problems():
+    rows = [("a", "elm", "fir", None), ("b", "elm", None, None), ("c", "elm", "fir", "odd")]
+    columns = pd.Index(["sample_id", "prompt", "response", "problem"])
+    prompt, whole = [USER, IDS["elm"], ASSISTANT], [USER, IDS["elm"], ASSISTANT, IDS["fir"], END]
+    assert encode_rows(pd.DataFrame(rows, columns=columns), TOKENIZER, 20) == [
+        EncodedSample("a", whole, 3),
+        EncodedSample("b", prompt, 3, "empty response"),
+        EncodedSample("c", whole, 3, "odd"),
+    ]
 
 
 MISSING = (

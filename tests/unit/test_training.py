@@ -181,8 +181,8 @@ def only_run(folder):
 
 
 def rows_of(*rows):
-    columns = pd.Index(["prompt", "response", "problem"])
-    return pd.DataFrame(rows, columns=columns)
+    named = [(f"z{i}", *row) for i, row in enumerate(rows)]
+    return pd.DataFrame(named, columns=pd.Index(["sample_id", "prompt", "response", "problem"]))
 
 
 def test_the_rows_that_are_trained_on(base, capsys):
