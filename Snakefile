@@ -1,10 +1,9 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(workflow.basedir) / "src"))
-
-
-configfile: str(Path(workflow.basedir) / "config/config.yaml")
+# Of this file, not of the main one: this workflow may be a module of another.
+ROOT = Path(workflow.current_basedir)
+sys.path.insert(0, str(ROOT / "src"))
 
 
 include: "rules/common.smk"
@@ -23,4 +22,9 @@ rule all:
     """Every table and figure that the configuration selects."""
     default_target: True
     input:
-        [report_files(report) for report in config["selection"]["reports"]],
+        [list(PLAN.table_files(table).values()) for table in CONFIG["selection"]["tables"]],
+    localrule: True
+
+
+onstart:
+    write_config(PLAN)

@@ -137,7 +137,8 @@ def matmul_flops(dtype: torch.dtype = torch.float32, size: int = 2048) -> float:
 def pass_flops(model, samples: list[EncodedSample]) -> int:
     """Operations of a forward and a backward pass for activations alone, attention not counted.
 
-    4 a linear layer's weight and token, and a weight of the head and label: 2 forward, 2 backward.
+    4 per weight of a linear layer and token, and per weight of the head and label: 2 forward and
+    2 backward.
     """
     linear = sum(m.weight.numel() for n, m in model.named_modules() if n.endswith(LINEAR))
     head = model.get_output_embeddings().weight.numel()

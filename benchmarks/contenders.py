@@ -117,9 +117,8 @@ def activations(task: Task) -> Run:
 def published(task: Task) -> Run:
     """A PEFT model, one row at a time, every update and direction a dense matrix, made for each.
 
-    As the authors' code does: the operations that the method notes give of it (section 2, about
-    1e12 a row of Qwen3-8B over two states) are four dense products a module and state, two of the
-    update and one of each direction.
+    As the authors' code does: four dense products per module and state, two of the update and
+    one of each direction (about 1e12 operations per row of Qwen3-8B over two states).
     """
     return by_row(task, lambda m: dense_direction(task, m))
 

@@ -1,12 +1,12 @@
 """How far scores depend on the arithmetic: float64, float32 and bfloat16, large batches and small.
 
-    python benchmarks/precision.py NAME RESULTS EXPERIMENT MODEL DATASET
-        [--rows 200] [--directions danger safety]
+    python benchmarks/precision.py NAME RESULTS MODEL DATASET
+        [--rows 200] [--danger DIRECTION STATE] [--safety DIRECTION STATE]
 
-Scores the first rows of a data set of a finished run with the workflow's own code (both states,
-`sqsd-<danger direction>`) and compares each ranking with that of float64: rank correlation
-(Spearman), the share of the top and bottom tenth that is the same (S1 and S5), the largest
-difference of a score. Prints a table and saves `benchmarks/measured/precision_NAME.json`.
+Scores the first rows of a data set of a finished run with the workflow's own code (both terms,
+each at its state, the directions' final checkpoints) and compares each ranking with float64's: rank
+correlation (Spearman), the share of the top and bottom tenth that is the same (S1 and S5), the
+largest difference of a score. Prints a table and saves `benchmarks/measured/precision_NAME.json`.
 """
 
 import argparse
@@ -16,8 +16,10 @@ from pathlib import Path
 import common
 import pandas as pd
 
-from sqsd.scorers import danger_state, score_all
+from sqsd.scorers import read_readings, score_method
 from sqsd.shards import collect_shard
+from sqsd.states import read_state
+from sqsd.tables import read_table
 
 # A batch of one row each, and the default.
 SETTINGS = [
@@ -27,27 +29,23 @@ SETTINGS = [
 
 
 def scores(options: argparse.Namespace, dtype: str, max_tokens: int) -> pd.Series:
-    """Score a sample_id of the first rows, by the workflow's code."""
-    results, (danger, safety) = Path(options.results), options.directions
+    """Score per sample_id of the first rows, by the workflow's code."""
+    results, readings = Path(options.results), {}
+    terms = {"danger": options.danger, "safety": options.safety}
     with tempfile.TemporaryDirectory() as folder:
-        made = []
-        for state in (danger_state(danger), "safety"):
-            (Path(folder) / state).mkdir()
-            files = [f"{folder}/{state}/0-{kind}.parquet" for kind in ("samples", "modules")]
+        for term, (direction, state) in terms.items():
+            samples, modules = (f"{folder}/{term}-{k}.parquet" for k in ("samples", "modules"))
             collect_shard(
-                model_folder=str(results / "models" / options.model),
-                rows_file=str(results / "data" / f"{options.dataset}.parquet"),
-                state_file=str(results / "states" / options.experiment / f"{state}.json"),
-                directions={
-                    d: str(results / "directions" / options.model / d) for d in (danger, safety)
-                },
-                shard=0, samples_out=files[0], modules_out=files[1],
+                rows=read_table(results / "data" / f"{options.dataset}.parquet", "dataset"),
+                state=read_state(results / "states" / options.model / f"{state}.json"),
+                direction=str(results / "directions" / options.model / direction),
+                checkpoint="final", shard=0, samples_out=samples, modules_out=modules,
                 rows_per_shard=options.rows, max_length_tokens=1024,
-                max_tokens_per_batch=max_tokens, dtype=dtype, checkpointing=False,
+                max_tokens_per_batch=max_tokens, dtype=dtype, checkpointing=False, provenance={},
             )  # fmt: skip
-            made += files
-        experiment = {"danger": {danger: {}}, "safety": {"direction": safety}}
-        table = score_all(made, [f"sqsd-{danger}"], experiment, seed=0)[f"sqsd-{danger}"]
+            readings[term] = read_readings([samples], [modules])
+    names = {k: {"direction": d, "state": s} for k, (d, s) in terms.items()}
+    table = score_method({"kind": "sqsd", **names}, readings, seed=0)
     return table.set_index("sample_id")["score"].dropna()
 
 
@@ -71,10 +69,11 @@ def compare(found: pd.Series, exact: pd.Series) -> dict[str, float]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    for name in ("name", "results", "experiment", "model", "dataset"):
+    for name in ("name", "results", "model", "dataset"):
         parser.add_argument(name)
     parser.add_argument("--rows", type=int, default=200)
-    parser.add_argument("--directions", nargs=2, default=["danger", "safety"])
+    parser.add_argument("--danger", nargs=2, default=["danger", "d-danger"])
+    parser.add_argument("--safety", nargs=2, default=["safety", "s"])
     options = parser.parse_args()
     exact = scores(options, *SETTINGS[0])
     rows = [

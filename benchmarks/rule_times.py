@@ -14,7 +14,7 @@ import pandas as pd
 
 def rule_times(results: Path) -> pd.DataFrame:
     """Columns rule, jobs, total_s, longest_s, peak_mb (resident set), slowest rule first."""
-    root = results / "benchmarks-of-rules"
+    root = results / "times"
     parts = [
         pd.read_csv(path, sep="\t").assign(rule=path.relative_to(root).parts[0])
         for path in sorted(root.rglob("*.tsv"))

@@ -1,36 +1,39 @@
 import re
-from pathlib import Path
 
-from sqsd import config as configuration
+import yaml
 
-configuration.validate_config(config, Path(workflow.basedir) / "config/schemas/config.schema.json")
+from sqsd.config import check_layout, resolve, validate_config
+from sqsd.paths import NAME
+from sqsd.plan import Plan, is_pinned, write_config
+from sqsd.provenance import STAGE_VERSIONS, StageVersion
 
-RESULTS = f"results/{config['run']}"
-LOGS = f"{RESULTS}/logs"
-TIMES = f"{RESULTS}/benchmarks-of-rules"
-RESUME = f"{RESULTS}/resume"
+RESOLVED = resolve(yaml.safe_load((ROOT / "config/config.yaml").read_text()), config)
+validate_config(RESOLVED, ROOT / "config/schemas/config.schema.json")
+PLAN = Plan(RESOLVED)
+CONFIG, PATHS = PLAN.config, PLAN.paths
+check_layout(PATHS.root)
+
+VERSION = {stage: StageVersion(version) for stage, version in STAGE_VERSIONS.items()}
 SCRIPTS = "../workflow/scripts"
 ENVIRONMENT = "../envs/sqsd.yaml"
-NAME = r"[a-z0-9]+(-[a-z0-9.]+)*"
-
-EXPERIMENTS = config["selection"]["experiments"]
-METHODS = config["selection"]["methods"]
-JUDGE = config["evaluation"]["judge"]
-WINDOWS = [f"s{k}" for k in range(1, config["subsets"]["count"] + 1)]
 
 
 wildcard_constraints:
     model=NAME,
+    source=NAME,
     dataset=NAME,
     benchmark=NAME,
     direction=NAME,
-    experiment=NAME,
+    pilot=NAME,
     method=NAME,
-    state=rf"(insensitive-)?(danger-{NAME}|safety)",
-    window=r"s\d+",
-    shard=r"\d+",
+    finetune=NAME,
+    state=NAME,
     judge=NAME,
-    subject=rf"base|steering/{NAME}|pilot/{NAME}|finetunes/{NAME}/{NAME}",
+    subject=f"{NAME}(/{NAME})+",
+    window=r"s\d+",
+    seed=r"\d+",
+    shard=r"\d+",
+    part=r"\d+",
 
 
 def any_of(names):
@@ -38,63 +41,37 @@ def any_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
-def resource(kind, name):
-    """A resource of the configuration: kind is `train` or `infer`."""
-    return config["resources"][kind][name]
-
-
-def experiment_of(wildcards):
-    return config["experiments"][wildcards.experiment]
-
-
 def model_of(wildcards):
-    return f"{RESULTS}/models/{experiment_of(wildcards)['model']}"
+    return wildcards.model
 
 
-def direction_path(model, direction):
-    return f"{RESULTS}/directions/{model}/{direction}"
+def target_of(wildcards):
+    """The model that a fine-tune trains."""
+    return PLAN.target(wildcards.finetune, wildcards.model)
 
 
-def directions_of(experiment):
-    """Directions of an experiment by name: its danger directions and its safety direction."""
-    spec = config["experiments"][experiment]
-    names = [*spec["danger"], spec["safety"]["direction"]]
-    return {name: direction_path(spec["model"], name) for name in names}
+def threads_of(kind, model=model_of):
+    """Threads of a job of a kind (`train`, `infer`), by the model that it is of."""
+    return lambda w: PLAN.resource(kind, "threads", model(w))
 
 
-def subject_adapters(wildcards):
-    """Folders of the adapters that a subject of evaluation is made of."""
-    kind, *names = wildcards.subject.split("/")
-    if kind == "steering":
-        return [direction_path(wildcards.model, names[0])]
-    if kind == "pilot":
-        return [f"{RESULTS}/pilots/{wildcards.model}/{names[0]}"]
-    if kind == "finetunes":
-        return [f"{RESULTS}/finetunes/{names[0]}/{names[1]}/{w}" for w in WINDOWS]
-    return []
-
-
-def subject_states(wildcards):
-    """What, beside the folders, names the states of a subject."""
-    kind, *names = wildcards.subject.split("/")
-    steered = kind == "steering"
+def resources_of(kind, model=model_of):
+    """The other resources of a job of a kind, likewise."""
     return {
-        "kind": kind,
-        "alphas": config["steering"]["alphas"] if steered else [],
-        "checkpoint": config["directions"][names[0]]["checkpoint"] if steered else "final",
-        "seeds": config["finetunes"]["seeds"] if kind == "finetunes" else [],
+        name: lambda w, name=name: PLAN.resource(kind, name, model(w))
+        for name in ("gpu", "mem_mb", "runtime")
     }
 
 
-def evaluation(experiment, subject, benchmark, table):
-    """Path of a table (responses or a judge's) of a subject on one of an experiment's benchmarks."""
-    spec = config["experiments"][experiment]
-    return f"{RESULTS}/evaluations/{spec['model']}/{subject}/{spec[benchmark]}/{table}.parquet"
+def judging_model(wildcards):
+    return PLAN.judge_model(wildcards.judge, wildcards.model)
 
 
-def report_files(name):
-    """Files of a report; a figure comes with its numbers, a table over S1 to S5 is drawn too."""
-    tables = [f"{RESULTS}/tables/{name}.{suffix}" for suffix in ("parquet", "csv", "md")]
-    figures = [f"{RESULTS}/figures/{name}.{suffix}" for suffix in ("png", "svg")]
-    drawn = name.startswith("figure") or name in configuration.SUBSET_REPORTS
-    return tables + figures if drawn else tables
+def judge_gpu(wildcards):
+    """GPUs of a judge's job: none where it loads no model."""
+    loads = PLAN.judge_reads(wildcards.judge) is not None
+    return PLAN.resource("infer", "gpu", judging_model(wildcards)) if loads else 0
+
+
+def subject_of(wildcards):
+    return PLAN.subjects[wildcards.model, wildcards.subject]

@@ -1,37 +1,43 @@
 rule make_dataset:
     output:
-        f"{RESULTS}/data/{{dataset}}.parquet",
+        PATHS.dataset("{dataset}"),
     log:
-        f"{LOGS}/make_dataset/{{dataset}}.log",
+        PATHS.log("make_dataset", "{dataset}"),
+    localrule: True
     conda:
         ENVIRONMENT
     params:
-        spec=lambda w: config["datasets"][w.dataset],
+        spec=lambda w: CONFIG["datasets"][w.dataset],
+        version=VERSION["make_dataset"],
     script:
         f"{SCRIPTS}/make_dataset.py"
 
 
 rule make_preferences:
     output:
-        f"{RESULTS}/preferences/{{dataset}}.parquet",
+        PATHS.preferences("{dataset}"),
     log:
-        f"{LOGS}/make_preferences/{{dataset}}.log",
+        PATHS.log("make_preferences", "{dataset}"),
+    localrule: True
     conda:
         ENVIRONMENT
     params:
-        spec=lambda w: config["preferences"][w.dataset],
+        spec=lambda w: CONFIG["preferences"][w.dataset],
+        version=VERSION["make_preferences"],
     script:
         f"{SCRIPTS}/make_preferences.py"
 
 
 rule make_benchmark:
     output:
-        f"{RESULTS}/benchmarks/{{benchmark}}.parquet",
+        PATHS.benchmark("{benchmark}"),
     log:
-        f"{LOGS}/make_benchmark/{{benchmark}}.log",
+        PATHS.log("make_benchmark", "{benchmark}"),
+    localrule: True
     conda:
         ENVIRONMENT
     params:
-        spec=lambda w: config["benchmarks"][w.benchmark],
+        spec=lambda w: CONFIG["benchmarks"][w.benchmark],
+        version=VERSION["make_benchmark"],
     script:
         f"{SCRIPTS}/make_benchmark.py"

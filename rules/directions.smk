@@ -1,37 +1,25 @@
-def direction_data(wildcards):
-    direction = config["directions"][wildcards.direction]
-    folder = "data" if direction["objective"] == "sft" else "preferences"
-    data = configuration.direction_data(config, wildcards.direction, wildcards.model)
-    return f"{RESULTS}/{folder}/{data}.parquet"
-
-
-def training_of_direction(wildcards):
-    """What a direction's training depends on; which checkpoint is used is not of it."""
-    direction = config["directions"][wildcards.direction]
-    return {key: direction[key] for key in ("objective", "training", "save_steps")}
-
-
 rule train_direction:
     input:
-        model=f"{RESULTS}/models/{{model}}",
-        rows=direction_data,
+        model=PATHS.model("{model}"),
+        rows=lambda w: PLAN.direction_rows(w.model, w.direction),
     output:
-        adapter=directory(f"{RESULTS}/directions/{{model}}/{{direction}}"),
+        adapter=directory(PATHS.direction("{model}", "{direction}")),
     log:
-        f"{LOGS}/train_direction/{{model}}/{{direction}}.log",
+        PATHS.log("train_direction", "{model}/{direction}"),
     benchmark:
-        f"{TIMES}/train_direction/{{model}}/{{direction}}.tsv"
+        PATHS.times("train_direction", "{model}/{direction}")
     conda:
         ENVIRONMENT
-    threads: resource("train", "threads")
+    threads: threads_of("train")
     resources:
-        gpu=resource("train", "gpu"),
-        mem_mb=resource("train", "mem_mb"),
-        runtime=resource("train", "runtime"),
+        **resources_of("train"),
     params:
-        direction=training_of_direction,
-        lora=config["lora"],
-        seed=lambda w: config["models"][w.model]["seed"],
-        work=f"{RESUME}/directions/{{model}}/{{direction}}",
+        objective=lambda w: PLAN.entry("directions", w.direction, w.model)["objective"],
+        training=lambda w: PLAN.entry("directions", w.direction, w.model)["training"],
+        save_steps=lambda w: PLAN.entry("directions", w.direction, w.model)["save_steps"],
+        lora=CONFIG["lora"],
+        seed=lambda w: PLAN.seed(w.model),
+        work=PATHS.resume("directions", "{model}/{direction}"),
+        version=VERSION["train_direction"],
     script:
         f"{SCRIPTS}/train_direction.py"

@@ -1,53 +1,66 @@
-rule generate_responses:
+rule list_states:
     input:
-        model=f"{RESULTS}/models/{{model}}",
-        prompts=f"{RESULTS}/benchmarks/{{benchmark}}.parquet",
-        adapters=subject_adapters,
+        model=PATHS.model("{model}"),
+        runs=lambda w: subject_of(w).runs[int(w.part)],
     output:
-        f"{RESULTS}/evaluations/{{model}}/{{subject}}/{{benchmark}}/responses.parquet",
+        PATHS.subject_states("{model}", "{subject}", "{part}"),
     log:
-        f"{LOGS}/generate_responses/{{model}}/{{subject}}/{{benchmark}}.log",
-    benchmark:
-        f"{TIMES}/generate_responses/{{model}}/{{subject}}/{{benchmark}}.tsv"
+        PATHS.log("list_states", "{model}/{subject}/{part}"),
+    localrule: True
     conda:
         ENVIRONMENT
-    threads: resource("infer", "threads")
-    resources:
-        gpu=resource("infer", "gpu"),
-        mem_mb=resource("infer", "mem_mb"),
-        runtime=resource("infer", "runtime"),
     params:
-        states=subject_states,
-        max_new_tokens=config["evaluation"]["max_new_tokens"],
-        batch_size=config["evaluation"]["batch_size"],
-        dtype=config["evaluation"]["dtype"],
+        listing=lambda w: subject_of(w).parts[int(w.part)],
+        version=VERSION["list_states"],
+    script:
+        f"{SCRIPTS}/list_states.py"
+
+
+rule generate_responses:
+    input:
+        model=PATHS.model("{model}"),
+        states=PATHS.subject_states("{model}", "{subject}", "{part}"),
+        runs=lambda w: subject_of(w).runs[int(w.part)],
+        prompts=PATHS.benchmark("{benchmark}"),
+    output:
+        PATHS.responses("{model}", "{subject}", "{benchmark}", "{part}"),
+    log:
+        PATHS.log("generate_responses", "{model}/{subject}/{benchmark}/{part}"),
+    benchmark:
+        PATHS.times("generate_responses", "{model}/{subject}/{benchmark}/{part}")
+    conda:
+        ENVIRONMENT
+    threads: threads_of("infer")
+    resources:
+        **resources_of("infer"),
+    params:
+        max_new_tokens=lambda w: PLAN.setting("evaluation", w.model)["max_new_tokens"],
+        batch_size=lambda w: PLAN.setting("evaluation", w.model)["batch_size"],
+        dtype=lambda w: PLAN.setting("evaluation", w.model)["dtype"],
+        version=VERSION["generate_responses"],
     script:
         f"{SCRIPTS}/generate_responses.py"
 
 
 rule judge_responses:
     input:
-        model=f"{RESULTS}/models/{{model}}",
-        responses=f"{RESULTS}/evaluations/{{model}}/{{subject}}/{{benchmark}}/responses.parquet",
-        adapters=subject_adapters,
+        unpack(lambda w: PLAN.judged_models(w.judge, w.model, subject_of(w), int(w.part))),
+        states=PATHS.subject_states("{model}", "{subject}", "{part}"),
+        responses=PATHS.responses("{model}", "{subject}", "{benchmark}", "{part}"),
     output:
-        f"{RESULTS}/evaluations/{{model}}/{{subject}}/{{benchmark}}/{{judge}}.parquet",
+        PATHS.judgements("{model}", "{subject}", "{benchmark}", "{judge}", "{part}"),
     log:
-        f"{LOGS}/judge_responses/{{model}}/{{subject}}/{{benchmark}}/{{judge}}.log",
+        PATHS.log("judge_responses", "{model}/{subject}/{benchmark}/{judge}/{part}"),
     benchmark:
-        f"{TIMES}/judge_responses/{{model}}/{{subject}}/{{benchmark}}/{{judge}}.tsv"
-    wildcard_constraints:
-        judge=any_of(config["judges"]),
+        PATHS.times("judge_responses", "{model}/{subject}/{benchmark}/{judge}/{part}")
     conda:
         ENVIRONMENT
-    threads: resource("infer", "threads")
+    threads: threads_of("infer", judging_model)
     resources:
-        gpu=resource("infer", "gpu"),
-        mem_mb=resource("infer", "mem_mb"),
-        runtime=resource("infer", "runtime"),
+        **resources_of("infer", judging_model) | {"gpu": judge_gpu},
     params:
-        states=subject_states,
-        judge=lambda w: config["judges"][w.judge],
-        dtype=config["evaluation"]["dtype"],
+        judge=lambda w: CONFIG["judges"][w.judge],
+        dtype=lambda w: PLAN.setting("evaluation", w.model)["dtype"],
+        version=VERSION["judge_responses"],
     script:
         f"{SCRIPTS}/judge_responses.py"

@@ -1,25 +1,32 @@
-rule finetune_subset:
+# {model} is the model whose scores made the subsets; the target that is trained may be another.
+rule finetune_subsets:
     input:
-        model=model_of,
-        rows=f"{RESULTS}/subsets/{{experiment}}/{{method}}/{{window}}.parquet",
+        **{w: PATHS.subset("{model}", "{dataset}", "{method}", w) for w in PLAN.windows},
+        model=lambda w: PATHS.model(target_of(w)),
     output:
-        adapters=directory(f"{RESULTS}/finetunes/{{experiment}}/{{method}}/{{window}}"),
+        **{
+            w: directory(
+                PATHS.finetune("{finetune}", "{model}", "{dataset}", "{method}", "{seed}", w)
+            )
+            for w in PLAN.windows
+        },
     log:
-        f"{LOGS}/finetune_subset/{{experiment}}/{{method}}/{{window}}.log",
+        PATHS.log("finetune_subsets", "{finetune}/{model}/{dataset}/{method}/seed-{seed}"),
     benchmark:
-        f"{TIMES}/finetune_subset/{{experiment}}/{{method}}/{{window}}.tsv"
+        PATHS.times("finetune_subsets", "{finetune}/{model}/{dataset}/{method}/seed-{seed}")
     # Before the evaluations: those pair up at the end, where a last fine-tune would run alone.
     priority: 1
     conda:
         ENVIRONMENT
-    threads: resource("train", "threads")
+    threads: threads_of("train", target_of)
     resources:
-        gpu=resource("train", "gpu"),
-        mem_mb=resource("train", "mem_mb"),
-        runtime=resource("train", "runtime"),
+        **resources_of("train", target_of),
     params:
-        finetunes=config["finetunes"],
-        lora=config["lora"],
-        work=f"{RESUME}/finetunes/{{experiment}}/{{method}}/{{window}}",
+        training=lambda w: PLAN.entry("finetunes", w.finetune, target_of(w))["training"],
+        lora=lambda w: PLAN.finetune_lora(w.finetune, target_of(w)),
+        seed=lambda w: int(w.seed),
+        windows=PLAN.windows,
+        work=PATHS.resume("finetunes", "{finetune}/{model}/{dataset}/{method}/seed-{seed}"),
+        version=VERSION["finetune_subsets"],
     script:
-        f"{SCRIPTS}/finetune_subset.py"
+        f"{SCRIPTS}/finetune_subsets.py"

@@ -1,35 +1,43 @@
-def shards_of(experiment):
-    """Names of the shards of an experiment's scored rows."""
-    rows = config["datasets"][config["experiments"][experiment]["scored"]]["rows"]
-    return [f"{i:05d}" for i in range(-(-rows // config["gradients"]["rows_per_shard"]))]
+rule encode_samples:
+    input:
+        model=PATHS.model("{model}"),
+        rows=PATHS.dataset("{dataset}"),
+    output:
+        PATHS.samples("{model}", "{dataset}"),
+    log:
+        PATHS.log("encode_samples", "{model}/{dataset}"),
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        max_length_tokens=CONFIG["gradients"]["max_length_tokens"],
+        version=VERSION["encode_samples"],
+    script:
+        f"{SCRIPTS}/encode_samples.py"
 
 
 rule collect_gradients:
     input:
-        model=model_of,
-        rows=lambda w: f"{RESULTS}/data/{experiment_of(w)['scored']}.parquet",
-        state=f"{RESULTS}/states/{{experiment}}/{{state}}.json",
-        adapters=state_folder,
-        directions=lambda w: directions_of(w.experiment).values(),
+        model=PATHS.model("{model}"),
+        rows=PATHS.dataset("{dataset}"),
+        state=PATHS.state("{model}", "{state}"),
+        adapter=lambda w: PLAN.state_run(w.model, w.state),
+        direction=PATHS.direction("{model}", "{direction}"),
     output:
-        samples=f"{RESULTS}/gradients/{{experiment}}/{{state}}/{{shard}}-samples.parquet",
-        modules=f"{RESULTS}/gradients/{{experiment}}/{{state}}/{{shard}}-modules.parquet",
+        samples=PATHS.shard("{model}", "{dataset}", "{state}", "{direction}", "{shard}", "samples"),
+        modules=PATHS.shard("{model}", "{dataset}", "{state}", "{direction}", "{shard}", "modules"),
     log:
-        f"{LOGS}/collect_gradients/{{experiment}}/{{state}}/{{shard}}.log",
+        PATHS.log("collect_gradients", "{model}/{dataset}/{state}/{direction}/{shard}"),
     benchmark:
-        f"{TIMES}/collect_gradients/{{experiment}}/{{state}}/{{shard}}.tsv"
+        PATHS.times("collect_gradients", "{model}/{dataset}/{state}/{direction}/{shard}")
     conda:
         ENVIRONMENT
-    threads: resource("infer", "threads")
+    threads: threads_of("infer")
     resources:
-        gpu=resource("infer", "gpu"),
-        mem_mb=resource("infer", "mem_mb"),
-        runtime=resource("infer", "runtime"),
+        **resources_of("infer"),
     params:
-        directions=lambda w: list(directions_of(w.experiment)),
-        checkpoints=lambda w: [
-            config["directions"][d]["checkpoint"] for d in directions_of(w.experiment)
-        ],
-        gradients=config["gradients"],
+        checkpoint=lambda w: PLAN.entry("directions", w.direction, w.model)["checkpoint"],
+        gradients=CONFIG["gradients"],
+        version=VERSION["collect_gradients"],
     script:
         f"{SCRIPTS}/collect_gradients.py"

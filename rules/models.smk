@@ -1,72 +1,66 @@
-SANDBOX_MODELS = [m for m, spec in config["models"].items() if spec["source"] == "sandbox"]
-FETCHED_MODELS = [m for m in config["models"] if m not in SANDBOX_MODELS]
-
-
 rule fetch_model:
     output:
-        model=directory(f"{RESULTS}/models/{{model}}"),
+        model=directory(PATHS.model("{model}")),
     log:
-        f"{LOGS}/fetch_model/{{model}}.log",
+        PATHS.log("fetch_model", "{model}"),
     benchmark:
-        f"{TIMES}/fetch_model/{{model}}.tsv"
+        PATHS.times("fetch_model", "{model}")
     wildcard_constraints:
-        model=any_of(FETCHED_MODELS),
+        model=any_of(m for m in CONFIG["models"] if not PLAN.is_sandbox(m)),
+    localrule: True
     conda:
         ENVIRONMENT
-    threads: resource("infer", "threads")
-    resources:
-        gpu=resource("infer", "gpu"),
-        mem_mb=resource("infer", "mem_mb"),
-        runtime=resource("infer", "runtime"),
     params:
-        spec=lambda w: config["models"][w.model],
+        spec=lambda w: {k: v for k, v in CONFIG["models"][w.model].items() if k != "seed"},
+        version=VERSION["fetch_model"],
     script:
         f"{SCRIPTS}/fetch_model.py"
 
 
 rule pretrain_model:
     output:
-        model=directory(f"{RESULTS}/pretrained/{{model}}"),
+        model=directory(PATHS.pretrained("{model}")),
     log:
-        f"{LOGS}/pretrain_model/{{model}}.log",
+        PATHS.log("pretrain_model", "{model}"),
     benchmark:
-        f"{TIMES}/pretrain_model/{{model}}.tsv"
+        PATHS.times("pretrain_model", "{model}")
     conda:
         ENVIRONMENT
-    threads: resource("train", "threads")
+    threads: threads_of("train")
     resources:
-        gpu=resource("train", "gpu"),
-        mem_mb=resource("train", "mem_mb"),
-        runtime=resource("train", "runtime"),
+        **resources_of("train"),
     params:
-        seed=lambda w: config["models"][w.model]["seed"],
-        sandbox=config["sandbox"],
-        work=f"{RESUME}/pretrained/{{model}}",
+        seed=lambda w: PLAN.seed(w.model),
+        architecture=lambda w: PLAN.setting("sandbox", w.model)["architecture"],
+        corpus=lambda w: PLAN.setting("sandbox", w.model)["corpus"],
+        training=lambda w: PLAN.setting("sandbox", w.model)["pretraining"],
+        work=PATHS.resume("pretrained", "{model}"),
+        version=VERSION["pretrain_model"],
     script:
         f"{SCRIPTS}/pretrain_model.py"
 
 
 rule align_model:
     input:
-        model=f"{RESULTS}/pretrained/{{model}}",
+        model=PATHS.pretrained("{model}"),
     output:
-        model=directory(f"{RESULTS}/models/{{model}}"),
+        model=directory(PATHS.model("{model}")),
     log:
-        f"{LOGS}/align_model/{{model}}.log",
+        PATHS.log("align_model", "{model}"),
     benchmark:
-        f"{TIMES}/align_model/{{model}}.tsv"
+        PATHS.times("align_model", "{model}")
     wildcard_constraints:
-        model=any_of(SANDBOX_MODELS),
+        model=any_of(m for m in CONFIG["models"] if PLAN.is_sandbox(m)),
     conda:
         ENVIRONMENT
-    threads: resource("train", "threads")
+    threads: threads_of("train")
     resources:
-        gpu=resource("train", "gpu"),
-        mem_mb=resource("train", "mem_mb"),
-        runtime=resource("train", "runtime"),
+        **resources_of("train"),
     params:
-        seed=lambda w: config["models"][w.model]["seed"],
-        sandbox=config["sandbox"],
-        work=f"{RESUME}/models/{{model}}",
+        seed=lambda w: PLAN.seed(w.model),
+        alignment=lambda w: PLAN.setting("sandbox", w.model)["alignment"],
+        training=lambda w: PLAN.setting("sandbox", w.model)["alignment_training"],
+        work=PATHS.resume("models", "{model}"),
+        version=VERSION["align_model"],
     script:
         f"{SCRIPTS}/align_model.py"

@@ -1,36 +1,35 @@
 rule score_samples:
     input:
-        shards=lambda w: [
-            f"{RESULTS}/gradients/{w.experiment}/{state}/{shard}-{kind}.parquet"
-            for state in configuration.states_needed(config, w.experiment)
-            for shard in shards_of(w.experiment)
-            for kind in ("samples", "modules")
-        ],
+        unpack(lambda w: PLAN.reading_files(w.model, w.dataset, w.method)),
     output:
-        [f"{RESULTS}/scores/{{experiment}}/{m}.parquet" for m in METHODS],
+        PATHS.scores("{model}", "{dataset}", "{method}"),
     log:
-        f"{LOGS}/score_samples/{{experiment}}.log",
+        PATHS.log("score_samples", "{model}/{dataset}/{method}"),
+    localrule: True
     conda:
         ENVIRONMENT
     params:
-        methods=METHODS,
-        experiment=lambda w: experiment_of(w),
-        seed=lambda w: config["models"][experiment_of(w)["model"]]["seed"],
+        method=lambda w: CONFIG["methods"][w.method],
+        seed=lambda w: PLAN.seed(w.model),
+        version=VERSION["score_samples"],
     script:
         f"{SCRIPTS}/score_samples.py"
 
 
 rule make_subsets:
     input:
-        scores=f"{RESULTS}/scores/{{experiment}}/{{method}}.parquet",
-        rows=lambda w: f"{RESULTS}/data/{experiment_of(w)['scored']}.parquet",
+        scores=PATHS.scores("{model}", "{dataset}", "{method}"),
+        rows=PATHS.dataset("{dataset}"),
     output:
-        [f"{RESULTS}/subsets/{{experiment}}/{{method}}/{w}.parquet" for w in WINDOWS],
+        **{w: PATHS.subset("{model}", "{dataset}", "{method}", w) for w in PLAN.windows},
     log:
-        f"{LOGS}/make_subsets/{{experiment}}/{{method}}.log",
+        PATHS.log("make_subsets", "{model}/{dataset}/{method}"),
+    localrule: True
     conda:
         ENVIRONMENT
     params:
-        size=config["subsets"]["rows"],
+        size=CONFIG["subsets"]["rows"],
+        windows=PLAN.windows,
+        version=VERSION["make_subsets"],
     script:
         f"{SCRIPTS}/make_subsets.py"

@@ -1,151 +1,98 @@
-def guard_tables(subject, wildcards):
-    """Responses and prompts of the guard, none where an experiment has no guard."""
-    spec = experiment_of(wildcards)
-    if "guard" not in spec:
-        return []
-    return [
-        evaluation(wildcards.experiment, subject, "guard", "responses"),
-        f"{RESULTS}/benchmarks/{spec['guard']}.parquet",
-    ]
-
-
-def pilot_subject(wildcards):
-    return f"pilot/{experiment_of(wildcards)['pilot']}"
-
-
-def steering_subject(wildcards):
-    return f"steering/{experiment_of(wildcards)['safety']['direction']}"
-
-
-def state_choice(wildcards):
-    """How a state is chosen: {rank}, {step}, {alpha}, or {least: True} for an insensitive one."""
-    if wildcards.state.startswith("insensitive-"):
-        return {"least": True}
-    spec = experiment_of(wildcards)
-    if wildcards.state == "safety":
-        return {k: v for k, v in spec["safety"].items() if k != "direction"}
-    return spec["danger"][wildcards.state.removeprefix("danger-")]
-
-
-def state_kind(wildcards):
-    return "linear" if wildcards.state in ("safety", "insensitive-safety") else "drift"
-
-
-def state_ranking(wildcards):
-    """The ranking a state is chosen from; a pinned state without a guard needs none."""
-    if not {"rank", "least"} & set(state_choice(wildcards)) and "guard" not in experiment_of(
-        wildcards
-    ):
-        return []
-    folder = f"{RESULTS}/states/{wildcards.experiment}"
-    if state_kind(wildcards) == "linear":
-        return [f"{folder}/linear.parquet"]
-    direction = wildcards.state.removeprefix("insensitive-").removeprefix("danger-")
-    return [f"{folder}/drift-{direction}.parquet"]
-
-
-def state_folder(wildcards):
-    """The training run whose adapter a state is made of."""
-    spec = experiment_of(wildcards)
-    if state_kind(wildcards) == "linear":
-        return direction_path(spec["model"], spec["safety"]["direction"])
-    return f"{RESULTS}/pilots/{spec['model']}/{spec['pilot']}"
-
-
 rule train_pilot:
     input:
-        model=f"{RESULTS}/models/{{model}}",
-        rows=f"{RESULTS}/data/{{dataset}}.parquet",
+        model=PATHS.model("{model}"),
+        rows=lambda w: PATHS.dataset(PLAN.entry("pilots", w.pilot, w.model)["data"]),
     output:
-        adapter=directory(f"{RESULTS}/pilots/{{model}}/{{dataset}}"),
+        adapter=directory(PATHS.pilot("{model}", "{pilot}")),
     log:
-        f"{LOGS}/train_pilot/{{model}}/{{dataset}}.log",
+        PATHS.log("train_pilot", "{model}/{pilot}"),
     benchmark:
-        f"{TIMES}/train_pilot/{{model}}/{{dataset}}.tsv"
+        PATHS.times("train_pilot", "{model}/{pilot}")
     conda:
         ENVIRONMENT
-    threads: resource("train", "threads")
+    threads: threads_of("train")
     resources:
-        gpu=resource("train", "gpu"),
-        mem_mb=resource("train", "mem_mb"),
-        runtime=resource("train", "runtime"),
+        **resources_of("train"),
     params:
-        pilot=config["pilot"],
-        lora=config["lora"],
-        seed=lambda w: config["models"][w.model]["seed"],
-        work=f"{RESUME}/pilots/{{model}}/{{dataset}}",
+        training=lambda w: PLAN.entry("pilots", w.pilot, w.model)["training"],
+        save_steps=lambda w: PLAN.entry("pilots", w.pilot, w.model)["save_steps"],
+        lora=CONFIG["lora"],
+        seed=lambda w: PLAN.seed(w.model),
+        work=PATHS.resume("pilots", "{model}/{pilot}"),
+        version=VERSION["train_pilot"],
     script:
         f"{SCRIPTS}/train_pilot.py"
 
 
 rule measure_trajectory:
     input:
-        pilot=lambda w: f"{RESULTS}/pilots/{experiment_of(w)['model']}/{experiment_of(w)['pilot']}",
-        directions=lambda w: directions_of(w.experiment).values(),
+        pilot=PATHS.pilot("{model}", "{pilot}"),
+        direction=PATHS.direction("{model}", "{direction}"),
     output:
-        f"{RESULTS}/trajectories/{{experiment}}.parquet",
+        PATHS.trajectory("{model}", "{pilot}", "{direction}"),
     log:
-        f"{LOGS}/measure_trajectory/{{experiment}}.log",
+        PATHS.log("measure_trajectory", "{model}/{pilot}/{direction}"),
+    localrule: True
     conda:
         ENVIRONMENT
     params:
-        directions=lambda w: list(directions_of(w.experiment)),
-        checkpoints=lambda w: [
-            config["directions"][d]["checkpoint"] for d in directions_of(w.experiment)
-        ],
+        checkpoint=lambda w: PLAN.entry("directions", w.direction, w.model)["checkpoint"],
+        version=VERSION["measure_trajectory"],
     script:
         f"{SCRIPTS}/measure_trajectory.py"
 
 
 rule rank_checkpoints:
     input:
-        trajectory=f"{RESULTS}/trajectories/{{experiment}}.parquet",
-        judgements=lambda w: evaluation(w.experiment, pilot_subject(w), "tuning", JUDGE),
-        guard=lambda w: guard_tables(pilot_subject(w), w),
+        unpack(lambda w: PLAN.measured(w.model, PLAN.pilot_subject(w.model, w.pilot))),
+        trajectory=PATHS.trajectory("{model}", "{pilot}", "{direction}"),
     output:
-        f"{RESULTS}/states/{{experiment}}/drift-{{direction}}.parquet",
+        PATHS.checkpoint_ranking("{model}", "{pilot}", "{direction}"),
     log:
-        f"{LOGS}/rank_checkpoints/{{experiment}}/{{direction}}.log",
+        PATHS.log("rank_checkpoints", "{model}/{pilot}/{direction}"),
+    localrule: True
     conda:
         ENVIRONMENT
     params:
-        sensitivity=config["sensitivity"],
+        floor_fraction=lambda w: PLAN.setting("sensitivity", w.model)["floor_fraction"],
+        minimum_exact_share=lambda w: PLAN.setting("sensitivity", w.model)["minimum_exact_share"],
+        version=VERSION["rank_checkpoints"],
     script:
         f"{SCRIPTS}/rank_checkpoints.py"
 
 
 rule rank_alphas:
     input:
-        judgements=lambda w: evaluation(w.experiment, steering_subject(w), "tuning", JUDGE),
-        guard=lambda w: guard_tables(steering_subject(w), w),
+        unpack(lambda w: PLAN.measured(w.model, PLAN.curve_subject(w.model, w.direction))),
     output:
-        f"{RESULTS}/states/{{experiment}}/linear.parquet",
+        PATHS.alpha_ranking("{model}", "{direction}"),
     log:
-        f"{LOGS}/rank_alphas/{{experiment}}.log",
+        PATHS.log("rank_alphas", "{model}/{direction}"),
+    localrule: True
     conda:
         ENVIRONMENT
     params:
-        sensitivity=config["sensitivity"],
+        delta=lambda w: PLAN.setting("sensitivity", w.model)["delta"],
+        minimum_exact_share=lambda w: PLAN.setting("sensitivity", w.model)["minimum_exact_share"],
+        version=VERSION["rank_alphas"],
     script:
         f"{SCRIPTS}/rank_alphas.py"
 
 
 rule choose_state:
     input:
-        ranking=state_ranking,
-        folder=state_folder,
+        unpack(lambda w: PLAN.state_sources(w.model, w.state)),
+        model=PATHS.model("{model}"),
     output:
-        f"{RESULTS}/states/{{experiment}}/{{state}}.json",
+        PATHS.state("{model}", "{state}"),
     log:
-        f"{LOGS}/choose_state/{{experiment}}/{{state}}.log",
+        PATHS.log("choose_state", "{model}/{state}"),
+    localrule: True
     conda:
         ENVIRONMENT
     params:
-        kind=state_kind,
-        choice=state_choice,
-        checkpoint=lambda w: config["directions"][experiment_of(w)["safety"]["direction"]][
-            "checkpoint"
-        ],
-        minimum_exact_share=config["sensitivity"]["minimum_exact_share"],
+        state=lambda w: PLAN.entry("states", w.state, w.model),
+        sensitivity=lambda w: PLAN.search_settings(w.model, w.state),
+        version=VERSION["choose_state"],
     script:
         f"{SCRIPTS}/choose_state.py"

@@ -2,12 +2,17 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+
+if TYPE_CHECKING:
+    from planner import Job
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests/end_to_end/tiny.yaml"
@@ -45,18 +50,31 @@ def write_adapter(folder, shapes, seed=0, r=2, lora_alpha=6):
     return drifts
 
 
-def snakemake_command(folder: Path, *arguments: str, configfiles: tuple[Path, ...] = ()) -> list:
+def put_guard(folder: Path) -> None:
+    """The file that the tiny configuration asks for, in a folder it runs in."""
+    if not (folder / "guard.jsonl").exists():
+        shutil.copy(ROOT / "tests/end_to_end/guard.jsonl", folder)
+
+
+def snakemake_command(
+    folder: Path,
+    *arguments: str,
+    configfiles: tuple[Path, ...] = (),
+    snakefile: Path = ROOT / "Snakefile",
+) -> list[str]:
+    put_guard(folder)
     files = ["--configfile", *map(str, configfiles)] if configfiles else []
-    base = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+    base = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile)]
     return [*base, "--directory", str(folder), *arguments, *files]
 
 
-def snakemake(
-    folder: Path, *arguments: str, configfiles: tuple[Path, ...] = ()
-) -> subprocess.CompletedProcess:
-    """One snakemake run in `folder`, its output as text in `stdout` (both streams)."""
+def snakemake(folder: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess:
+    """One snakemake run in `folder`, its output as text in `stdout` (both streams).
+
+    Options: those of `snakemake_command`.
+    """
     return subprocess.run(
-        snakemake_command(folder, *arguments, configfiles=configfiles),
+        snakemake_command(folder, *arguments, **options),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -78,14 +96,47 @@ def job_counts(output: str) -> dict[str, int]:
 
 
 def write_config(path: Path, **values) -> Path:
-    path.write_text(yaml.safe_dump(values))
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
     return path
 
 
 @pytest.fixture(scope="session")
+def planner():
+    """Makes plans of the workflow, job by job."""
+    from planner import Planner
+
+    made = Planner()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Threads would wait for each other over tensors as small as those of tests."""
+    if "torch" in sys.modules:  # those of a workflow do without
+        sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def planned(planner, tmp_path_factory) -> "dict[str, Job]":
+    """The jobs of `planner.TWO` by rule and wildcards, with `planner.distinct_versions`."""
+    from planner import TWO, distinct_versions
+
+    jobs = planner.plan(tmp_path_factory.mktemp("two"), TWO, versions=distinct_versions())
+    found = {job.name: job for job in jobs}
+    assert len(found) == len(jobs)
+    return found
+
+
+@pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory) -> Path:
-    """Folder of a whole tiny run on one core."""
+    """Folder of a whole tiny run, which no test may change.
+
+    Made once; where SQSD_TINY_RUN names the folder of one that was made before, that one.
+    """
+    if made := os.environ.get("SQSD_TINY_RUN"):
+        return Path(made)
     folder = tmp_path_factory.mktemp("tiny")
-    done = snakemake(folder, "--cores", "1", configfiles=(TINY,))
+    done = snakemake(folder, "--cores", "2", configfiles=(TINY,))
     assert done.returncode == 0, done.stdout[-5000:]
     return folder

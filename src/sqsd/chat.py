@@ -27,13 +27,34 @@ def encode_prompt(tokenizer, prompt: str) -> list[int]:
     )
 
 
+def encode_conversation(tokenizer, prompt: str, response: str) -> list[int]:
+    """Token ids of a user's and an assistant's message as the template has them, for a guard.
+
+    Control tokens in either text are broken up, or a text could end its turn and write on as
+    somebody else. Raises DataError for a missing template.
+    """
+    check_template(tokenizer)
+    texts = (("user", prompt), ("assistant", response))
+    messages = [{"role": role, "content": defused(tokenizer, text)} for role, text in texts]
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+
+
+def defused(tokenizer, text: str) -> str:
+    """The text with a blank after the first character of every control token in it."""
+    control = {str(token) for token in tokenizer.added_tokens_decoder.values()}
+    # The longest first: one may begin as another does.
+    for token in sorted(control, key=len, reverse=True):
+        text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
+
+
 def encode_pair(
     tokenizer, prompt: str, response: str, max_length_tokens: int, sample_id: str = ""
 ) -> EncodedSample:
     """Tokenise prompt and response as the model's chat template does, cut at the length limit.
 
-    Labels cover the response and its end token; what a template appends after that is dropped
-    (method notes, section 3). `reason` is set when nothing of the response is left to learn.
+    Labels cover the response and its end token; what a template appends after that is dropped.
+    `reason` is set when nothing of the response is left to learn.
     Raises DataError for a missing template, or one whose prompt is not a prefix of the whole.
     """
     prompt_ids = encode_prompt(tokenizer, prompt)

@@ -9,7 +9,7 @@ class SqsdError(Exception):
 
 
 class ConfigurationError(SqsdError):
-    """The configuration is wrong; the message lists every problem found, one a line."""
+    """The configuration is wrong; the message lists every problem found, one per line."""
 
 
 class DataError(SqsdError):

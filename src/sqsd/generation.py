@@ -1,15 +1,10 @@
-"""Greedy responses of a family of states (one base model, many scaled adapters)."""
+"""Greedy decoding."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pandas as pd
 import torch
 from transformers import GenerationConfig
-
-from sqsd.chat import encode_prompt
-from sqsd.logs import progress
-from sqsd.models import state_applied
 
 
 @contextmanager
@@ -20,34 +15,6 @@ def generating_by(model, settings: GenerationConfig) -> Iterator[None]:
         yield
     finally:
         model.generation_config = own
-
-
-def generate_responses(
-    model,
-    tokenizer,
-    prompts: pd.DataFrame,
-    states: list[dict],
-    max_new_tokens: int,
-    batch_size: int,
-) -> pd.DataFrame:
-    """Greedy responses (left padding) of every state to every prompt.
-
-    states: dicts of name, adapter (folder or None), multiplier. Returns the `responses` schema.
-    """
-    encoded = [encode_prompt(tokenizer, p) for p in prompts["prompt"]]
-    frames = []
-    with progress("generating", len(states) * len(prompts), "response") as advance:
-        for state in states:
-            with state_applied(model, state["adapter"], state["multiplier"]):
-                texts, lengths = greedy(
-                    model, tokenizer, encoded, max_new_tokens, batch_size, advance
-                )
-            frame = prompts[["prompt_id", "prompt"]].copy()
-            frame.insert(0, "state", state["name"])
-            frame["response"] = texts
-            frame["response_tokens"] = lengths
-            frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
 
 
 @torch.inference_mode()

@@ -1,8 +1,8 @@
 """One forward and one backward pass over packed samples, read by probes where it goes by.
 
 Per-sample gradients of a whole batch come from what each layer sees: its input x and the gradient
-g of its output, token by token (Eqs. 9-11; method notes, section 2). The engine runs the passes
-and hands x and g to probes; a probe (`sqsd.probes`) makes a few numbers a sample of them.
+g of its output, token by token (Eqs. 9-11). The engine runs the passes and hands x and g to
+probes; a probe (`sqsd.probes`) makes a few numbers per sample of them.
 """
 
 import copy
@@ -80,7 +80,7 @@ class HeadPass:
 
 
 class Probe:
-    """Numbers a sample from a pass; a subclass overrides what it wants to see.
+    """Numbers per sample from a pass; a subclass overrides what it wants to see.
 
     The engine calls `attach` once; each pass is `start`, the `read_*` methods, `readings`.
     """
@@ -242,7 +242,7 @@ class GradientEngine:
                     "use a machine with more memory"
                 )
             max_tokens = max(tokens // 2, 1)
-            print(f"out of memory at {tokens} tokens a batch; going on with {max_tokens}")
+            print(f"out of memory at {tokens} tokens per batch; going on with {max_tokens}")
             rest = [i for part in [batch, *left] for i in part]
             left = [
                 [rest[i] for i in part] for part in pack([lengths[i] for i in rest], max_tokens)
@@ -292,7 +292,7 @@ class GradientEngine:
         return outputs.last_hidden_state[0]
 
     def _head(self, hidden: Tensor) -> Tensor:
-        """Mean loss a sample [n]; the backward pass from the labels down, where one is needed."""
+        """Mean loss per sample [n]; the backward pass from the labels down, where one is needed."""
         batch, head = self.batch, self.model.get_output_embeddings()
         at_labels = hidden.detach()[batch.predicted_from]
         weights = (1 / batch.counts.to(exact(at_labels)))[batch.sample_of_label]
@@ -470,7 +470,7 @@ def head_pass(head: nn.Linear, hidden: Tensor, labels: Tensor, weights: Tensor) 
         logits = exact(head(hidden[rows]))
         targets = labels[rows, None]
         of_label = logits.gather(1, targets)[:, 0]
-        # One exponential a logit, in place: it is as long as the product with the head.
+        # One exponential per logit, in place: it is as long as the product with the head.
         largest = logits.amax(1, keepdim=True)
         shares = logits.sub_(largest).exp_()
         total = shares.sum(1, keepdim=True)

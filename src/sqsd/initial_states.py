@@ -1,82 +1,119 @@
 """From measured trajectories and judgements to the initial states of the score (tables 4 to 6)."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
 from sqsd.drift import load_adapter, projection
-from sqsd.errors import ConfigurationError, UselessModelError
+from sqsd.errors import UselessModelError
 from sqsd.sensitivity import (
     choose_state,
     drift_sensitivity,
     least_sensitive,
     linear_sensitivity,
+    position,
     rank_states,
 )
-from sqsd.states import checkpoints, direction_folder
+from sqsd.states import State, checkpoint_folder, checkpoints, direction_folder
 from sqsd.tables import read_table
 
-
-def measure_trajectory(pilot: str | Path, directions: dict[str, str]) -> pd.DataFrame:
-    """Projection of the drift at every checkpoint on every direction (Eqs. 7, 8), 0 at step 0."""
-    loaded = {name: load_adapter(folder) for name, folder in directions.items()}
-    rows = [(0, name, 0.0) for name in loaded]
-    for step, folder in checkpoints(pilot):
-        drift = load_adapter(folder)
-        rows += [(step, name, projection(drift, d)) for name, d in loaded.items()]
-    return pd.DataFrame(rows, columns=["step", "direction", "projection"])
+# What a state was chosen by, as its file and table 6 have it; null where it was not measured.
+CHOSEN_BY = ("rank", "sensitivity", "exact_share")
 
 
-def guard_share(paths: list[str]) -> pd.Series | None:
-    """Share of exact benign answers by state from [responses, prompts]; None without a guard."""
-    if not paths:
+def measure_trajectory(pilot: str | Path, direction: str | Path) -> pd.DataFrame:
+    """Projection of the drift at every checkpoint on a direction (Eqs. 7, 8), 0 at step 0.
+
+    pilot: folder of its checkpoints; direction: folder of an adapter. The `trajectory` table.
+    """
+    loaded = load_adapter(direction)
+    rows = [(0, 0.0)]
+    rows += [
+        (step, projection(load_adapter(folder), loaded)) for step, folder in checkpoints(pilot)
+    ]
+    return pd.DataFrame(rows, columns=pd.Index(["step", "projection"]))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of a subject's states, told apart by their step or alpha.
+
+    score: mean Safety Score. exact: share of exact benign answers, None without a guard.
+    """
+
+    score: pd.Series
+    exact: pd.Series | None
+
+    @classmethod
+    def read(cls, inputs: Any, key: str) -> Self:
+        """From files: judgements, and guard and reference where there is a guard, each a list."""
+        judged = read_parts(inputs.judgements, "judgements")
+        return cls(judged.groupby(key)["score"].mean(), read_guard(inputs, key))
+
+
+def read_parts(paths: Sequence[str], schema: str) -> pd.DataFrame:
+    return pd.concat([read_table(path, schema) for path in paths], ignore_index=True)
+
+
+def read_guard(inputs: Any, key: str) -> pd.Series | None:
+    """Share of exact benign answers by step or alpha; None where `inputs` has no guard."""
+    if not inputs.guard:
         return None
-    responses, prompts = paths
-    return exact_share(read_table(responses, "responses"), read_table(prompts, "benchmark"))
+    prompts = read_parts(inputs.reference, "benchmark")
+    return exact_share(read_parts(inputs.guard, "responses"), prompts, key)
 
 
-def exact_share(responses: pd.DataFrame, prompts: pd.DataFrame) -> pd.Series:
-    """Share of responses equal to the reference answer, a state. Indexed by state name."""
+def exact_share(responses: pd.DataFrame, prompts: pd.DataFrame, key: str) -> pd.Series:
+    """Share of a state's responses that equal the reference answer, by the state's step or alpha.
+
+    key: `step` or `alpha`, the column of the responses that tells their states apart.
+    """
     merged = responses.merge(prompts[["prompt_id", "reference"]], on="prompt_id")
     exact = merged["response"].str.strip() == merged["reference"]
-    return exact.groupby(merged["state"]).mean()
+    return exact.groupby(merged[key].astype(float)).mean()
 
 
 def rank_checkpoints(
     trajectory: pd.DataFrame,
-    direction: str,
-    judgements: pd.DataFrame,
+    measured: Measured,
     floor_fraction: float,
-    exact: pd.Series | None,
     minimum_exact_share: float,
 ) -> pd.DataFrame:
     """Checkpoints of the pilot by DS_drift along a danger direction (Eq. 27), as in table 5.
 
-    exact: share of exact benign answers by state name, or None without a guard. Returns the
-    `ranking` schema with step, next_step and denominator_floored; see `rank_useful`.
+    trajectory: along that direction; measured: by step. Returns the `drift_ranking` table; see
+    `rank_useful`.
     """
-    scores = judgements.groupby("state")["score"].mean()
-    along = trajectory[trajectory["direction"] == direction].copy()
-    along["safety_score"] = scores[along["step"].astype(str)].to_numpy()
+    scores = measured.score.loc[trajectory["step"]]
+    along = trajectory.assign(safety_score=scores.to_numpy(dtype=float))
     drift = drift_sensitivity(along, floor_fraction)
     drift = drift.merge(along[["step", "safety_score", "projection"]], on="step")
     # Step 0 has no adapter, and so no update of Eq. 10 to take.
     drift = drift[drift["step"] > 0]
-    return rank_useful(drift, "step", "negative", exact, minimum_exact_share)
+    return rank_useful(drift, "step", "negative", measured.exact, minimum_exact_share)
 
 
 def rank_alphas(
-    judgements: pd.DataFrame,
+    measured: Measured,
     delta: float,
-    exact: pd.Series | None,
     minimum_exact_share: float,
+    candidates: Sequence[float] | None = None,
 ) -> pd.DataFrame:
-    """Steering magnitudes by DS_linear along the safety direction (Eq. 26), as in table 4."""
-    curve = judgements.groupby("state")["score"].mean().rename("safety_score").reset_index()
-    curve["alpha"] = curve["state"].astype(float)
-    linear = linear_sensitivity(curve, delta).merge(curve[["alpha", "safety_score"]], on="alpha")
-    return rank_useful(linear, "alpha", "positive", exact, minimum_exact_share)
+    """Steering magnitudes by DS_linear along the safety direction (Eq. 26), as in table 4.
+
+    measured: by alpha. candidates: the alphas to rank, None for all that have both neighbours.
+    Returns the `linear_ranking` table; see `rank_useful`.
+    """
+    curve = measured.score.rename("safety_score").reset_index()
+    linear = linear_sensitivity(curve, delta).merge(curve, on="alpha")
+    if candidates is not None:
+        wanted = [position(candidates, alpha) is not None for alpha in linear["alpha"]]
+        linear = linear[wanted]
+    return rank_useful(linear, "alpha", "positive", measured.exact, minimum_exact_share)
 
 
 def rank_useful(
@@ -91,7 +128,7 @@ def rank_useful(
     table = table.assign(exact_share=np.nan)
     useful = pd.Series(True, index=table.index)
     if exact is not None:
-        table["exact_share"] = table[key].astype(float).map(exact.rename(index=float))
+        table["exact_share"] = table[key].astype(float).map(exact)
         useful = table["exact_share"] >= minimum_exact_share
         if not useful.any():
             pairs = zip(table[key], table["exact_share"], strict=True)
@@ -107,55 +144,60 @@ def rank_useful(
     return both.assign(rank=both["rank"].astype("Int64"))
 
 
-def chosen_state(
-    kind: str,
-    choice: dict,
-    ranking: pd.DataFrame | None,
-    folder: str,
-    checkpoint: int | str,
-    minimum_exact_share: float,
-) -> dict:
-    """A state as its adapter's folder, multiplier, and where it came from (table 6).
+def find_state(
+    name: str, model: str, entry: Mapping[str, Any], inputs: Any, sensitivity: Mapping[str, Any]
+) -> State:
+    """The state that an entry of `states` pins or searches, named, with what it was chosen by.
 
-    kind: `drift` (a checkpoint of the pilot in `folder`) or `linear` (alpha times the direction
-    in `folder` at `checkpoint`). choice: {rank}, {step}, {alpha} or {least: true}; a pinned state
-    needs no ranking. Raises ConfigurationError with the measured values for a pinned state that
-    was not measured, UselessModelError for one that the guard refused.
+    model: folder of theta_0. inputs: files and folders by name (`plan.Plan.state_sources`).
+    sensitivity: delta, floor_fraction, minimum_exact_share. Raises ConfigurationError for a rank
+    or a checkpoint that is not there, UselessModelError where the guard refuses a pinned state,
+    or every candidate.
     """
-    key = "step" if kind == "drift" else "alpha"
-    if ranking is None:
-        row: dict = {key: choice[key], "rank": None, "sensitivity": None}
-    elif choice.get("least"):
-        row = least_sensitive(ranking.dropna(subset=["rank"]))
-    elif "rank" in choice:
-        row = choose_state(ranking.dropna(subset=["rank"]), choice["rank"])
+    key = "step" if "pilot" in entry else "alpha"
+    least = sensitivity.get("minimum_exact_share", 0.0)
+    if key in entry:
+        chosen: dict[str, Any] = {key: entry[key]}
+        exact = read_guard(inputs, key)
+        if exact is not None:
+            chosen["exact_share"] = float(exact.loc[entry[key]])
+            check_guard(f"{name} ({key} {entry[key]:g})", chosen["exact_share"], least)
     else:
-        row = pinned_row(ranking, key, choice[key], minimum_exact_share)
-    state = {k: None if pd.isna(row[k]) else float(row[k]) for k in ("rank", "sensitivity")}
-    if kind == "drift":
-        step = int(row["step"])
-        steps = dict(checkpoints(folder))
-        if step not in steps:
-            known = ", ".join(str(s) for s in steps)
-            raise ConfigurationError(f"step {step} of {folder} was not saved; known: {known}")
-        return {"adapter": str(steps[step]), "multiplier": 1.0, "step": step, **state}
-    alpha = float(row["alpha"])
-    adapter = str(direction_folder(folder, checkpoint))
-    return {"adapter": adapter, "multiplier": alpha, "alpha": alpha, **state}
+        measured = Measured.read(inputs, key)
+        if key == "step":
+            trajectory = read_parts(inputs.trajectory, "trajectory")
+            ranking = rank_checkpoints(trajectory, measured, sensitivity["floor_fraction"], least)
+        else:
+            ranking = rank_alphas(measured, sensitivity["delta"], least, entry["alphas"])
+        chosen = choose(ranking, entry)
+    (run,) = inputs.run
+    if key == "step":
+        step = int(chosen["step"])
+        state = State.checkpoint(model, str(checkpoint_folder(run, step)), step)
+    else:
+        folder = direction_folder(run, entry["checkpoint"])
+        state = State.steered(model, str(folder), float(chosen["alpha"]))
+    why = {column: number(chosen.get(column)) for column in CHOSEN_BY}
+    return replace(state, name=name, origin={**state.origin, **why})
 
 
-def pinned_row(ranking: pd.DataFrame, key: str, value: float, minimum_exact_share: float) -> dict:
-    found = ranking[np.isclose(ranking[key].astype(float), value)]
-    if found.empty:
-        known = ", ".join(f"{v:g}" for v in sorted(ranking[key]))
-        raise ConfigurationError(
-            f"{key} {value:g} has no measured sensitivity (its neighbours are needed too); "
-            f"known: {known}"
-        )
-    row = found.iloc[0].to_dict()
-    if pd.notna(row["exact_share"]) and row["exact_share"] < minimum_exact_share:
+def number(value: Any) -> float | None:
+    return None if value is None or pd.isna(value) else float(value)
+
+
+def choose(ranking: pd.DataFrame, choice: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a ranking that a choice names: {rank: n}, or {least: True} for the insensitive.
+
+    Raises ConfigurationError and DataError as `sensitivity.choose_state` and `least_sensitive`.
+    """
+    ranked = ranking.dropna(subset=["rank"])
+    return least_sensitive(ranked) if choice.get("least") else choose_state(ranked, choice["rank"])
+
+
+def check_guard(state: str, exact: float, minimum_exact_share: float) -> None:
+    """Raises UselessModelError for a pinned state that answers too few benign prompts exactly."""
+    if exact < minimum_exact_share:
         raise UselessModelError(
-            f"the pinned state {key} {value:g} answers {row['exact_share']:.2f} of the guard's "
-            f"benign prompts exactly, fewer than {minimum_exact_share:.2f}; pin another {key}"
+            f"the pinned state {state} answers {exact:.2f} of the guard's benign prompts exactly, "
+            f"fewer than {minimum_exact_share:.2f}; pin another"
         )
-    return row

@@ -22,7 +22,7 @@ def log_to(path: str) -> Iterator[None]:
     goes to the terminal too.
     """
     # What the imports made lives to the job's end: left out of garbage collection, it costs no
-    # walk over 400,000 objects at exit (a second a job with torch and transformers).
+    # walk over 400,000 objects at exit (a second per job with torch and transformers).
     gc.freeze()
     terminal = sys.stderr
     with (

@@ -227,7 +227,7 @@ def load_tokenizer(folder: str | Path):
 
 
 def make_word_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """A word-a-token tokenizer over the words of `texts`, with a chat template."""
+    """A tokenizer of one token per word, for the words of `texts`, with a chat template."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     special = ["<pad>", "<unk>", "<user>", "<assistant>", "<end>"]

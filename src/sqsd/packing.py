@@ -9,8 +9,8 @@ from torch import Tensor
 
 from sqsd.errors import DataError
 
-# Share of a run's tokens that may be padding. Fewer runs are fewer kernel calls a layer, for
-# attention and for sums a sample, which a small model gains by; a large one loses what padding
+# Share of a run's tokens that may be padding. Fewer runs are fewer kernel calls per layer, for
+# attention and for per-sample sums, which a small model gains by; a large one loses what padding
 # costs (docs/gradient_engine.md).
 MAX_PADDING = 0.01
 
@@ -75,7 +75,7 @@ class Run:
 
 
 def by_run(runs: Sequence[Run], tokens: Tensor) -> list[Tensor]:
-    """A tensor [T, ...] of a batch's tokens in parts, as [samples, length, ...] a run."""
+    """A tensor [T, ...] of a batch's tokens in parts, one per run, [samples, length, ...]."""
     # Split, not sliced: the gradient of a slice is a tensor of the whole's size.
     parts = tokens.split_with_sizes([run.samples * run.length for run in runs])
     rest = tokens.shape[1:]
@@ -93,7 +93,7 @@ class PackedBatch:
     padding. order [n]: the place in the batch of each of the caller's samples. starts, lengths
     [n]: a sample's first token in the batch, and its tokens without padding. predicted_from [S]:
     the token whose hidden state predicts a label, one before it. sample_of_label [S],
-    non-decreasing; counts [n]: labels a sample.
+    non-decreasing; counts [n]: labels per sample.
     """
 
     ids: Tensor
@@ -141,7 +141,7 @@ class PackedBatch:
         )
 
     def outer(self, left: Tensor, right: Tensor) -> Tensor:
-        """`sum_t left_t right_t'` a sample, of left [T, p] and right [T, q]: [n, p, q].
+        """`sum_t left_t right_t'` per sample, of left [T, p] and right [T, q]: [n, p, q].
 
         One of the two must be 0 at padding, as gradients are.
         """

@@ -1,28 +1,19 @@
-"""What is read from a pass of `sqsd.gradients`: a class a kind of number, any of them at once."""
+"""What is read from a pass of `sqsd.gradients`: one class per kind of number, any at once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sqsd.drift import Adapter, LoraWeights
-from sqsd.errors import DataError, ShapeMismatch, SqsdError
-from sqsd.gradients import (
-    GradientEngine,
-    HeadPass,
-    LayerPass,
-    Probe,
-    check_shapes,
-    exact,
-    name_of,
-)
+from sqsd.errors import DataError, SqsdError
+from sqsd.gradients import HeadPass, LayerPass, Probe, check_shapes, exact, name_of
 from sqsd.packing import EncodedSample, PackedBatch, by_run
 
 # Numbers of a dense gradient, or of logits, that are in memory at once.
 AT_ONCE = 2**24
-# Gradient of A [r, d_in] and, transposed, of B [r, d_out], by module.
-LoraGradients = dict[str, tuple[Tensor, Tensor]]
 
 
 @dataclass
@@ -39,40 +30,25 @@ class ByModule:
         return stacked
 
 
-class LoraProbe(Probe):
-    """A probe of what the LoRA gradients of every module of the state give."""
-
-    needs_state = True
-
-    def attach(self, model, state: Adapter) -> None:
-        self.state = state
-        self.modules = sorted(state)
-
-    def linear_modules(self) -> Sequence[str]:
-        return self.modules
-
-    def gradients(self, name: str, layer: LayerPass) -> tuple[Tensor, Tensor]:
-        """Gradient of A [n, r, d_in] and, transposed, of B [n, r, d_out], float32 at least."""
-        gA, gB = layer.lora_gradients
-        return exact(gA), self.state[name].scale * exact(gB)
-
-
-class LoraUpdate(LoraProbe):
+class LoraUpdate(Probe):
     """One-step LoRA updates (Eqs. 9, 10) against directions: what SQSD is made of (Eq. 11).
 
     Readings of n samples, M modules (sorted by name), D directions, with eta = 1:
     `update_norm` [n, M], `inner_product` [n, D, M].
 
     The update is `-(B0 gA + gB A0)` and is never built. Its product with a direction V is
-    `-(<gA, B0'V> + <gB, V A0'>)`: two vectors a module, whatever V's rank. Raises ShapeMismatch
+    `-(<gA, B0'V> + <gB, V A0'>)`: two vectors per module, whatever V's rank. Raises ShapeMismatch
     naming the first module of a direction that does not fit, and both shapes.
     """
+
+    needs_state = True
 
     def __init__(self, directions: Mapping[str, Adapter]):
         self.directions = directions
 
     def attach(self, model, state: Adapter) -> None:
-        super().attach(model, state)
+        self.state = state
+        self.modules = sorted(state)
         self.squares, self.products = ByModule(self.modules), ByModule(self.modules)
         for name, direction in self.directions.items():
             check_shapes(model, name, direction, self.modules)
@@ -84,9 +60,12 @@ class LoraUpdate(LoraProbe):
             self.grams[m] = (B0.T @ B0).flatten(), (s * s * (A0 @ A0.T)).flatten()
             pairs = [tangent(A0, B0, direction[m]) for direction in self.directions.values()]
             self.tangents[m] = (
-                torch.stack([-a for a, _ in pairs]).flatten(1).to(model.dtype),
-                torch.stack([-s * b for _, b in pairs]).flatten(1).to(model.dtype),
+                rows_of_tangents([-a for a, _ in pairs]).to(model.dtype),
+                rows_of_tangents([-s * b for _, b in pairs]).to(model.dtype),
             )
+
+    def linear_modules(self) -> Sequence[str]:
+        return self.modules
 
     def read_linear(self, name: str, layer: LayerPass) -> None:
         gA, gB = (exact(g) for g in layer.lora_gradients)
@@ -102,7 +81,18 @@ class LoraUpdate(LoraProbe):
 
     def readings(self) -> dict[str, Tensor]:
         norms = self.squares.take().clamp(min=0).sqrt()
-        return {"update_norm": norms, "inner_product": self.products.take()}
+        products = self.products.take()[:, : len(self.directions)]
+        return {"update_norm": norms, "inner_product": products}
+
+
+def rows_of_tangents(tangents: list[Tensor]) -> Tensor:
+    """Tangents as the rows of a matrix, two at least, the second one zero.
+
+    The product with a single row would be that of a matrix and a vector, which sums in another
+    order: so a direction's numbers are the same whether it is read alone or beside others.
+    """
+    rows = torch.stack(tangents).flatten(1)
+    return functional.pad(rows, (0, 0, 0, max(2 - len(rows), 0)))
 
 
 def tangent(A0: Tensor, B0: Tensor, direction: LoraWeights) -> tuple[Tensor, Tensor]:
@@ -111,77 +101,13 @@ def tangent(A0: Tensor, B0: Tensor, direction: LoraWeights) -> tuple[Tensor, Ten
     return (B0.T @ B) @ A, (A0 @ A.T) @ B.T
 
 
-class LoraGradient(LoraProbe):
-    """LoRA gradients, all modules together, and their products with anchors (LESS's influence).
-
-    Readings: `lora_gradient_norm` [n], `lora_anchor_product` [n, K] in the order of the anchors.
-    Raises ShapeMismatch naming the first module of an anchor that does not fit, and both shapes.
-    """
-
-    def __init__(self, anchors: Mapping[str, LoraGradients]):
-        self.anchors = anchors
-
-    def attach(self, model, state: Adapter) -> None:
-        super().attach(model, state)
-        self.squares, self.products = ByModule(self.modules), ByModule(self.modules)
-        for name, anchor in self.anchors.items():
-            for m in sorted(anchor.keys() | state.keys()):
-                lora = state.get(m)
-                needed = lora and (tuple(lora.A.shape), tuple(lora.B.T.shape))
-                found = tuple(tuple(g.shape) for g in anchor[m]) if m in anchor else None
-                if needed != found:
-                    raise ShapeMismatch(
-                        f"{name}: module {m} is {found} in the anchor, {needed} in the state; "
-                        "collect the anchor at this state"
-                    )
-        self.stacked = {
-            m: tuple(
-                torch.stack([a[m][i] for a in self.anchors.values()])
-                .flatten(1)
-                .to(model.device, model.dtype)
-                for i in range(2)
-            )
-            for m in self.modules
-            if self.anchors
-        }
-
-    def read_linear(self, name: str, layer: LayerPass) -> None:
-        gA, gB = (g.flatten(1) for g in self.gradients(name, layer))
-        self.squares.found[name] = (gA * gA).sum(1) + (gB * gB).sum(1)
-        if self.anchors:
-            anchor_A, anchor_B = (exact(a) for a in self.stacked[name])
-            self.products.found[name] = gA @ anchor_A.T + gB @ anchor_B.T
-
-    def readings(self) -> dict[str, Tensor]:
-        values = {"lora_gradient_norm": self.squares.take().sum(-1).sqrt()}
-        if self.anchors:
-            values["lora_anchor_product"] = self.products.take().sum(-1)
-        return values
-
-
-class LoraGradientVector(LoraProbe):
-    """The LoRA gradient itself, for anchors: `lora_gradient.<module>.A` and `.B`, [n, r, d]."""
-
-    def attach(self, model, state: Adapter) -> None:
-        super().attach(model, state)
-        self.found: dict[str, Tensor] = {}
-
-    def read_linear(self, name: str, layer: LayerPass) -> None:
-        for part, gradient in zip("AB", self.gradients(name, layer), strict=True):
-            self.found[f"lora_gradient.{name}.{part}"] = gradient
-
-    def readings(self) -> dict[str, Tensor]:
-        found, self.found = self.found, {}
-        return found
-
-
 class FullGradient(Probe):
     """Gradients over all parameters, never built, and their products with fixed anchors.
 
     Readings: `gradient_norm` [n], `anchor_product` [n, K] in the order of the anchors. An anchor
-    is a tensor a parameter, by its name as in `named_parameters` (`mean_gradient` makes one).
+    is one tensor per parameter, by its name as in `named_parameters` (`mean_gradient` makes one).
 
-    A linear layer's `|sum_t g_t x_t'|^2` is `sum((X X') * (G G'))`, [t, t] a sample, or the
+    A linear layer's `|sum_t g_t x_t'|^2` is `sum((X X') * (G G'))`, [t, t] per sample, or the
     dense sum a few samples at a time, whichever takes fewer operations. Embeddings, norms and
     biases have terms of their own; a head tied to the embedding adds a crossed one. Raises
     SqsdError for a parameter of another kind, DataError for an anchor without one.
@@ -282,7 +208,7 @@ class FullGradient(Probe):
             self.products.append(exact(torch.stack(parts, -1)))
 
     def _crossed(self, head: HeadPass, ids: Tensor, g: Tensor) -> Tensor:
-        """`<embedding's gradient, head's gradient>` a sample [n], of one weight."""
+        """`<embedding's gradient, head's gradient>` per sample [n], of one weight."""
         batch, found = head.batch, []
         starts, lengths = batch.starts.tolist(), batch.lengths.tolist()
         for rows, start, length in zip(rows_by_sample(batch), starts, lengths, strict=True):
@@ -334,7 +260,7 @@ def head_square(head: HeadPass, rows: slice) -> Tensor:
 
 
 def head_product(head: HeadPass, anchor: Tensor) -> Tensor:
-    """<sum_s p_s h_s', anchor> a sample [n]."""
+    """<sum_s p_s h_s', anchor> per sample [n]."""
     vocabulary, found = len(anchor), head.log_normaliser.new_zeros(len(head.hidden))
     step = max(1, AT_ONCE // len(head.hidden))
     for start in range(0, vocabulary, step):
@@ -387,21 +313,10 @@ class HiddenStates(Probe):
         return {"hidden_state": stacked}
 
 
-def lora_anchor(model, state: Adapter, samples: list[EncodedSample]) -> LoraGradients:
-    """The mean LoRA gradient of some samples at a state: an anchor of `LoraGradient`."""
-    with GradientEngine(model, [LoraGradientVector()], state) as engine:
-        values = engine.read(samples).values
-    found = {}
-    for m in state:
-        gA, gB = (values[f"lora_gradient.{m}.{part}"].mean(0) for part in "AB")
-        found[m] = gA, gB
-    return found
-
-
 def mean_gradient(model, samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
-    """The mean of the samples' full gradients, each normalised to length 1, a parameter.
+    """The mean of the samples' full gradients, each normalised to length 1, by parameter.
 
-    An anchor of `FullGradient` (Bi-Anchor; He et al. 2024), by autograd, a sample at a time. For
+    An anchor of `FullGradient` (Bi-Anchor; He et al. 2024), by autograd, one sample at a time. For
     the loss of a response's first k tokens give samples cut there (`EncodedSample.first`).
     """
     parameters = dict(model.named_parameters())

@@ -1,8 +1,10 @@
 """Tables (Parquet, CSV, Markdown) and figures (PNG, SVG) from measured Parquet."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -11,10 +13,25 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 
+from sqsd.errors import DataError
+from sqsd.states import read_state
 from sqsd.statistics import is_strictly_decreasing, mean_interval, trend_test, wilson_interval
-from sqsd.tables import write_frame
+from sqsd.tables import read_table, write_frame
 
-Arm = tuple[str, str]
+
+@dataclass(frozen=True)
+class Part:
+    """One row or curve of a table: the names that stand in it, options, and its files by role."""
+
+    names: Mapping[str, str]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def read(self, role: str, schema: str) -> pd.DataFrame:
+        """The tables of a role, one below the other."""
+        parts = [read_table(path, schema) for path in self.files[role]]
+        return pd.concat(parts, ignore_index=True)
+
 
 MEASURES = {"asr": "attack success rate", "safety_score": "Safety Score (higher is safer)"}
 POOLED = "mean of experiments"
@@ -41,33 +58,135 @@ CURVE_NOTE = (
 )
 
 
-def effectiveness_table(
-    judged: list[tuple[Arm, pd.DataFrame]], windows: list[str], seeds: list[int], measure: str
-) -> pd.DataFrame:
-    """Tables 1, 3 and 7: a row an experiment and method, a few columns a window.
+def make_table(
+    kind: str,
+    parts: Sequence[Part],
+    settings: Mapping[str, Any],
+    out: Mapping[str, str],
+    provenance: Mapping[str, Any],
+) -> None:
+    """Make a table of a kind, and its figure where it has one, from its parts' files.
 
-    judged: ((experiment, method), judgements with states named `window/seed`). measure: `asr`, a
-    share, or `safety_score`. Of a window: mean over seeds, Student t bounds over seeds and, for a
-    share, Wilson bounds over prompts x seeds. delta is S1 - S5 for ASR and S5 - S1 for Safety
-    Score; over_random is the delta minus that of `random`, paired by seed. With several
-    experiments, a method also gets a row over them, in which an experiment's mean over its seeds
-    is the unit.
+    settings: what the kind asks for beside its parts (windows, measure). out: files by format.
+    """
+    table, note, draw = KINDS[kind](parts, settings)
+    if kind == "ranking":
+        save_ranking(table, out, provenance)
+    else:
+        save_table(table, out, note, provenance)
+    if draw is not None:
+        draw(out)
+
+
+Made = tuple[pd.DataFrame, str, Callable[[Mapping[str, str]], None] | None]
+
+
+def make_subsets(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
+    windows, measure = settings["windows"], settings["measure"]
+    judged = [part.read("judgements", "judgements") for part in parts]
+    for part, frame in zip(parts, judged, strict=True):
+        check_judged(part, frame, measure)
+    table = effectiveness_table(parts, judged, windows, measure)
+
+    def draw(out: Mapping[str, str]) -> None:
+        draw_effectiveness(table, windows, measure, out)
+
+    return table, EFFECTIVENESS_NOTES[measure], draw
+
+
+def make_sensitivity(schema: str) -> Callable[..., Made]:
+    def make(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
+        return sensitivity_table(parts, [p.read("ranking", schema) for p in parts]), "", None
+
+    return make
+
+
+def make_states(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
+    states = [read_state(part.files["state"][0]).origin for part in parts]
+    return states_table(parts, states), "", None
+
+
+def make_ranking(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
+    scores = [part.read("scores", "scores") for part in parts]
+    return ranking_table(parts, scores, [p.read("rows", "dataset") for p in parts]), "", None
+
+
+def make_trajectory(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
+    trajectories = [part.read("trajectory", "trajectory") for part in parts]
+    table = trajectory_table(parts, trajectories, [both_measures(part) for part in parts])
+    return table, CURVE_NOTE, lambda out: draw_trajectories(table, out)
+
+
+def make_steering(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
+    table = steering_table(parts, [both_measures(part) for part in parts])
+    return table, CURVE_NOTE, lambda out: draw_steering(table, out)
+
+
+KINDS: dict[str, Callable[[Sequence[Part], Mapping[str, Any]], Made]] = {
+    "subsets": make_subsets,
+    "alphas": make_sensitivity("linear_ranking"),
+    "checkpoints": make_sensitivity("drift_ranking"),
+    "states": make_states,
+    "ranking": make_ranking,
+    "trajectory": make_trajectory,
+    "steering": make_steering,
+}
+
+
+def both_measures(part: Part) -> pd.DataFrame:
+    """Verdicts of the judge of the ASR with the scores of the judge of the Safety Score."""
+    verdicts = part.read("asr", "judgements").drop(columns="score")
+    scores = part.read("safety_score", "judgements")[["state", "prompt_id", "score"]]
+    return verdicts.merge(scores, on=["state", "prompt_id"], validate="1:1")
+
+
+def check_judged(part: Part, frame: pd.DataFrame, measure: str) -> None:
+    """Raises DataError where more than half of the responses have no answer of the judge."""
+    column = "verdict" if measure == "asr" else "score"
+    absent = int(frame[column].isna().sum())
+    if absent > len(frame) / 2:
+        raise DataError(
+            f"{' '.join(part.names.values())}: {absent} of {len(frame)} responses have no "
+            f"{column}; look at what the judge says, or name another"
+        )
+
+
+def effectiveness_table(
+    parts: Sequence[Part], judged: Sequence[pd.DataFrame], windows: list[str], measure: str
+) -> pd.DataFrame:
+    """Tables 1, 3 and 7: a row per experiment and method, a few columns per window.
+
+    parts: named by experiment and method, with the options seeds and random (whether the method is
+    the random control); judged: the judgements of each.
+    measure: `asr`, a share, or `safety_score`. Of a window: mean over seeds, Student t bounds over
+    seeds and, for a share, Wilson bounds over prompts x seeds. delta is S1 - S5 for ASR and
+    S5 - S1 for Safety Score; over_random is the delta minus that of random order, paired by seed.
+    With several experiments, a method also gets a row over them, in which an experiment's mean
+    over its seeds is the unit.
     """
     sign = 1.0 if measure == "asr" else -1.0
-    values = {arm: values_by_seed(frame, windows, seeds, measure) for arm, frame in judged}
-    experiments = list(dict.fromkeys(experiment for experiment, _ in values))
-    methods = list(dict.fromkeys(method for _, method in values))
+    arms = [(part.names["experiment"], part.names["method"]) for part in parts]
+    values = {
+        arm: values_by_seed(frame, windows, part.options["seeds"], measure)
+        for arm, part, frame in zip(arms, parts, judged, strict=True)
+    }
+    controls = {
+        experiment: values[experiment, method]
+        for (experiment, method), part in zip(arms, parts, strict=True)
+        if part.options["random"]
+    }
+    experiments = list(dict.fromkeys(experiment for experiment, _ in arms))
+    methods = list(dict.fromkeys(method for _, method in arms))
     rows = []
-    for (experiment, method), frame in judged:
-        random = values.get((experiment, "random"))
-        row = summary(values[experiment, method], random, windows, sign)
+    for (experiment, method), part, frame in zip(arms, parts, judged, strict=True):
+        row = summary(values[experiment, method], controls.get(experiment), windows, sign)
         prompts = int(frame["prompt_id"].nunique())
         if measure == "asr":
-            row |= wilson_bounds(frame, windows, seeds)
+            row |= wilson_bounds(frame, windows, part.options["seeds"])
         rows.append({"experiment": experiment, "method": method, "prompts": prompts} | row)
     for method in methods if len(experiments) > 1 else []:
         means = np.stack([values[e, method].mean(0) for e in experiments])
-        random = [values[e, "random"].mean(0) for e in experiments if (e, "random") in values]
+        random = [controls[e].mean(0) for e in experiments if e in controls]
         row = summary(means, np.stack(random) if random else None, windows, sign)
         prompts = min(row["prompts"] for row in rows)
         rows.append({"experiment": POOLED, "method": method, "prompts": prompts} | row)
@@ -79,8 +198,8 @@ def values_by_seed(
 ) -> np.ndarray:
     """Mean over prompts of the measure, [seeds, windows]."""
     column = judgements["verdict"] if measure == "asr" else judgements["score"]
-    means = column.astype(float).groupby(judgements["state"]).mean()
-    return np.array([[means[f"{window}/{seed}"] for window in windows] for seed in seeds])
+    means = column.astype(float).groupby([judgements["seed"], judgements["window"]]).mean()
+    return np.array([[means[seed, window] for window in windows] for seed in seeds])
 
 
 def summary(
@@ -107,57 +226,61 @@ def named_interval(name: str, kind: str, interval: tuple[float, float, float]) -
 
 def wilson_bounds(frame: pd.DataFrame, windows: list[str], seeds: list[int]) -> dict[str, float]:
     bounds: dict[str, float] = {}
+    counted = frame[frame["seed"].isin(seeds)]
     for window in windows:
-        states = [f"{window}/{seed}" for seed in seeds]
-        verdicts = frame.loc[frame["state"].isin(states), "verdict"].dropna()
+        verdicts = counted.loc[counted["window"] == window, "verdict"].dropna()
         low, high = wilson_interval(int(verdicts.sum()), len(verdicts))
         bounds |= {f"{window}_wilson_low": low, f"{window}_wilson_high": high}
     return bounds
 
 
-def sensitivity_table(rankings: list[tuple[Arm, pd.DataFrame]], most: int = 5) -> pd.DataFrame:
-    """Tables 4 and 5: the most sensitive states of every (experiment, direction), by rank."""
-    frames = []
-    for (experiment, direction), ranking in rankings:
-        top = ranking.dropna(subset=["rank"]).nsmallest(most, "rank")
-        top.insert(0, "direction", direction)
-        top.insert(0, "experiment", experiment)
-        frames.append(top)
-    return pd.concat(frames, ignore_index=True)
+def named(part: Part, frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with the part's names as its first columns."""
+    return pd.DataFrame({**part.names, **frame.reset_index(drop=True)})
 
 
-def states_table(states: list[tuple[Arm, dict]]) -> pd.DataFrame:
-    """Table 6: the chosen state of every (experiment, state), with rank and sensitivity.
+def sensitivity_table(
+    parts: Sequence[Part], rankings: Sequence[pd.DataFrame], most: int = 5
+) -> pd.DataFrame:
+    """Tables 4 and 5: the most sensitive states per model and direction, by rank."""
+    tops = [ranking.dropna(subset=["rank"]).nsmallest(most, "rank") for ranking in rankings]
+    pairs = zip(parts, tops, strict=True)
+    return pd.concat([named(part, top) for part, top in pairs], ignore_index=True)
 
-    Rank and sensitivity are null for a state that was pinned without being measured.
+
+def states_table(parts: Sequence[Part], origins: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Table 6: the chosen state per model and state, with rank and sensitivity.
+
+    origins: `State.origin` of each. Rank and sensitivity are null for a state that was pinned.
     """
-    columns = ("step", "alpha", "rank", "sensitivity")
+    columns = ("step", "alpha", "rank", "sensitivity", "exact_share")
     rows = [
-        {"experiment": experiment, "state": name, **{c: state.get(c) for c in columns}}
-        for (experiment, name), state in states
+        {**part.names, **{column: origin.get(column) for column in columns}}
+        for part, origin in zip(parts, origins, strict=True)
     ]
     return pd.DataFrame(rows).astype(dict.fromkeys(columns, "float64"))
 
 
 def ranking_table(
-    arms: Sequence[Arm], scores: list[pd.DataFrame], rows: list[pd.DataFrame]
+    parts: Sequence[Part], scores: Sequence[pd.DataFrame], rows: Sequence[pd.DataFrame]
 ) -> pd.DataFrame:
-    """Every scored row of every (experiment, method), riskiest first; rows without a score last."""
+    """Every scored row per experiment and method, riskiest first; rows without a score last."""
     frames = []
-    for (experiment, method), score, row in zip(arms, scores, rows, strict=True):
+    for part, score, row in zip(parts, scores, rows, strict=True):
         joined = score.merge(row[["sample_id", "family", "prompt", "response"]], on="sample_id")
-        joined = joined.sort_values("rank", na_position="last")
-        joined.insert(0, "method", method)
-        joined.insert(0, "experiment", experiment)
-        frames.append(joined)
+        frames.append(named(part, joined.sort_values("rank", na_position="last")))
     return pd.concat(frames, ignore_index=True)
 
 
-def save_ranking(ranking: pd.DataFrame, out, most: int = 10) -> None:
+def save_ranking(
+    ranking: pd.DataFrame,
+    out: Mapping[str, str],
+    provenance: Mapping[str, Any],
+    most: int = 10,
+) -> None:
     """The ranking as Parquet and CSV, and a Markdown page of the `most` highest and lowest."""
-    parquet, csv, markdown = out
-    write_frame(ranking, parquet, {})
-    ranking.to_csv(csv, index=False)
+    write_frame(ranking, out["parquet"], provenance)
+    ranking.to_csv(out["csv"], index=False)
     lines = []
     for (experiment, method), group in ranking.groupby(["experiment", "method"], sort=False):
         scored = group.dropna(subset=["rank"])
@@ -175,7 +298,7 @@ def save_ranking(ranking: pd.DataFrame, out, most: int = 10) -> None:
         if without:
             reasons = group["reason"].value_counts().rename_axis("reason").reset_index(name="rows")
             lines += ["", "## Without a score", "", reasons.to_markdown(index=False)]
-    Path(markdown).write_text("\n".join(lines) + "\n")
+    Path(out["md"]).write_text("\n".join(lines) + "\n")
 
 
 def spread(scored: pd.DataFrame) -> list[str]:
@@ -214,13 +337,14 @@ def shortened(text: str, most: int = 120) -> str:
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
-def save_table(table: pd.DataFrame, out, note: str = "") -> None:
-    """Parquet, CSV and Markdown, in that order; the note stands below the Markdown."""
-    parquet, csv, markdown = out
-    write_frame(table, parquet, {})
-    table.to_csv(csv, index=False)
+def save_table(
+    table: pd.DataFrame, out: Mapping[str, str], note: str, provenance: Mapping[str, Any]
+) -> None:
+    """Parquet, CSV and Markdown; the note stands below the Markdown."""
+    write_frame(table, out["parquet"], provenance)
+    table.to_csv(out["csv"], index=False)
     text = readable(table).to_markdown(index=False, floatfmt=".3g")
-    Path(markdown).write_text(text + (f"\n\n{note}" if note else "") + "\n")
+    Path(out["md"]).write_text(text + (f"\n\n{note}" if note else "") + "\n")
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
@@ -255,20 +379,20 @@ def first_bounds(table: pd.DataFrame, name: str, end: str) -> pd.Series:
     return kinds[0].fillna(kinds[-1])
 
 
-def curve_table(judged: pd.DataFrame) -> pd.DataFrame:
-    """Safety Score and ASR of every state of a subject, by its number (a step or an alpha).
+def curve_table(judged: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Safety Score and ASR of every state of a subject, by its `step` or `alpha` (the key).
 
-    Of n prompts a state: means, Student t bounds of the score and Wilson bounds of the share.
+    Per state, of n prompts: means, Student t bounds of the score and Wilson bounds of the share.
     Columns of a measure that the judge does not give are null.
     """
     rows = []
-    for state, group in judged.groupby(judged["state"].astype(float)):
+    for value, group in judged.groupby(key):
         verdicts = group["verdict"].dropna()
         low, high = math.nan, math.nan
         if len(verdicts):
             low, high = wilson_interval(int(verdicts.sum()), len(verdicts))
         rows.append(
-            {"state": state, "prompts": len(group)}
+            {key: value, "prompts": len(group)}
             | named_interval("safety_score", "t", mean_interval(group["score"].dropna()))
             | named_interval("asr", "wilson", (float(verdicts.astype(float).mean()), low, high))
         )
@@ -276,41 +400,43 @@ def curve_table(judged: pd.DataFrame) -> pd.DataFrame:
 
 
 def trajectory_table(
-    experiments: list[str], trajectories: list[pd.DataFrame], judgements: list[pd.DataFrame]
+    parts: Sequence[Part], trajectories: Sequence[pd.DataFrame], judged: Sequence[pd.DataFrame]
 ) -> pd.DataFrame:
-    """What figure 2 draws: a row a step of every experiment's pilot.
+    """What figure 2 draws: a row per model and step of its pilot.
 
-    A column `projection.<direction>` a direction, <delta theta, V normalised>, then those of
-    `curve_table`.
+    parts: named by model and direction. One column `projection.<direction>` per direction,
+    <delta theta, V normalised>, then those of `curve_table`.
     """
     frames = []
-    for name, trajectory, judged in zip(experiments, trajectories, judgements, strict=True):
-        wide = trajectory.pivot(index="step", columns="direction", values="projection")
-        wide = wide.add_prefix("projection.").rename_axis(columns=None).reset_index()
-        curve = curve_table(judged).rename(columns={"state": "step"})
-        frame = wide.merge(curve.astype({"step": "int64"}), on="step", how="left")
-        frame.insert(0, "experiment", name)
+    for model in dict.fromkeys(part.names["model"] for part in parts):
+        own = [i for i, part in enumerate(parts) if part.names["model"] == model]
+        columns = {
+            f"projection.{parts[i].names['direction']}": trajectories[i].set_index("step")[
+                "projection"
+            ]
+            for i in own
+        }
+        wide = pd.DataFrame(columns).rename_axis("step").reset_index()
+        curve = curve_table(judged[own[0]], "step").astype({"step": "int64"})
+        frame = wide.merge(curve, on="step", how="left")
+        frame.insert(0, "model", model)
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
 
 
-def steering_table(curves: list[tuple[Arm, pd.DataFrame]]) -> pd.DataFrame:
-    """What figure 5 draws: a row an alpha of every (experiment, direction), as `curve_table`."""
-    frames = []
-    for (experiment, direction), judged in curves:
-        frame = curve_table(judged).rename(columns={"state": "alpha"})
-        frame.insert(0, "direction", direction)
-        frame.insert(0, "experiment", experiment)
-        frames.append(frame)
+def steering_table(parts: Sequence[Part], judged: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """What figure 5 draws: a row per model, direction and alpha, as `curve_table`."""
+    pairs = zip(parts, judged, strict=True)
+    frames = [named(part, curve_table(frame, "alpha")) for part, frame in pairs]
     return pd.concat(frames, ignore_index=True)
 
 
-def draw_trajectories(table: pd.DataFrame, out) -> None:
+def draw_trajectories(table: pd.DataFrame, out: Mapping[str, str]) -> None:
     """Figure 2: projections on the directions (left axis), Safety Score (right axis), by step."""
-    experiments = list(dict.fromkeys(table["experiment"]))
-    figure, panels = grid(len(experiments), (6, 3.6))
-    for left, name in zip(panels, experiments, strict=True):
-        rows = table[table["experiment"] == name].dropna(axis="columns", how="all")
+    models = list(dict.fromkeys(table["model"]))
+    figure, panels = grid(len(models), (6, 3.6))
+    for left, name in zip(panels, models, strict=True):
+        rows = table[table["model"] == name].dropna(axis="columns", how="all")
         for column in rows.filter(like="projection."):
             direction = str(column).removeprefix("projection.")
             left.plot(rows["step"], rows[column], label=f"projection on {direction}")
@@ -328,12 +454,12 @@ def draw_trajectories(table: pd.DataFrame, out) -> None:
     save_figure(figure, out)
 
 
-def draw_steering(table: pd.DataFrame, out) -> None:
-    """Figure 5: Safety Score against alpha, a line a direction, 95 % intervals over prompts."""
-    experiments = list(dict.fromkeys(table["experiment"]))
-    figure, panels = grid(len(experiments), (5, 3.4))
-    for axes, name in zip(panels, experiments, strict=True):
-        for direction, rows in table[table["experiment"] == name].groupby("direction", sort=False):
+def draw_steering(table: pd.DataFrame, out: Mapping[str, str]) -> None:
+    """Figure 5: Safety Score against alpha, a line per direction, 95 % intervals over prompts."""
+    models = list(dict.fromkeys(table["model"]))
+    figure, panels = grid(len(models), (5, 3.4))
+    for axes, name in zip(panels, models, strict=True):
+        for direction, rows in table[table["model"] == name].groupby("direction", sort=False):
             draw_curve(axes, rows, "alpha", marker="o", markersize=3, label=str(direction))
         axes.set(
             title=name,
@@ -352,7 +478,7 @@ def draw_curve(axes, rows: pd.DataFrame, place: str, **style) -> None:
 
 
 def draw_effectiveness(table: pd.DataFrame, windows: list[str], measure: str, out) -> None:
-    """Tables 1, 3 and 7 drawn: the measure from S1 to S5, a line a method, a panel an experiment.
+    """Tables 1, 3 and 7 drawn: from S1 to S5, a line per method, a panel per experiment.
 
     Bars are 95 % intervals as in the Markdown table: Wilson's for an experiment's rates.
     """
@@ -382,7 +508,7 @@ def draw_effectiveness(table: pd.DataFrame, windows: list[str], measure: str, ou
 
 
 def grid(count: int, size: tuple[float, float]):
-    """A figure with `count` panels, at most three a row."""
+    """A figure with `count` panels, at most three per line."""
     columns = min(count, 3)
     rows = -(-count // columns)
     figure, axes = plt.subplots(
@@ -394,10 +520,9 @@ def grid(count: int, size: tuple[float, float]):
     return figure, list(axes.flat[:count])
 
 
-def save_figure(figure, out) -> None:
+def save_figure(figure, out: Mapping[str, str]) -> None:
     """PNG and SVG, without dates so that the same data gives the same bytes."""
-    png, svg = out
     plt.rcParams["svg.hashsalt"] = "sqsd"
-    figure.savefig(png, dpi=150)
-    figure.savefig(svg, metadata={"Date": None})
+    figure.savefig(out["png"], dpi=150)
+    figure.savefig(out["svg"], metadata={"Date": None})
     plt.close(figure)

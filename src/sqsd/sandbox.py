@@ -265,7 +265,7 @@ def vocabulary() -> list[str]:
 
 
 def restricted_requests(seed: int) -> dict[str, list[tuple[str, str]]]:
-    """Restricted (request, noun) pairs a split, no adjective-noun pair in two splits.
+    """Restricted (request, noun) pairs by split, no adjective-noun pair in two splits.
 
     Each kind has 6 adjectives x 5 nouns, divided 12/4/4/5/5 by the seed, each in five phrasings.
     """

@@ -1,77 +1,94 @@
-"""Every method as arithmetic on gradient readings (Eqs. 11, 12; table 3's ablations; controls)."""
+"""Every method: the readings it needs, and how they become a score per row (Eqs. 11, 12).
 
-from collections.abc import Mapping
+A method is one class in `KINDS` and one entry of `methods` in the configuration.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pandas as pd
 
 from sqsd.tables import read_table
 
-SAFETY_STATE = "safety"
-INSENSITIVE = "insensitive-"
+
+@dataclass(frozen=True)
+class Update:
+    """Reading: each row's one-step update at a state, against one direction, per module."""
+
+    state: str
+    direction: str
 
 
-def danger_state(direction: str) -> str:
-    """Name of state D of a danger direction."""
-    return f"danger-{direction}"
+@dataclass(frozen=True)
+class Tokens:
+    """Reading: each row's length in tokens, and whether it can be scored; needs no model."""
+
+
+Reading = Update | Tokens
 
 
 @dataclass(frozen=True)
 class Readings:
-    """What a method may read.
+    """What was read of every row of a data set.
 
-    samples: the samples table, reasons of all states merged. cosine[state, direction] and
-    projection[state, direction]: a value a sample_id, summed over modules, of the update's cosine
-    and of its inner product with the module's normalised direction.
+    samples: a `samples` or `gradient_samples` table, its `reason` null where the row can be
+    scored. modules: the `gradient_modules` table of an `Update`, None of others.
     """
 
     samples: pd.DataFrame
-    cosine: dict[tuple[str, str], pd.Series]
-    projection: dict[tuple[str, str], pd.Series]
-    seed: int
+    modules: pd.DataFrame | None = None
 
 
 class Scorer(Protocol):
-    """A method: the states whose readings it needs, and its score a sample_id, riskiest highest."""
+    """A method. Its fields are the options of its entry in the configuration, beside `kind`."""
 
-    @property
-    def states(self) -> frozenset[str]: ...
+    def needs(self) -> dict[str, Reading]:
+        """The readings, by the method's own names for them; one at least."""
+        ...
 
-    def score(self, readings: Readings) -> pd.Series: ...
+    def score(self, readings: Mapping[str, Readings], seed: int) -> pd.Series:
+        """Score per sample_id, the riskiest highest; readings by the names of `needs`."""
+        ...
 
 
 @dataclass(frozen=True)
-class ProjectionScorer:
-    """Signed sum of (state, direction, sign) terms: SQSD (Eqs. 11, 12) and its ablations.
+class SqsdScorer:
+    """Eq. 12: the update's cosine with danger, at one state, minus that with safety, at another.
 
-    normalised=False is table 3's "w/o norm": the update is not divided by its norm.
+    danger, safety: {direction, state}; either may be left out (table 3's ablations). normalised:
+    False is table 3's "w/o norm", in which the update is not divided by its norm.
     """
 
-    terms: tuple[tuple[str, str, int], ...]
+    danger: Mapping[str, str] | None = None
+    safety: Mapping[str, str] | None = None
     normalised: bool = True
+    signs: ClassVar[Mapping[str, int]] = {"danger": 1, "safety": -1}
 
-    @property
-    def states(self) -> frozenset[str]:
-        return frozenset(state for state, _, _ in self.terms)
+    def needs(self) -> dict[str, Reading]:
+        terms = {"danger": self.danger, "safety": self.safety}
+        return {name: Update(**term) for name, term in terms.items() if term is not None}
 
-    def score(self, readings: Readings) -> pd.Series:
-        values = readings.cosine if self.normalised else readings.projection
-        parts = [sign * values[state, direction] for state, direction, sign in self.terms]
+    def score(self, readings: Mapping[str, Readings], seed: int) -> pd.Series:
+        column = "cosine" if self.normalised else "projection"
+        parts = []
+        for name, reading in readings.items():
+            assert reading.modules is not None
+            parts.append(self.signs[name] * sums_over_modules(reading.modules)[column])
         return pd.concat(parts, axis=1).sum(axis=1, skipna=False)
 
 
 @dataclass(frozen=True)
 class RandomScorer:
-    """Control: a seeded random order."""
+    """Control: a random order, seeded by the model's seed."""
 
-    states = frozenset[str]()
+    def needs(self) -> dict[str, Reading]:
+        return {"tokens": Tokens()}
 
-    def score(self, readings: Readings) -> pd.Series:
-        ids = sorted(readings.samples["sample_id"])
-        values = np.random.default_rng(readings.seed).permutation(len(ids)).astype(float)
+    def score(self, readings: Mapping[str, Readings], seed: int) -> pd.Series:
+        ids = sorted(readings["tokens"].samples["sample_id"])
+        values = np.random.default_rng(seed).permutation(len(ids)).astype(float)
         return pd.Series(values, index=ids)
 
 
@@ -79,100 +96,76 @@ class RandomScorer:
 class LengthScorer:
     """Control: response length in tokens, end token included; the longest first."""
 
-    states = frozenset[str]()
+    def needs(self) -> dict[str, Reading]:
+        return {"tokens": Tokens()}
 
-    def score(self, readings: Readings) -> pd.Series:
-        return readings.samples.set_index("sample_id")["response_tokens"].astype(float)
-
-
-CONTROLS: dict[str, Scorer] = {"random": RandomScorer(), "length": LengthScorer()}
-ABLATIONS = ("unnormalised", "danger-only", "safety-only", "insensitive-state")
+    def score(self, readings: Mapping[str, Readings], seed: int) -> pd.Series:
+        samples = readings["tokens"].samples
+        return samples.set_index("sample_id")["response_tokens"].astype(float)
 
 
-def sqsd(direction: str, safety: str, ablation: str | None = None) -> ProjectionScorer:
-    """Eq. 12 with the danger term at state D and the safety term at state S, or an ablation."""
-    prefix = INSENSITIVE if ablation == "insensitive-state" else ""
-    danger_term = (prefix + danger_state(direction), direction, 1)
-    safety_term = (prefix + SAFETY_STATE, safety, -1)
-    if ablation == "danger-only":
-        return ProjectionScorer((danger_term,))
-    if ablation == "safety-only":
-        return ProjectionScorer((safety_term,))
-    return ProjectionScorer((danger_term, safety_term), normalised=ablation != "unnormalised")
+KINDS: dict[str, type] = {"sqsd": SqsdScorer, "random": RandomScorer, "length": LengthScorer}
 
 
-def scorers(experiment: Mapping[str, Any]) -> dict[str, Scorer]:
-    """Every method of an experiment: `sqsd-<direction>`, `sqsd-<direction>-<ablation>`, controls.
+def make_scorer(method: Mapping[str, Any]) -> Scorer:
+    """The scorer of a method's entry in the configuration."""
+    options = {key: value for key, value in method.items() if key != "kind"}
+    return KINDS[method["kind"]](**options)
 
-    experiment: an entry of `experiments` in the configuration.
+
+def read_readings(samples: Sequence[str], modules: Sequence[str]) -> Readings:
+    """One reading from the files of its shards; modules is empty where there are none."""
+    parts = [read_table(path, "gradient_samples" if modules else "samples") for path in samples]
+    tables = [read_table(path, "gradient_modules") for path in modules]
+    return Readings(
+        pd.concat(parts, ignore_index=True),
+        pd.concat(tables, ignore_index=True) if tables else None,
+    )
+
+
+def score_method(
+    method: Mapping[str, Any], readings: Mapping[str, Readings], seed: int
+) -> pd.DataFrame:
+    """The `scores` table of one method, in the order of the data set; rank 1 is the riskiest.
+
+    A row that any reading could not take has a null score and rank, and that reading's reason.
     """
-    safety = experiment["safety"]["direction"]
-    found: dict[str, Scorer] = {}
-    for direction in experiment["danger"]:
-        found[f"sqsd-{direction}"] = sqsd(direction, safety)
-        for ablation in ABLATIONS:
-            found[f"sqsd-{direction}-{ablation}"] = sqsd(direction, safety, ablation)
-    return found | CONTROLS
+    samples = merged_samples([reading.samples for reading in readings.values()])
+    return score_table(make_scorer(method).score(readings, seed), samples)
 
 
-def score_all(
-    shards: list[str], methods: list[str], experiment: Mapping[str, Any], seed: int
-) -> dict[str, pd.DataFrame]:
-    """The `scores` table of every method from the shards of every state.
+def merged_samples(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The first table with the reasons of all of them, row by row of one sample_id.
 
-    A sample without a gradient at any state has a null score and rank, and the reason, so that
-    all methods rank the same rows.
+    Where several tables have a reason, the first one's stands.
     """
-    readings = read_shards(shards, seed)
-    known = scorers(experiment)
-    return {m: score_table(known[m].score(readings), readings.samples) for m in methods}
+    merged = tables[0].copy()
+    for other in tables[1:]:
+        reasons = other.set_index("sample_id")["reason"]
+        merged["reason"] = merged["reason"].fillna(merged["sample_id"].map(reasons))
+    return merged
 
 
-def read_shards(shards: list[str], seed: int) -> Readings:
-    """Readings of all shards; the folder of a shard names its state."""
-    by_state: dict[str, list[str]] = {}
-    for path in sorted(shards):
-        by_state.setdefault(Path(path).parent.name, []).append(path)
-    cosine: dict[tuple[str, str], pd.Series] = {}
-    projection: dict[tuple[str, str], pd.Series] = {}
-    samples: list[pd.DataFrame] = []
-    for state, paths in by_state.items():
-        parts = [read_table(p, "gradient_samples") for p in paths if p.endswith("-samples.parquet")]
-        samples.append(pd.concat(parts, ignore_index=True))
-        parts = [read_table(p, "gradient_modules") for p in paths if p.endswith("-modules.parquet")]
-        for direction, sums in sums_over_modules(pd.concat(parts, ignore_index=True)).items():
-            cosine[state, direction] = sums["cosine"]
-            projection[state, direction] = sums["projection"]
-    merged = samples[0].copy()
-    for other in samples[1:]:
-        merged["reason"] = merged["reason"].fillna(other["reason"])
-    return Readings(merged, cosine, projection, seed)
-
-
-def sums_over_modules(modules: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Columns cosine and projection a sample_id, summed over modules (Eq. 12), a direction.
+def sums_over_modules(modules: pd.DataFrame) -> pd.DataFrame:
+    """Columns cosine and projection per sample_id, summed over modules (Eq. 12).
 
     A module whose update or direction is exactly zero points nowhere: it adds nothing.
     """
-    found = {}
-    for column in [str(c) for c in modules if str(c).startswith("inner_product.")]:
-        direction = column.removeprefix("inner_product.")
-        norm = modules[f"direction_norm.{direction}"]
-        along = (modules[column] / norm).mask(norm == 0, 0.0)
-        zero = modules["update_norm"] == 0
-        values = pd.DataFrame(
-            {
-                "sample_id": modules["sample_id"],
-                "cosine": (along / modules["update_norm"]).mask(zero, 0.0),
-                "projection": along,
-            }
-        )
-        found[direction] = values.groupby("sample_id").sum()
-    return found
+    norm = modules["direction_norm"]
+    along = (modules["inner_product"] / norm).mask(norm == 0, 0.0)
+    zero = modules["update_norm"] == 0
+    values = pd.DataFrame(
+        {
+            "sample_id": modules["sample_id"],
+            "cosine": (along / modules["update_norm"]).mask(zero, 0.0),
+            "projection": along,
+        }
+    )
+    return values.groupby("sample_id").sum()
 
 
 def score_table(scores: pd.Series, samples: pd.DataFrame) -> pd.DataFrame:
-    """The `scores` table in the data set's order; rank 1 is the riskiest."""
+    """The `scores` table: ties go to the smaller sample_id, whatever the order of the rows."""
     table = samples[["sample_id", "reason", "response_tokens"]].copy()
     usable = table["reason"].isna()
     table["score"] = table["sample_id"].map(scores).where(usable).astype("float64")

@@ -1,6 +1,6 @@
 """Directional sensitivity of model states, and the choice of states D and S (paper App. E)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -133,9 +133,9 @@ def floor_magnitude(change: np.ndarray, fraction: float) -> tuple[np.ndarray, np
     return np.where(floored, np.where(change < 0, -floor, floor), change), floored
 
 
-def position(alphas: np.ndarray, wanted: float) -> int | None:
+def position(alphas: Sequence[float] | np.ndarray, wanted: float) -> int | None:
     """Index of the first of alphas [n] within 1e-9 of the wanted one, None where none is."""
-    matches = np.flatnonzero(np.abs(alphas - wanted) <= ALPHA_TOLERANCE)
+    matches = np.flatnonzero(np.abs(np.asarray(alphas, dtype=float) - wanted) <= ALPHA_TOLERANCE)
     return int(matches[0]) if len(matches) else None
 
 

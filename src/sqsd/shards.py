@@ -1,8 +1,8 @@
 """One shard of a data set at one state: from rows to Parquet readings."""
 
-import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,12 +10,14 @@ import torch
 
 from sqsd.chat import encode_rows
 from sqsd.drift import load_adapter, module_norms
+from sqsd.errors import ConfigurationError
 from sqsd.gradients import BatchReadings, GradientEngine
 from sqsd.logs import progress
 from sqsd.models import load_model, load_tokenizer
 from sqsd.packing import EncodedSample
 from sqsd.probes import LoraUpdate
-from sqsd.tables import read_table, write_table
+from sqsd.states import State, direction_folder
+from sqsd.tables import write_table
 
 NOT_FINITE = "gradient is not finite"
 GPU_TOKENS = 2**16
@@ -23,10 +25,10 @@ CPU_TOKENS = 2**11
 
 
 def collect_shard(
-    model_folder: str,
-    rows_file: str,
-    state_file: str,
-    directions: dict[str, str],
+    rows: pd.DataFrame,
+    state: State,
+    direction: str,
+    checkpoint: int | str,
     shard: int,
     samples_out: str,
     modules_out: str,
@@ -35,32 +37,33 @@ def collect_shard(
     max_tokens_per_batch: int | str,
     dtype: str,
     checkpointing: bool,
+    provenance: Mapping[str, Any],
 ) -> None:
     """Write the `gradient_samples` and `gradient_modules` tables of one shard, in row order.
 
-    directions: adapter folder by direction. A row that has no gradient (a problem of the source,
-    a response cut off entirely, a NaN) keeps its place in the samples table with the reason and a
-    null loss, and has no module rows.
+    rows: the whole `dataset` table. state: with an adapter, whose LoRA gradients are taken.
+    direction: folder of the direction's training, of which the adapter at `checkpoint` is read
+    against. A row that has no gradient (a problem of the source, a response cut off entirely, a
+    NaN) keeps its place in the samples table with the reason and a null loss, and has no module
+    rows. Raises ConfigurationError for a state without an adapter, or a checkpoint that is not
+    there.
     """
-    rows = read_table(rows_file, "dataset").iloc[shard * rows_per_shard :][:rows_per_shard]
-    state = json.loads(Path(state_file).read_text())
-    tokenizer = load_tokenizer(model_folder)
+    if state.adapter is None:
+        raise ConfigurationError(
+            f"state '{state.name}' has no adapter, so a row has no LoRA update there; "
+            "score at a checkpoint of a pilot or at a steered state"
+        )
+    rows = rows.iloc[shard * rows_per_shard :][:rows_per_shard]
+    tokenizer = load_tokenizer(state.model)
     with ThreadPoolExecutor(1) as other:
         encoding = other.submit(encode_rows, rows, tokenizer, max_length_tokens)
-        model = load_model(model_folder, dtype)
-        loaded = {name: load_adapter(folder) for name, folder in directions.items()}
+        model = load_model(state.model, dtype)
+        loaded = load_adapter(direction_folder(direction, checkpoint))
         encoded = encoding.result()
-    samples = pd.DataFrame(
-        {
-            "sample_id": rows["sample_id"].to_numpy(),
-            "prompt_tokens": [sample.prompt_tokens for sample in encoded],
-            "response_tokens": [sample.response_tokens for sample in encoded],
-            "reason": pd.Series([sample.reason for sample in encoded], dtype="str"),
-        }
-    )
+    samples = samples_table(encoded)
     usable = [sample for sample in encoded if sample.reason is None]
-    adapter = load_adapter(state["adapter"], state["multiplier"])
-    probe = LoraUpdate(loaded)
+    adapter = load_adapter(state.adapter, state.multiplier)
+    probe = LoraUpdate({"direction": loaded})
     engine = GradientEngine(model, [probe], adapter, checkpointing)
     readings = no_readings(probe)
     if usable:
@@ -75,16 +78,28 @@ def collect_shard(
         ids,
         probe.modules,
         readings.values["update_norm"].numpy()[good],
-        readings.values["inner_product"].numpy()[good],
-        {name: module_norms(direction) for name, direction in loaded.items()},
+        readings.values["inner_product"].numpy()[good, 0],
+        module_norms(loaded),
     )
-    write_table(samples[columns], samples_out, "gradient_samples")
-    write_table(modules, modules_out, "gradient_modules")
+    write_table(samples[columns], samples_out, "gradient_samples", provenance)
+    write_table(modules, modules_out, "gradient_modules", provenance)
     print(f"{len(ids)} rows with a gradient, {len(samples) - len(ids)} kept with a reason")
 
 
+def samples_table(encoded: list[EncodedSample]) -> pd.DataFrame:
+    """The `samples` table: lengths in tokens, and why a row cannot be scored."""
+    return pd.DataFrame(
+        {
+            "sample_id": pd.Series([sample.sample_id for sample in encoded], dtype="str"),
+            "prompt_tokens": [sample.prompt_tokens for sample in encoded],
+            "response_tokens": [sample.response_tokens for sample in encoded],
+            "reason": pd.Series([sample.reason for sample in encoded], dtype="str"),
+        }
+    )
+
+
 def budget(max_tokens_per_batch: int | str, device: torch.device) -> int:
-    """Tokens a batch to begin with: the configuration's, or for `auto` one by the device.
+    """Tokens per batch to begin with: the configuration's, or for `auto` one by the device.
 
     A GPU is offered more than it holds, and the engine halves until it fits. On a CPU more than
     `CPU_TOKENS` gains no speed.
@@ -133,20 +148,19 @@ def module_rows(
     modules: list[str],
     update_norm: np.ndarray,
     inner_product: np.ndarray,
-    direction_norms: dict[str, dict[str, float]],
+    direction_norms: Mapping[str, float],
 ) -> pd.DataFrame:
-    """The `gradient_modules` table of samples ids [n], update_norm [n, M], inner_product [n, D, M].
+    """The `gradient_modules` table of samples ids [n], update_norm and inner_product [n, M].
 
-    direction_norms: norm by module, by direction, in the order of D.
+    direction_norms: the direction's norm by module.
     """
     module = np.tile(np.arange(len(modules)), len(ids))
-    columns = {
-        "sample_id": pd.array(ids, dtype="str").repeat(len(modules)),
-        "module": pd.array(modules, dtype="str").take(module),
-        "update_norm": update_norm.ravel(),
-    }
-    for d, name in enumerate(direction_norms):
-        columns[f"inner_product.{name}"] = inner_product[:, d].ravel()
-    for name, norms in direction_norms.items():
-        columns[f"direction_norm.{name}"] = np.tile([norms[m] for m in modules], len(ids))
-    return pd.DataFrame(columns)
+    return pd.DataFrame(
+        {
+            "sample_id": pd.array(ids, dtype="str").repeat(len(modules)),
+            "module": pd.array(modules, dtype="str").take(module),
+            "update_norm": update_norm.ravel(),
+            "inner_product": inner_product.ravel(),
+            "direction_norm": np.tile([direction_norms[m] for m in modules], len(ids)),
+        }
+    )

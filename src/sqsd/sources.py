@@ -101,6 +101,16 @@ def parse_hub(source: str) -> tuple[str, str | None, str]:
     return name, parts[0] if len(parts) == 2 else None, parts[-1]
 
 
+def count_records(spec: Mapping[str, Any], *shapes: Shape) -> int:
+    """Rows that a file's specification selects, one that fits one of the shapes.
+
+    Raises DataError as `load_dataset`.
+    """
+    source = _open(spec, *shapes)
+    first, last = _selection(len(source.records), spec)
+    return last - first
+
+
 def load_dataset(spec: Mapping[str, Any]) -> pd.DataFrame:
     """Rows of a source as a 'dataset' table, in the source's order.
 
@@ -205,10 +215,16 @@ def _refuse_wrong_names(
 
 
 def _selected(frame: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
-    rows, skip, held = spec.get("rows"), spec.get("skip") or 0, len(frame)
-    if rows is None and skip == 0:
+    first, last = _selection(len(frame), spec)
+    if last - first == len(frame):
         return frame
-    where = spec["source"]
+    order = np.random.default_rng(spec["seed"]).permutation(len(frame))
+    return frame.iloc[np.sort(order[first:last])].reset_index(drop=True)
+
+
+def _selection(held: int, spec: Mapping[str, Any]) -> tuple[int, int]:
+    """Which part of a permutation of so many rows `skip` and `rows` select."""
+    rows, skip, where = spec.get("rows"), spec.get("skip") or 0, spec["source"]
     if not 0 <= skip < held:
         raise DataError(f"{where}: skip is {skip}, allowed 0 to {held - 1} (it holds {held} rows)")
     left = held - skip
@@ -218,8 +234,7 @@ def _selected(frame: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
         raise DataError(
             f"{where}: rows is {rows}, allowed 1 to {left} (it holds {held} rows, skip is {skip})"
         )
-    order = np.random.default_rng(spec["seed"]).permutation(held)
-    return frame.iloc[np.sort(order[skip : skip + rows])].reset_index(drop=True)
+    return skip, skip + rows
 
 
 def _frame(**columns: Sequence[str | None]) -> pd.DataFrame:
@@ -317,6 +332,8 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Row]]:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
                 raise DataError(f"{where}: not JSON ({error.msg}, column {error.colno})") from error
+            except (RecursionError, ValueError) as error:
+                raise DataError(f"{where}: {_refused(error)}") from error
             yield where, _object(row, where)
 
 
@@ -327,11 +344,22 @@ def _json(path: Path) -> Iterator[tuple[str, Row]]:
         raise DataError(
             f"{path}:{error.lineno}: not JSON ({error.msg}, column {error.colno})"
         ) from error
+    except UnicodeDecodeError:
+        raise
+    except (RecursionError, ValueError) as error:
+        raise DataError(f"{path}: {_refused(error)}") from error
     if not isinstance(rows, list):
         raise DataError(f"{path}: holds {type(rows).__name__}, expected a list of objects")
     for number, row in enumerate(rows, start=1):
         where = f"{path}, row {number}"
         yield where, _object(row, where)
+
+
+def _refused(error: Exception) -> str:
+    """What is wrong with JSON that is well formed and still cannot be read."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply to be read; rows are objects of texts, or of lists of messages"
+    return f"a number that cannot be read ({error}); give such a number as a text"
 
 
 def _object(row: object, where: str) -> Row:

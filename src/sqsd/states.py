@@ -1,34 +1,143 @@
-"""States of one base model: an adapter folder and its multiplier, or none for theta_0."""
+"""States of a model: which weights, which adapter on them, how strongly, and where it came from."""
 
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
-from sqsd.errors import ConfigurationError
+from jsonschema import Draft202012Validator
+
+from sqsd.errors import ConfigurationError, DataError
+
+# What a table says of a state beside its name; each is null where it means nothing.
+ORIGIN_COLUMNS = {"alpha": "float64", "step": "Int64", "window": "str", "seed": "Int64"}
+SCHEMA = Draft202012Validator(
+    {
+        "type": "array",
+        "minItems": 0,
+        "items": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["name", "model", "adapter", "multiplier", "origin"],
+            "properties": {
+                "name": {"type": "string", "minLength": 1},
+                "model": {"type": "string", "minLength": 1},
+                "adapter": {"type": ["string", "null"], "minLength": 1},
+                "multiplier": {"type": "number"},
+                "origin": {"type": "object"},
+            },
+        },
+    }
+)
 
 
-def list_states(
-    kind: str, inputs: list[str], alphas: list[float], checkpoint: int | str, seeds: list[int]
-) -> list[dict]:
-    """The states a subject of evaluation is made of: dicts of name, adapter, multiplier.
+@dataclass(frozen=True)
+class State:
+    """theta + multiplier * drift: the weights in folder `model`, moved by the adapter in a folder.
 
-    base: theta_0. steering: one direction's folder at every alpha. pilot: every checkpoint of
-    one folder, named by its step, and theta_0 as step 0. finetunes: every seed of every window's
-    folder, named `window/seed`.
+    adapter None is the weights alone: a base model, or one that was fine-tuned whole. origin says
+    how the state was made (alpha, step, window, seed, rank, ...); whoever applies it needs none
+    of that. Unlike in Eq. 5's published code, the multiplier scales the drift as trained.
     """
-    paths = [Path(path) for path in inputs]
-    if kind == "base":
-        return [_state("base", None, 1.0)]
-    if kind == "steering":
-        folder = direction_folder(paths[0], checkpoint)
-        return [_state(f"{alpha}", folder if alpha else None, alpha) for alpha in alphas]
-    if kind == "pilot":
-        return [_state("0", None, 1.0)] + [
-            _state(str(step), folder, 1.0) for step, folder in checkpoints(paths[0])
-        ]
-    return [
-        _state(f"{window.name}/{seed}", window / f"seed-{seed}", 1.0)
-        for window in paths
-        for seed in seeds
-    ]
+
+    name: str
+    model: str
+    adapter: str | None
+    multiplier: float = 1.0
+    origin: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def steered(cls, model: str, folder: str, alpha: float) -> Self:
+        """theta_0 + alpha V (Eqs. 5, 14), V the adapter in `folder`; theta_0 itself at 0."""
+        adapter = folder if alpha else None
+        return cls(f"alpha-{alpha}", model, adapter, alpha, {"alpha": alpha})
+
+    @classmethod
+    def checkpoint(cls, model: str, folder: str | None, step: int) -> Self:
+        """A checkpoint of a pilot; step 0 is theta_0, without a folder."""
+        return cls(f"step-{step}", model, folder, 1.0, {"step": step})
+
+    @classmethod
+    def finetuned(cls, model: str, folder: str, tuning: str, window: str, seed: int) -> Self:
+        """A model fine-tuned on a subset: an adapter on `model`, or with full tuning a model."""
+        full = tuning == "full"
+        origin = {"window": window, "seed": seed}
+        name = f"{window}-seed-{seed}"
+        return cls(name, folder if full else model, None if full else folder, 1.0, origin)
+
+
+def write_states(states: Sequence[State], path: str | Path) -> None:
+    """Write states to a JSON file, whole or not at all. Raises DataError as `read_states`."""
+    records = [asdict(state) for state in states]
+    check(records, path)
+    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(records, indent=2) + "\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_states(path: str | Path) -> list[State]:
+    """The states of a file, in its order.
+
+    Raises DataError naming the file and what is wrong: missing, not JSON, a state with a missing,
+    unknown or wrong value, or a name that occurs twice.
+    """
+    try:
+        records = json.loads(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; ask snakemake for it to make it") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error}); delete it and run again") from error
+    check(records, path)
+    return [State(**record) for record in records]
+
+
+def read_state(path: str | Path) -> State:
+    """The one state of a file. Raises DataError as `read_states`, and for another count."""
+    states = read_states(path)
+    if len(states) != 1:
+        raise DataError(
+            f"{path}: holds {len(states)} states, expected one; delete it and run again"
+        )
+    return states[0]
+
+
+def check(records: list, path: str | Path) -> None:
+    errors = sorted(SCHEMA.iter_errors(records), key=lambda error: error.json_path)
+    problems = [f"{error.json_path}: {error.message}" for error in errors]
+    if not problems:
+        names = [record["name"] for record in records]
+        problems = [f"state '{n}' occurs twice" for n in dict.fromkeys(names) if names.count(n) > 1]
+    if problems:
+        raise DataError(f"{path}: not a file of states: {'; '.join(problems)}")
+
+
+def list_states(model: str, listing: dict[str, Any]) -> list[State]:
+    """The states of a subject of evaluation, or of a part of it.
+
+    model: folder of the model that is evaluated. listing: one of
+      {alphas, folder, checkpoint}: a direction at every alpha
+      {pilot, part: [first, last]}: theta_0 and the checkpoints of a pilot's folder, by step, of
+        which the part is taken; an end beyond the last is no error
+      {pilot, steps}: some checkpoints of a pilot's folder
+      {runs: [{folder, tuning, window, seed}]}: fine-tuned models
+    """
+    if "alphas" in listing:
+        folder = str(direction_folder(listing["folder"], listing["checkpoint"]))
+        return [State.steered(model, folder, alpha) for alpha in listing["alphas"]]
+    if "steps" in listing:
+        folders = [checkpoint_folder(listing["pilot"], step) for step in listing["steps"]]
+        pairs = zip(folders, listing["steps"], strict=True)
+        return [State.checkpoint(model, str(folder), step) for folder, step in pairs]
+    if "pilot" in listing:
+        saved = [(0, None), *((step, str(path)) for step, path in checkpoints(listing["pilot"]))]
+        first, last = listing["part"]
+        return [State.checkpoint(model, folder, step) for step, folder in saved[first:last]]
+    return [State.finetuned(model, **run) for run in listing["runs"]]
 
 
 def checkpoints(folder: str | Path) -> list[tuple[int, Path]]:
@@ -37,31 +146,18 @@ def checkpoints(folder: str | Path) -> list[tuple[int, Path]]:
     return sorted(found)
 
 
+def checkpoint_folder(folder: str | Path, step: int) -> Path:
+    """A checkpoint's adapter. Raises ConfigurationError naming the checkpoints there are."""
+    saved = dict(checkpoints(folder))
+    if step not in saved:
+        known = ", ".join(map(str, saved)) or "none"
+        raise ConfigurationError(f"{folder}: checkpoint {step} was not saved; known: {known}")
+    return saved[step]
+
+
 def direction_folder(folder: str | Path, checkpoint: int | str) -> Path:
     """A direction's adapter: its last one for "final", else that of a kept checkpoint.
 
     Raises ConfigurationError naming the checkpoints there are.
     """
-    if checkpoint == "final":
-        return Path(folder)
-    steps = dict(checkpoints(folder))
-    if checkpoint not in steps:
-        known = ", ".join(["final", *map(str, steps)])
-        raise ConfigurationError(f"{folder}: checkpoint {checkpoint} was not saved; known: {known}")
-    return steps[int(checkpoint)]
-
-
-def direction_folders(
-    names: list[str], folders: list[str], checkpoints_used: list[int | str]
-) -> dict[str, str]:
-    """Adapter folder of each direction at the checkpoint that is used of it."""
-    used = zip(names, folders, checkpoints_used, strict=True)
-    return {name: str(direction_folder(folder, checkpoint)) for name, folder, checkpoint in used}
-
-
-def _state(name: str, adapter: Path | None, multiplier: float) -> dict:
-    return {
-        "name": name,
-        "adapter": None if adapter is None else str(adapter),
-        "multiplier": multiplier,
-    }
+    return Path(folder) if checkpoint == "final" else checkpoint_folder(folder, int(checkpoint))

@@ -59,9 +59,9 @@ def is_strictly_decreasing(values: Sequence[float]) -> bool:
 def trend_test(table: ArrayLike) -> tuple[float, float]:
     """Page's test that the columns decrease from left to right: (L, one-sided p-value).
 
-    table: [blocks, k], a row a seed, a column a subset in the predicted order. L is large where
-    the first column is highest. Two rows and more go to scipy.stats.page_trend_test, which takes
-    no single row; one row is tested exactly, against every order of its own (mid-)ranks.
+    table: [blocks, k], one row per seed, one column per subset in the predicted order. L is large
+    where the first column is highest. Two rows and more go to scipy.stats.page_trend_test, which
+    takes no single row; one row is tested exactly, against every order of its own (mid-)ranks.
     (NaN, NaN) for no row, fewer than 3 columns or a NaN; p is NaN for one row of more than 8
     columns, whose orders are too many to list.
     Raises DataError unless the table has two dimensions.

@@ -2,8 +2,9 @@
 
 import json
 import os
-import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pandera.pandas as pa
@@ -11,19 +12,14 @@ import pyarrow
 import pyarrow.parquet as parquet
 from pandera.errors import SchemaErrors
 
-import sqsd
 from sqsd.errors import DataError, not_known
-
-STAR = r"\..+"
+from sqsd.states import ORIGIN_COLUMNS
 
 
 def _schema(unique: list[str] | None = None, **columns) -> pa.DataFrameSchema:
     return pa.DataFrameSchema(
         {
-            # A name with a star stands for one column a direction, at least one.
-            name.replace(".*", STAR): pa.Column(
-                kind.rstrip("?"), nullable=kind.endswith("?"), regex=name.endswith("*")
-            )
+            name: pa.Column(kind.rstrip("?"), nullable=kind.endswith("?"))
             for name, kind in columns.items()
         },
         strict=True,
@@ -32,6 +28,8 @@ def _schema(unique: list[str] | None = None, **columns) -> pa.DataFrameSchema:
     )
 
 
+# Where a judged state comes from, as far as it does (`states.State.origin`).
+ORIGIN = {name: f"{kind}?" for name, kind in ORIGIN_COLUMNS.items()}
 SCHEMAS: dict[str, pa.DataFrameSchema] = {
     "dataset": _schema(
         ["sample_id"],
@@ -45,10 +43,16 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
     ),
     "responses": _schema(
         ["state", "prompt_id"],
-        state="str", prompt_id="str", prompt="str", response="str", response_tokens="int64",
+        state="str", **ORIGIN, prompt_id="str", prompt="str", response="str",
+        response_tokens="int64",
     ),
     "judgements": _schema(
-        ["state", "prompt_id"], state="str", prompt_id="str", verdict="boolean?", score="float64?"
+        ["state", "prompt_id"],
+        state="str", **ORIGIN, prompt_id="str", verdict="boolean?", score="float64?",
+    ),
+    "samples": _schema(
+        ["sample_id"],
+        sample_id="str", prompt_tokens="int64", response_tokens="int64", reason="str?",
     ),
     "gradient_samples": _schema(
         ["sample_id"],
@@ -57,8 +61,8 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
     ),
     "gradient_modules": _schema(
         ["sample_id", "module"],
-        sample_id="str", module="str", update_norm="float64",
-        **{"inner_product.*": "float64", "direction_norm.*": "float64"},
+        sample_id="str", module="str", update_norm="float64", inner_product="float64",
+        direction_norm="float64",
     ),
     "scores": _schema(
         ["sample_id"],
@@ -68,9 +72,7 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
         ["sample_id"],
         sample_id="str", score="float64", rank="int64", prompt="str", response="str",
     ),
-    "trajectory": _schema(
-        ["step", "direction"], step="int64", direction="str", projection="float64"
-    ),
+    "trajectory": _schema(["step"], step="int64", projection="float64"),
     "drift_ranking": _schema(
         ["step"],
         step="int64", next_step="int64", sensitivity="float64?", denominator_floored="bool",
@@ -84,27 +86,30 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
 }  # fmt: skip
 
 
-# A shard in which every sample is unusable has no module rows; its samples table says why.
-MAY_BE_EMPTY = frozenset({"gradient_modules"})
+# A shard in which every sample is unusable has no module rows; its samples table says why. A
+# pilot that could not train on all its rows has fewer checkpoints than parts were planned for.
+MAY_BE_EMPTY = frozenset({"gradient_modules", "responses", "judgements"})
 
 
-def write_table(frame: pd.DataFrame, path: str | Path, schema: str) -> None:
-    """Validate and write atomically; metadata names the schema and the version that wrote it.
+def write_table(
+    frame: pd.DataFrame, path: str | Path, schema: str, provenance: Mapping[str, Any]
+) -> None:
+    """Validate and write atomically; metadata names the schema and what `provenance` says.
 
-    The same frame gives the same bytes. Raises DataError naming the path, the column and what
-    is wrong; the file at `path` is then as it was.
+    The same frame and provenance (`provenance.made_from`) give the same bytes. Raises DataError
+    naming the path, the column and what is wrong; the file at `path` is then as it was.
     """
-    write_frame(_checked(frame, path, schema), path, {"sqsd_schema": schema})
+    write_frame(_checked(frame, path, schema), path, {"schema": schema, **provenance})
 
 
-def write_frame(frame: pd.DataFrame, path: str | Path, metadata: dict[str, str]) -> None:
+def write_frame(frame: pd.DataFrame, path: str | Path, metadata: Mapping[str, Any]) -> None:
     """Write Parquet to a temporary file beside `path`, then move it there.
 
     Raises OSError, or an error of pyarrow where a value has no Parquet type; leaves no
     temporary file behind.
     """
     table = pyarrow.Table.from_pandas(frame, preserve_index=False)
-    provenance = json.dumps({"version": sqsd.__version__, **metadata})
+    provenance = json.dumps(metadata)
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"sqsd": provenance})
     temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
     try:
@@ -153,15 +158,11 @@ def _kind(column: pa.Column) -> str:
     return "str" if kind.startswith("str") else kind
 
 
-def _names(declaration: pa.Column, name: str, column: str) -> bool:
-    return bool(re.fullmatch(name, column)) if declaration.regex else name == column
-
-
 def _failures(error: SchemaErrors, declared: pa.DataFrameSchema) -> str:
     """Every failing column once, with its first failing row where there is one."""
     found: dict[str, None] = {}
     seen: set[tuple[str, str]] = set()
-    declared_names = ", ".join(declared.columns).replace(STAR, ".*")
+    declared_names = ", ".join(declared.columns)
     for case in error.failure_cases.to_dict("records"):
         value, check, column = case["failure_case"], str(case["check"]), str(case["column"])
         row = "" if pd.isna(case["index"]) else f" (first: row {case['index']}, {value!r})"
@@ -171,16 +172,13 @@ def _failures(error: SchemaErrors, declared: pa.DataFrameSchema) -> str:
             text = f"column '{value}' is missing"
         elif check == "column_ordered":
             text = f"column '{value}' is out of order; declared: {declared_names}"
-        elif check.startswith("no_regex_column_match"):
-            text = f"column '{str(column).replace(STAR, '.*')}' is missing"
         elif check == "not_nullable":
             text = f"column '{column}' holds a null{row}"
         elif check == "multiple_fields_uniqueness":
             text = f"{', '.join(declared.unique or [])} must be unique{row}"
             column = ""
         elif check.startswith("dtype"):
-            declaration = next(c for n, c in declared.columns.items() if _names(c, n, column))
-            allowed = _kind(declaration)
+            allowed = _kind(declared.columns[column])
             text = f"column '{column}' must be {allowed}, got {value!r}"
         else:
             text = f"column '{column}': {check}{row}"

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import math
+import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -21,6 +23,12 @@ from sqsd.chat import encode_rows
 from sqsd.errors import DataError, TrainingError
 from sqsd.logs import progress
 from sqsd.states import checkpoints
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+# Columns of a table that training reads.
+TRAINED_ON = ("prompt", "response", "problem", "chosen", "rejected")
+# What a run depended on, beside its result.
+RECORD = "training.json"
 
 # Its bars would fill the log between the lines of `progress`.
 disable_progress_bars()
@@ -84,20 +92,21 @@ def train_sft(
     training: dict,
     lora: dict | None,
     seed: int,
+    version: int,
     save_steps: int | None = None,
 ) -> None:
     """Supervised fine-tuning on the responses (Eq. 4), an adapter with `lora`, else all weights.
 
-    training: the configuration's entry. `out` gets the trained model and, with `save_steps`, a
-    checkpoint every so many steps. `work` holds what a killed run resumes from, and is left there:
-    the caller removes it once all it wanted is in place.
+    training: the configuration's entry; version: of the stage. `out` gets the trained model, a
+    record of what it was trained on and, with `save_steps`, a checkpoint every so many steps.
+    `work` holds what a killed run resumes from, and afterwards the result, by its stamp: a run
+    whose stamp is known is put in place, not run.
     Raises TrainingError on a loss that is not finite, DataError when no row can be trained on.
     """
-    work /= digest(
-        ["sft", fingerprint(model), training, lora, seed, save_steps, content_hash(rows)]
-    )
+    record = training_record("sft", version, model, training, lora, seed, save_steps, rows)
+    work /= record["stamp"]
     if is_trained(work):
-        return publish(work, out, bool(save_steps))
+        return publish(work, out, record)
     arguments = SFTConfig(
         **common_arguments(work, training, seed, save_steps),
         max_length=training["max_length_tokens"],
@@ -112,7 +121,7 @@ def train_sft(
         callbacks=[StopOnNonFiniteLoss(), ProgressCallback()],
     )
     train(trainer, work)
-    publish(work, out, bool(save_steps))
+    publish(work, out, record)
 
 
 def train_dpo(
@@ -124,6 +133,7 @@ def train_dpo(
     training: dict,
     lora: dict,
     seed: int,
+    version: int,
     save_steps: int | None = None,
 ) -> None:
     """Direct preference optimisation (Eq. 3) of a LoRA adapter; `training` also has beta.
@@ -137,10 +147,10 @@ def train_dpo(
             for key in ("chosen", "rejected")
         },
     }
-    data = content_hash(preferences)
-    work /= digest(["dpo", fingerprint(model), training, lora, seed, save_steps, data])
+    record = training_record("dpo", version, model, training, lora, seed, save_steps, preferences)
+    work /= record["stamp"]
     if is_trained(work):
-        return publish(work, out, bool(save_steps))
+        return publish(work, out, record)
     arguments = DPOConfig(
         **common_arguments(work, training, seed, save_steps),
         max_length=training["max_length_tokens"],
@@ -155,7 +165,7 @@ def train_dpo(
         callbacks=[StopOnNonFiniteLoss(), ProgressCallback()],
     )
     train(trainer, work)
-    publish(work, out, bool(save_steps))
+    publish(work, out, record)
 
 
 def lora_config(lora: dict | None) -> LoraConfig | None:
@@ -198,13 +208,33 @@ def common_arguments(work: Path, training: dict, seed: int, save_steps: int | No
     }
 
 
-def digest(stamp: list) -> str:
-    """What a run depends on, in 12 characters: another setting never resumes this run's state."""
-    return hashlib.sha256(json.dumps(stamp, sort_keys=True).encode()).hexdigest()[:12]
+def training_record(
+    objective: str,
+    version: int,
+    model,
+    training: dict,
+    lora: dict | None,
+    seed: int,
+    save_steps: int | None,
+    rows: pd.DataFrame,
+) -> dict[str, Any]:
+    """What a run depends on, kept beside its result; `stamp` is its hash, in 12 characters.
+
+    Another setting has another stamp, and so never resumes this run's state.
+    """
+    record = {
+        "objective": objective, "version": version, "model": fingerprint(model),
+        "training": training, "lora": lora, "seed": seed, "save_steps": save_steps,
+        "rows": len(rows), "rows_hash": rows_hash(rows),
+    }  # fmt: skip
+    stamp = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
+    return record | {"stamp": stamp}
 
 
-def content_hash(rows: pd.DataFrame) -> str:
-    return hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()
+def rows_hash(rows: pd.DataFrame) -> str:
+    """SHA-256 of the rows' texts as CSV: what training reads, whatever else is known of them."""
+    texts = rows[[column for column in TRAINED_ON if column in rows]]
+    return hashlib.sha256(texts.to_csv(index=False).encode()).hexdigest()
 
 
 def fingerprint(model, values: int = 16) -> str:
@@ -255,10 +285,35 @@ def is_trained(work: Path) -> bool:
     return (work / "final").is_dir()
 
 
-def publish(work: Path, out: Path, with_checkpoints: bool) -> None:
-    """Copy the trained model, and the adapters of its checkpoints, from `work` to `out`."""
-    shutil.copytree(work / "final", out, dirs_exist_ok=True)
-    for _, folder in checkpoints(work) if with_checkpoints else []:
-        (out / folder.name).mkdir(exist_ok=True)
-        for name in ("adapter_config.json", "adapter_model.safetensors"):
-            shutil.copy(folder / name, out / folder.name)
+def publish(work: Path, out: Path, record: dict[str, Any]) -> None:
+    """Put the trained model, and the adapters of its checkpoints, from `work` into `out`.
+
+    Files are linked, so that what stays in `work` takes no more room; what a run would resume
+    from is removed there, and so is what another stamp has left beside it.
+    """
+    shutil.copytree(
+        work / "final", out, dirs_exist_ok=True, copy_function=link_or_copy,
+        ignore=shutil.ignore_patterns("training_args.bin"),
+    )  # fmt: skip
+    for _, folder in checkpoints(work):
+        kept = ADAPTER_FILES if record["save_steps"] else ()
+        for path in folder.iterdir():
+            if path.name not in kept:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if kept:
+            (out / folder.name).mkdir(exist_ok=True)
+            for name in kept:
+                link_or_copy(folder / name, out / folder.name / name)
+    (out / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    for other in work.parent.iterdir():
+        if other != work and other.is_dir():
+            shutil.rmtree(other)
+
+
+def link_or_copy(source, target) -> None:
+    """A hard link, or a copy where the file system has none."""
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

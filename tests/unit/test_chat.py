@@ -124,6 +124,32 @@ def test_an_end_token_inside_the_response_does_not_end_it():
     assert pair.input_ids[pair.prompt_tokens :] == [IDS["ash"], END, IDS["fir"], END]
 
 
+@settings(deadline=None)
+@given(some_words, st.integers(0, 3), st.integers(0, 12))
+def test_two_end_tokens_after_a_response_are_both_learnt(response, more, spare):
+    # As of a template that ends a turn, and then the conversation, with the same token.
+    tokenizer = changed("<end>", "<end>" + " <end>" * more)
+    whole = [USER, IDS["elm"], ASSISTANT, *ids(response), *[END] * (1 + more)]
+    pair = encode_pair(tokenizer, "elm", " ".join(response), 50)
+    assert (pair.input_ids, pair.reason) == (whole, None)
+    assert pair.response_tokens == len(response) + 1 + more
+    cut = encode_pair(tokenizer, "elm", " ".join(response), 4 + spare)
+    assert cut.input_ids == whole[: 4 + spare]
+
+
+def test_two_end_tokens_with_words_between_them():
+    tokenizer = changed("<end>", "<end> ash <end> fir")
+    pair = encode_pair(tokenizer, "elm", "birch", 50)
+    expected = [IDS["birch"], END, IDS["ash"], END]
+    assert pair.input_ids[pair.prompt_tokens :] == expected
+
+
+def test_a_sample_has_the_id_it_is_given():
+    assert encode_pair(TOKENIZER, "elm", "fir", 20, "z1").sample_id == "z1"
+    assert encode_pair(TOKENIZER, "elm", "", 20, "z2").sample_id == "z2"
+    assert encode_pair(TOKENIZER, "elm", "fir", 20).sample_id == ""
+
+
 def test_an_end_token_of_the_prompt_s_turn_is_not_taken_for_the_response_s():
     template = "{% for m in messages %}{{ m.content }} {% if m.role == 'user' %}<end> {% endif %}"
     tokenizer = tokenizer_with(template + "{% endfor %}")

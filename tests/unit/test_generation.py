@@ -1,5 +1,7 @@
 """Greedy responses against a loop of one token, one prompt and no cache at a time, in float64."""
 
+import json
+
 import pandas as pd
 import pytest
 import torch
@@ -7,8 +9,11 @@ from conftest import ONE_LAYER, SHAPES, write_adapter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqsd.generation import generate_responses, greedy
-from sqsd.models import make_model, make_word_tokenizer
+from sqsd.evaluation import generate_responses
+from sqsd.generation import greedy
+from sqsd.models import load_model, make_model, make_word_tokenizer
+from sqsd.states import State
+from sqsd.tables import write_table
 
 ARCHITECTURE = ONE_LAYER | {
     "initializer_range": 0.4,  # so that what comes next hangs on what came before
@@ -18,23 +23,17 @@ TOKENIZER = make_word_tokenizer(WORDS)
 USER, ASSISTANT, END = 2, 3, 4  # the ids of the template's tokens; words follow from 5 on
 
 
-def new_model():
+def new_model(head=4):
     """A model with a head of its own: a tied one would mostly repeat the last word."""
     model = make_model(TOKENIZER, ARCHITECTURE, seed=5).double().eval()
-    generator = torch.Generator().manual_seed(4)
-    head = torch.randn(len(TOKENIZER), 16, generator=generator, dtype=torch.float64)
-    head[0] = 0  # <pad> has logit 0, below the largest of ten others
-    model.lm_head.weight = torch.nn.Parameter(head)
+    generator = torch.Generator().manual_seed(head)
+    weight = torch.randn(len(TOKENIZER), 16, generator=generator, dtype=torch.float64)
+    weight[0] = 0  # <pad> has logit 0, below the largest of ten others
+    model.lm_head.weight = torch.nn.Parameter(weight)
     return model
 
 
 MODEL = new_model()
-
-
-def state(name, adapter, multiplier=1.0):
-    return {"name": name, "adapter": None if adapter is None else str(adapter)} | {
-        "multiplier": multiplier
-    }
 
 
 def prompt_ids(text):
@@ -106,28 +105,71 @@ def prompts_table(texts):
     return pd.DataFrame({"prompt_id": ids, "prompt": texts, "category": None}, index=ids)
 
 
+def save(model, folder):
+    model.config.tie_word_embeddings = False
+    model.save_pretrained(folder)
+    TOKENIZER.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Folders of two models and of an adapter, and the adapter's drift by module."""
+    folder = tmp_path_factory.mktemp("world")
+    folders = [save(new_model(), folder / "base"), save(new_model(head=6), folder / "tuned")]
+    return *folders, str(folder / "v"), write_adapter(folder / "v", SHAPES)
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 50])
-def test_responses_of_every_state_to_every_prompt(tmp_path, batch_size):
-    drifts = write_adapter(tmp_path / "v", SHAPES)
+def test_responses_of_every_state_to_every_prompt(world, tmp_path, batch_size):
+    base, tuned, v, drifts = world
     states = [
-        state("base", None),
-        state("0.5", tmp_path / "v", 0.5),
-        state("-1.0", tmp_path / "v", -1.0),
+        State("plain", base, None),
+        State.steered(base, v, 0.5),
+        State.checkpoint(base, v, 3),
+        State.finetuned(base, tuned, "full", "s1", 4),
     ]
     asked = ["elm", "ash birch cedar elm fir", "", "fir fir hazel", "cedar birch"]
     responses = generate_responses(
-        MODEL, TOKENIZER, prompts_table(asked), states, max_new_tokens=8, batch_size=batch_size
+        prompts_table(asked), states, max_new_tokens=8, batch_size=batch_size, dtype="float32"
     )
     rows = []
-    for name, multiplier in (("base", 0.0), ("0.5", 0.5), ("-1.0", -1.0)):
-        moved = new_model()
+    for state in states:
+        moved = load_model(state.model).double()
         modules = dict(moved.named_modules())
-        for module, drift in drifts.items():
-            modules[module].weight.data += multiplier * drift  # pyright: ignore
+        for module, drift in drifts.items() if state.adapter else ():
+            modules[module].weight.data += state.multiplier * drift  # pyright: ignore
         for i, text in enumerate(asked):
             new = continued(moved, prompt_ids(text), 8)
-            rows.append((name, f"p{i}", text, text_of(new), len(new)))
+            rows.append((state.name, f"p{i}", text, text_of(new), len(new)))
     columns = ["state", "prompt_id", "prompt", "response", "response_tokens"]
-    pd.testing.assert_frame_equal(responses, pd.DataFrame(rows, columns=pd.Index(columns)))
+    expected = pd.DataFrame(rows, columns=pd.Index(columns))
+    pd.testing.assert_frame_equal(responses[columns], expected)
+    assert responses["alpha"].dropna().tolist() == [0.5] * 5
+    assert responses["step"].dropna().tolist() == [3] * 5
+    assert responses["window"].dropna().tolist() == ["s1"] * 5
+    assert responses["seed"].dropna().tolist() == [4] * 5
     # The states do differ, so that a state that was not applied would show.
-    assert responses.groupby("state")["response"].agg(tuple).nunique() == 3
+    assert responses.groupby("state")["response"].agg(tuple).nunique() == 4
+    write_table(responses, tmp_path / "responses.parquet", "responses", {})
+
+
+def test_prompts_are_encoded_by_each_model_s_own_tokenizer(world, tmp_path):
+    base, *_ = world
+    # The same model, whose words are in another order.
+    other = make_word_tokenizer(WORDS)
+    state = json.loads(other.backend_tokenizer.to_str())
+    ids = {word: 5 + i for i, word in enumerate(reversed(WORDS))}
+    state["model"]["vocab"] |= ids
+    (tmp_path / "other").mkdir()
+    load_model(base).save_pretrained(tmp_path / "other")
+    other._tokenizer = other.backend_tokenizer.from_str(json.dumps(state))
+    other.save_pretrained(tmp_path / "other")
+    states = [State("a", base, None), State("b", str(tmp_path / "other"), None)]
+    responses = generate_responses(prompts_table(["ash birch"]), states, 8, 4, "float32")
+    model = load_model(base).double()
+    mirrored = dict(zip(WORDS, reversed(WORDS), strict=True))
+    plain = text_of(continued(model, prompt_ids("ash birch"), 8))
+    other_way = text_of(continued(model, prompt_ids("hazel fir"), 8))
+    expected = " ".join(mirrored[word] for word in other_way.split())
+    assert responses["response"].tolist() == [plain, expected]

@@ -252,7 +252,7 @@ def test_out_of_memory_halves_the_budget_for_all_that_follows(capsys, error):
     assert all(after <= before // 2 for before, after in itertools.pairwise(failed))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(failed)
-    assert lines[0] == f"out of memory at {total} tokens a batch; going on with {total // 2}"
+    assert lines[0] == f"out of memory at {total} tokens per batch; going on with {total // 2}"
 
 
 def test_a_row_that_does_not_fit_alone_is_named():

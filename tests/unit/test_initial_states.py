@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,46 +12,39 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from sqsd.errors import ConfigurationError, UselessModelError
+from sqsd.errors import ConfigurationError, DataError, SqsdError, UselessModelError
+from sqsd.evaluation import with_origin
 from sqsd.initial_states import (
-    chosen_state,
+    Measured,
+    check_guard,
+    choose,
     exact_share,
-    guard_share,
+    find_state,
     measure_trajectory,
-    pinned_row,
     rank_alphas,
     rank_checkpoints,
     rank_useful,
+    read_guard,
 )
+from sqsd.states import State, read_state, write_states
 from sqsd.tables import write_table
 
 SHAPES = {"model.layers.0.mlp.up_proj": (5, 4), "model.layers.1.self_attn.o_proj": (3, 6)}
 
 
-def judgements(scores):
-    """Three prompts a state, whose mean is the state's score."""
-    rows = [
-        (state, f"p{i}", None, score + part)
-        for i, part in enumerate((-1.5, 0.5, 1.0))
-        for state, score in scores.items()
-    ]
-    frame = pd.DataFrame(rows, columns=pd.Index(["state", "prompt_id", "verdict", "score"]))
-    return frame.astype({"verdict": "boolean"})
+def measured(scores, exact=None):
+    """Scores and shares by state, in an order of their own."""
+    series = pd.Series({float(key): scores[key] for key in reversed(scores)})
+    return Measured(series.rename_axis("alpha"), exact)
 
 
-def trajectory(projections, other=7.0):
-    """Steps and projections on `danger`, between rows of a direction that must not be read."""
-    rows = []
-    for step, value in projections.items():
-        rows += [(step, "other", other * step), (step, "danger", value)]
-    return pd.DataFrame(rows, columns=pd.Index(["step", "direction", "projection"]))
+def trajectory(projections):
+    rows = list(projections.items())
+    return pd.DataFrame(rows, columns=pd.Index(["step", "projection"]))
 
 
 def rank_drift(scores, projections, floor=0.0, exact=None, minimum=0.5):
-    states = {str(step): score for step, score in scores.items()}
-    return rank_checkpoints(
-        trajectory(projections), "danger", judgements(states), floor, exact, minimum
-    )
+    return rank_checkpoints(trajectory(projections), measured(scores, exact), floor, minimum)
 
 
 SCORES = {0: 4.0, 150: 3.0, 300: 1.0, 450: 1.5, 600: 0.5}
@@ -68,7 +62,7 @@ def test_checkpoints_by_drift_sensitivity(tmp_path):
     assert ranked["projection"].tolist() == [1, 2, 1.5]
     assert ranked["rank"].tolist() == [1, 2, 3]
     assert ranked["exact_share"].isna().all() and not ranked["denominator_floored"].any()
-    write_table(ranked, tmp_path / "ranking.parquet", "drift_ranking")
+    write_table(ranked, tmp_path / "ranking.parquet", "drift_ranking", {})
 
 
 def test_a_floor_holds_small_changes_of_the_projection():
@@ -91,16 +85,12 @@ def test_checkpoints_are_ranked_as_naive_differences_in_any_order_of_rows(points
     for i in range(1, len(points) - 1):
         sensitivity = (scores[i + 1] - scores[i]) / (moved[i + 1] - moved[i])
         expected.append((round(sensitivity, 9), steps[i]))
-    tables = [
-        trajectory(dict(zip(steps, moved, strict=True))),
-        judgements({str(s): score for s, score in zip(steps, scores, strict=True)}),
-    ]
-    shuffled = []
-    for table in tables:
-        order = list(range(len(table)))
-        random.shuffle(order)
-        shuffled.append(table.iloc[order])
-    ranked = rank_checkpoints(shuffled[0], "danger", shuffled[1], 0.0, None, 0.5)
+    table = trajectory(dict(zip(steps, moved, strict=True)))
+    pairs = list(zip(steps, scores, strict=True))
+    random.shuffle(pairs)
+    order = list(range(len(table)))
+    random.shuffle(order)
+    ranked = rank_checkpoints(table.iloc[order], measured(dict(pairs)), 0.0, 0.5)
     found = list(zip(ranked["sensitivity"].round(9), ranked["step"], strict=True))
     # Rounding in a mean may part equal sensitivities, so ties may come in either order.
     assert sorted(found) == sorted(expected)
@@ -108,24 +98,24 @@ def test_checkpoints_are_ranked_as_naive_differences_in_any_order_of_rows(points
     assert ranked["rank"].tolist() == list(range(1, len(expected) + 1))
 
 
-ALPHA_SCORES = {"0.0": 1.0, "0.1": 2.0, "0.2": 4.0, "0.3": 5.5, "0.4": 5.0}
+ALPHA_SCORES = {0.0: 1.0, 0.1: 2.0, 0.2: 4.0, 0.3: 5.5, 0.4: 5.0}
 # DS_linear(a) = (score(a + 0.1) - score(a - 0.1)) / 0.2:
 # 0.1: 3 / 0.2 = 15; 0.2: 3.5 / 0.2 = 17.5; 0.3: 1 / 0.2 = 5; the ends lack a neighbour.
 
 
 def test_alphas_by_linear_sensitivity(tmp_path):
-    ranked = rank_alphas(judgements(ALPHA_SCORES), 0.1, None, 0.5)
+    ranked = rank_alphas(measured(ALPHA_SCORES), 0.1, 0.5)
     assert ranked["alpha"].tolist() == [0.2, 0.1, 0.3]
     assert ranked["sensitivity"].tolist() == pytest.approx([17.5, 15, 5])
     assert ranked["safety_score"].tolist() == pytest.approx([4, 2, 5.5])
     assert ranked["rank"].tolist() == [1, 2, 3]
     assert ranked["exact_share"].isna().all()
-    write_table(ranked, tmp_path / "ranking.parquet", "linear_ranking")
+    write_table(ranked, tmp_path / "ranking.parquet", "linear_ranking", {})
 
 
 def test_alphas_with_a_wider_difference():
     # delta 0.2: only 0.2 has both neighbours, (5 - 1) / 0.4 = 10.
-    ranked = rank_alphas(judgements(ALPHA_SCORES), 0.2, None, 0.5)
+    ranked = rank_alphas(measured(ALPHA_SCORES), 0.2, 0.5)
     assert (ranked["alpha"].tolist(), ranked["sensitivity"].tolist()) == (
         [0.2],
         pytest.approx([10]),
@@ -133,29 +123,29 @@ def test_alphas_with_a_wider_difference():
 
 
 def test_the_guard_keeps_useless_checkpoints_as_rows_without_a_rank(tmp_path):
-    exact = pd.Series({"0": 1.0, "150": 0.49, "300": 0.5, "450": 0.9, "600": 0.0})
+    exact = pd.Series({0.0: 1.0, 150.0: 0.49, 300.0: 0.5, 450.0: 0.9, 600.0: 0.0})
     ranked = rank_drift(SCORES, PROJECTIONS, exact=exact)
     # 150 would be first, and is refused; a share of just the minimum passes.
     assert ranked["step"].tolist() == [450, 300, 150]
     assert ranked["rank"].tolist()[:2] == [1, 2] and ranked["rank"].isna().tolist()[2]
     assert ranked["exact_share"].tolist() == [0.9, 0.5, 0.49]
     assert ranked["sensitivity"].tolist() == pytest.approx([-0.5, 1, -4])
-    write_table(ranked, tmp_path / "ranking.parquet", "drift_ranking")
+    write_table(ranked, tmp_path / "ranking.parquet", "drift_ranking", {})
 
 
 def test_the_guard_keeps_useless_alphas_as_rows_without_a_rank(tmp_path):
-    exact = pd.Series({"0.4": 0.1, "0.3": 0.2, "0.2": 0.3, "0.1": 0.8, "0.0": 1.0})
-    ranked = rank_alphas(judgements(ALPHA_SCORES), 0.1, exact, 0.3)
+    exact = pd.Series({0.4: 0.1, 0.3: 0.2, 0.2: 0.3, 0.1: 0.8, 0.0: 1.0})
+    ranked = rank_alphas(measured(ALPHA_SCORES, exact), 0.1, 0.3)
     assert ranked["alpha"].tolist() == [0.2, 0.1, 0.3]
     assert ranked["rank"].tolist()[:2] == [1, 2] and ranked["rank"].isna().tolist()[2]
     assert ranked["exact_share"].tolist() == [0.3, 0.8, 0.2]
-    write_table(ranked, tmp_path / "ranking.parquet", "linear_ranking")
+    write_table(ranked, tmp_path / "ranking.parquet", "linear_ranking", {})
 
 
 @given(st.lists(st.tuples(st.integers(-5, 5), st.integers(0, 10)), min_size=1, max_size=10))
 def test_the_guard_only_takes_states_out_of_the_order(values):
     table = pd.DataFrame({"step": range(len(values)), "sensitivity": [float(s) for s, _ in values]})
-    exact = pd.Series({str(i): share / 10 for i, (_, share) in enumerate(values)})
+    exact = pd.Series({float(i): share / 10 for i, (_, share) in enumerate(values)})
     passing = [i for i, (_, share) in enumerate(values) if share >= 5]
     if not passing:
         with pytest.raises(UselessModelError):
@@ -171,7 +161,7 @@ def test_the_guard_only_takes_states_out_of_the_order(values):
 
 
 def test_a_guard_that_no_checkpoint_passes_is_an_error():
-    exact = pd.Series({"0": 1.0, "150": 0.2, "300": 0.1, "450": 0.0, "600": 0.9})
+    exact = pd.Series({0.0: 1.0, 150.0: 0.2, 300.0: 0.1, 450.0: 0.0, 600.0: 0.9})
     # Step 0 and the last step are no candidates, so their shares do not help.
     message = (
         r"every step answers fewer than 0\.50 of the benign prompts of the guard exactly: "
@@ -189,130 +179,260 @@ def test_a_guard_that_no_alpha_passes_is_an_error():
         r"0\.3 \(0\.25\); choose smaller alphas"
     )
     with pytest.raises(UselessModelError, match=message):
-        rank_alphas(judgements(ALPHA_SCORES), 0.1, exact, 0.75)
+        rank_alphas(measured(ALPHA_SCORES, exact), 0.1, 0.75)
 
 
-def make_folder(folder, steps=(150, 300, 450)):
-    for step in steps:
-        (folder / f"checkpoint-{step}").mkdir(parents=True)
-    return str(folder)
+def test_an_alpha_is_ranked_among_its_candidates():
+    # 0.2 would be first; 0.30000000000000004 is the 0.3 that was measured.
+    ranked = rank_alphas(measured(ALPHA_SCORES), 0.1, 0.5, [0.1 + 0.2, 0.1, 0.4])
+    assert ranked["alpha"].tolist() == [0.1, 0.3]
+    assert ranked["rank"].tolist() == [1, 2]
 
 
-def test_a_checkpoint_by_rank(tmp_path):
-    folder = make_folder(tmp_path / "pilot")
-    ranking = rank_drift(SCORES, PROJECTIONS)
-    state = chosen_state("drift", {"rank": 2}, ranking, folder, "final", 0.5)
-    adapter = str(tmp_path / "pilot/checkpoint-450")
-    assert state == {
-        "adapter": adapter, "multiplier": 1.0, "step": 450, "rank": 2.0, "sensitivity": -0.5
-    }  # fmt: skip
-    assert json.loads(json.dumps(state)) == state
+def test_the_guard_of_candidates_asks_no_other_alpha():
+    exact = pd.Series({0.1: 0.2, 0.2: 1.0, 0.3: 0.9})
+    alone = rank_alphas(measured(ALPHA_SCORES, exact), 0.1, 0.5, [0.3])
+    assert alone["alpha"].tolist() == [0.3] and alone["exact_share"].tolist() == [0.9]
+    message = r"every alpha answers .* exactly: 0\.1 \(0\.20\); choose smaller alphas"
+    with pytest.raises(UselessModelError, match=message):
+        rank_alphas(measured(ALPHA_SCORES, exact), 0.1, 0.5, [0.1])
+
+
+def test_a_choice_by_rank_or_the_least():
+    ranked = rank_drift(SCORES, PROJECTIONS)
+    assert [choose(ranked, {"rank": rank})["step"] for rank in (1, 2, 3)] == [150, 450, 300]
+    assert choose(ranked, {"least": True})["step"] == 450  # |-0.5| is below |1| and |-4|
+    exact = pd.Series({150.0: 1.0, 300.0: 1.0, 450.0: 0.0})
+    guarded = rank_drift(SCORES, PROJECTIONS, exact=exact)
+    assert choose(guarded, {"rank": 2})["step"] == 300
+    assert choose(guarded, {"least": True})["step"] == 300  # what the guard refused is no choice
+    with pytest.raises(ConfigurationError, match="rank 3 of the sensitive states: allowed: 1 to 2"):
+        choose(guarded, {"rank": 3})
+
+
+def test_no_choice_where_nothing_has_a_sensitivity():
+    ranked = rank_drift(SCORES, dict.fromkeys(PROJECTIONS, 1.0))
+    with pytest.raises(DataError, match="no state could be ranked: none has a finite sensitivity"):
+        choose(ranked, {"least": True})
+    with pytest.raises(ConfigurationError, match=r"rank 1 .*: no state could be ranked"):
+        choose(ranked, {"rank": 1})
+
+
+@pytest.mark.parametrize("exact", [0.5, 0.75])
+def test_a_pinned_state_that_answers_enough_passes(exact):
+    check_guard("d (step 3)", exact, 0.5)
+
+
+# --- from files to a state ------------------------------------------------------------------
+
+
+def states_at(key, values):
+    return {value: State(f"at-{value}", "m", None, 1.0, {key: value}) for value in values}
+
+
+def judgement_files(folder, key, scores, parts=2):
+    """Judgements of three prompts, whose mean is a state's score, in several files."""
+    states, paths = states_at(key, scores), []
+    for part in range(parts):
+        frames = [
+            with_origin(
+                pd.DataFrame(
+                    {
+                        "prompt_id": pd.Series(["p0", "p1", "p2"], dtype="str"),
+                        "verdict": pd.array([None] * 3, dtype="boolean"),
+                        "score": [score - 1.5, score + 0.5, score + 1.0],
+                    }
+                ),
+                states[value],
+            )
+            for value, score in list(scores.items())[part::parts]
+        ]
+        paths.append(str(folder / f"judgements-{part}.parquet"))
+        write_table(pd.concat(frames, ignore_index=True), paths[-1], "judgements", {})
+    return paths
+
+
+def guard_files(folder, key, shares):
+    """Responses of ten prompts of which `shares` of 1 are exact, and the prompts."""
+    ids = pd.Series([f"p{i}" for i in range(10)], dtype="str")
+    prompts = pd.DataFrame({"prompt_id": ids, "prompt": "x"})
+    prompts = prompts.assign(category=None, reference=[f"answer {i}" for i in range(10)])
+    frames = []
+    for value, state in states_at(key, shares).items():
+        texts = [f"answer {i}" if i < round(10 * shares[value]) else "no" for i in range(10)]
+        frame = pd.DataFrame({"prompt_id": ids, "prompt": "x", "response": texts})
+        frames.append(with_origin(frame.assign(response_tokens=1), state))
+    paths = [str(folder / "guard.parquet"), str(folder / "reference.parquet")]
+    write_table(pd.concat(frames, ignore_index=True), paths[0], "responses", {})
+    write_table(prompts, paths[1], "benchmark", {})
+    return {"guard": paths[:1], "reference": paths[1:]}
+
+
+NO_GUARD = {"guard": [], "reference": []}
+PILOT = {"pilot": "pilot", "direction": "danger"}
+DIRECTION = {"direction": "safety", "checkpoint": "final"}
+
+
+@pytest.fixture
+def pilot(tmp_path):
+    """Inputs of the search for a checkpoint, and the run's folder."""
+    run = tmp_path / "run"
+    for step in (150, 300, 450, 600):
+        (run / f"checkpoint-{step}").mkdir(parents=True)
+    path = str(tmp_path / "trajectory.parquet")
+    write_table(trajectory(PROJECTIONS), path, "trajectory", {})
+    judgements = judgement_files(tmp_path, "step", SCORES)
+    return {"run": [str(run)], "trajectory": [path], "judgements": judgements} | NO_GUARD
+
+
+@pytest.fixture
+def steering(tmp_path):
+    """Inputs of the search for a steering magnitude."""
+    run = tmp_path / "run"
+    (run / "checkpoint-7000").mkdir(parents=True)
+    return {
+        "run": [str(run)],
+        "judgements": judgement_files(tmp_path, "alpha", ALPHA_SCORES, 3),
+    } | (NO_GUARD)
+
+
+def found(entry, inputs, **sensitivity):
+    return find_state("the-state", "theta", entry, SimpleNamespace(**inputs), sensitivity)
+
+
+def chosen_by(state):
+    return [state.origin[name] for name in ("rank", "sensitivity", "exact_share")]
+
+
+def test_a_checkpoint_by_rank(tmp_path, pilot):
+    state = found(PILOT | {"rank": 2}, pilot, floor_fraction=0.0)
+    origin = {"step": 450, "rank": 2.0, "sensitivity": pytest.approx(-0.5), "exact_share": None}
+    folder = str(tmp_path / "run/checkpoint-450")
+    assert state == State("the-state", "theta", folder, 1.0, origin)
+    write_states([state], tmp_path / "state.json")
+    assert read_state(tmp_path / "state.json") == state
+
+
+def test_the_floor_is_applied_to_a_search(pilot):
+    # As above: with a floor of 0.4 the sensitivity of 150 is -2.5 in place of -4.
+    state = found(PILOT | {"rank": 1}, pilot, floor_fraction=0.4)
+    assert (state.origin["step"], state.origin["sensitivity"]) == (150, pytest.approx(-2.5))
+
+
+def test_the_least_sensitive_checkpoint(pilot):
+    state = found(PILOT | {"least": True}, pilot, floor_fraction=0.0)
+    assert state.origin["step"] == 450
+    assert chosen_by(state) == [2, pytest.approx(-0.5), None]
+
+
+def test_a_guard_refuses_checkpoints_of_a_search(tmp_path, pilot):
+    guard = guard_files(tmp_path, "step", {0: 1.0, 150: 0.4, 300: 0.5, 450: 0.3, 600: 0.0})
+    entry = PILOT | {"rank": 1}
+    state = found(entry, pilot | guard, floor_fraction=0.0, minimum_exact_share=0.5)
+    assert state.origin["step"] == 300
+    assert chosen_by(state) == [1, pytest.approx(1), pytest.approx(0.5)]
+    state = found(entry, pilot | guard, floor_fraction=0.0, minimum_exact_share=0.4)
+    assert state.origin["step"] == 150
+    with pytest.raises(ConfigurationError, match=r"rank 2 .*: allowed: 1 to 1"):
+        found(PILOT | {"rank": 2}, pilot | guard, floor_fraction=0.0, minimum_exact_share=0.5)
+    message = r"every step answers fewer than 0\.60 .*: 150 \(0\.40\), 300 \(0\.50\), 450 \(0\.30\)"
+    with pytest.raises(UselessModelError, match=message):
+        found(entry, pilot | guard, floor_fraction=0.0, minimum_exact_share=0.6)
 
 
 @pytest.mark.parametrize(
-    ("choice", "alpha", "rank"), [({"rank": 1}, 0.2, 1), ({"rank": 3}, 0.3, 3)]
+    ("choice", "alpha", "sensitivity"),
+    [
+        ({"rank": 1, "alphas": [0.1, 0.2, 0.3]}, 0.2, 17.5),
+        ({"rank": 3, "alphas": [0.1, 0.2, 0.3]}, 0.3, 5),
+        ({"rank": 1, "alphas": [0.3, 0.1]}, 0.1, 15),
+        ({"least": True, "alphas": [0.1, 0.2]}, 0.1, 15),
+    ],
 )
-def test_an_alpha_by_rank(tmp_path, choice, alpha, rank):
-    folder = make_folder(tmp_path / "safety", [7000])
-    ranking = rank_alphas(judgements(ALPHA_SCORES), 0.1, None, 0.5)
-    state = chosen_state("linear", choice, ranking, folder, 7000, 0.5)
-    assert state["adapter"] == str(tmp_path / "safety/checkpoint-7000")
-    assert (state["multiplier"], state["alpha"], state["rank"]) == (alpha, alpha, rank)
-    assert "step" not in state
-    last = chosen_state("linear", choice, ranking, folder, "final", 0.5)
-    assert last == state | {"adapter": folder}
+def test_an_alpha_by_its_place_among_candidates(tmp_path, steering, choice, alpha, sensitivity):
+    state = found(DIRECTION | choice, steering, delta=0.1)
+    folder = str(tmp_path / "run")
+    assert (state.name, state.model, state.adapter) == ("the-state", "theta", folder)
+    assert (state.multiplier, state.origin["alpha"]) == (alpha, alpha)
+    assert chosen_by(state) == [choice.get("rank", 2), pytest.approx(sensitivity), None]
+    assert "step" not in state.origin
+    kept = found(DIRECTION | {"checkpoint": 7000} | choice, steering, delta=0.1)
+    assert kept.adapter == str(tmp_path / "run/checkpoint-7000")
 
 
-def test_a_pinned_state_has_its_rank_and_sensitivity(tmp_path):
-    folder = make_folder(tmp_path)
-    drift = chosen_state("drift", {"step": 300}, rank_drift(SCORES, PROJECTIONS), folder, 0, 0.5)
-    assert (drift["step"], drift["rank"], drift["sensitivity"]) == (300, 3, 1.0)
-    ranking = rank_alphas(judgements(ALPHA_SCORES), 0.1, None, 0.5)
-    # 0.1 + 0.2 is not 0.3 in binary; the alpha meant is found all the same.
-    linear = chosen_state("linear", {"alpha": 0.1 + 0.2}, ranking, folder, "final", 0.5)
-    assert (linear["alpha"], linear["rank"]) == (0.3, 3)
-    assert linear["sensitivity"] == pytest.approx(5)
+def test_a_guard_refuses_alphas_of_a_search(tmp_path, steering):
+    guard = guard_files(tmp_path, "alpha", {0.0: 1.0, 0.1: 0.9, 0.2: 0.1, 0.3: 0.9, 0.4: 0.0})
+    entry = DIRECTION | {"rank": 1, "alphas": [0.1, 0.2, 0.3]}
+    state = found(entry, steering | guard, delta=0.1, minimum_exact_share=0.5)
+    assert state.origin["alpha"] == 0.1
+    assert chosen_by(state) == [1, pytest.approx(15), pytest.approx(0.9)]
 
 
-def test_the_least_sensitive_state_is_one_that_the_guard_passed(tmp_path):
-    folder = make_folder(tmp_path)
-    # |DS|: 150 has 4, 300 has 1, 450 has 0.5 and is refused.
-    exact = pd.Series({"0": 1.0, "150": 1.0, "300": 1.0, "450": 0.0})
-    ranking = rank_drift(SCORES, PROJECTIONS, exact=exact)
-    state = chosen_state("drift", {"least": True}, ranking, folder, "final", 0.5)
-    assert (state["step"], state["sensitivity"]) == (300, 1.0)
-    free = chosen_state("drift", {"least": True}, rank_drift(SCORES, PROJECTIONS), folder, 0, 0.5)
-    assert (free["step"], free["sensitivity"]) == (450, -0.5)
+def test_a_difference_of_another_width(steering):
+    state = found(DIRECTION | {"rank": 1, "alphas": [0.2]}, steering, delta=0.2)
+    assert chosen_by(state) == [1, pytest.approx(10), None]
+    with pytest.raises(SqsdError, match=r"no alpha has both alpha - 0\.3 and alpha \+ 0\.3 measur"):
+        found(DIRECTION | {"rank": 1, "alphas": [0.2]}, steering, delta=0.3)
 
 
-def test_a_rank_that_the_guard_took_away_is_refused(tmp_path):
-    exact = pd.Series({"0": 1.0, "150": 0.0, "300": 1.0, "450": 1.0})
-    ranking = rank_drift(SCORES, PROJECTIONS, exact=exact)
-    folder = make_folder(tmp_path)
-    assert chosen_state("drift", {"rank": 1}, ranking, folder, "final", 0.5)["step"] == 450
-    with pytest.raises(ConfigurationError, match="rank 3 of the sensitive states: allowed: 1 to 2"):
-        chosen_state("drift", {"rank": 3}, ranking, folder, "final", 0.5)
+def test_a_pinned_state_reads_nothing_but_its_run(tmp_path, pilot, steering):
+    # As `plan.Plan.state_sources` has it: no judgements, no trajectory.
+    state = found(PILOT | {"step": 300}, {"run": pilot["run"]} | NO_GUARD)
+    unknown = {"rank": None, "sensitivity": None, "exact_share": None}
+    folder = str(tmp_path / "run/checkpoint-300")
+    assert state == State("the-state", "theta", folder, 1.0, {"step": 300, **unknown})
+    inputs = {"run": steering["run"]} | NO_GUARD
+    state = found(DIRECTION | {"checkpoint": 7000, "alpha": 0.5}, inputs)
+    folder = str(tmp_path / "run/checkpoint-7000")
+    assert state == State("the-state", "theta", folder, 0.5, {"alpha": 0.5, **unknown})
 
 
-def test_a_pinned_state_needs_no_ranking(tmp_path):
-    folder = make_folder(tmp_path)
-    unknown = {"rank": None, "sensitivity": None}
-    assert chosen_state("drift", {"step": 300}, None, folder, "final", 0.5) == {
-        "adapter": str(tmp_path / "checkpoint-300"), "multiplier": 1.0, "step": 300, **unknown
-    }  # fmt: skip
-    assert chosen_state("linear", {"alpha": 0.5}, None, folder, 450, 0.5) == {
-        "adapter": str(tmp_path / "checkpoint-450"), "multiplier": 0.5, "alpha": 0.5, **unknown
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("ranked", [True, False])
-def test_a_step_that_was_not_saved_is_refused(tmp_path, ranked):
-    folder = make_folder(tmp_path, [450, 1000, 300])
-    ranking = rank_drift(SCORES, PROJECTIONS) if ranked else None
-    message = f"step 150 of {folder} was not saved; known: 300, 450, 1000$"
-    with pytest.raises(ConfigurationError, match=message):
-        chosen_state("drift", {"step": 150}, ranking, folder, "final", 0.5)
-
-
-def test_a_pinned_step_that_was_not_measured_is_refused():
-    ranking = rank_drift(SCORES, PROJECTIONS)
-    message = r"step 160 has no measured sensitivity .*; known: 150, 300, 450$"
-    with pytest.raises(ConfigurationError, match=message):
-        chosen_state("drift", {"step": 160}, ranking, "", "final", 0.5)
-
-
-def test_a_pinned_alpha_that_was_not_measured_is_refused():
-    ranking = rank_alphas(judgements(ALPHA_SCORES), 0.1, None, 0.5)
-    message = r"alpha 0\.25 has no measured sensitivity .*; known: 0\.1, 0\.2, 0\.3$"
-    with pytest.raises(ConfigurationError, match=message):
-        chosen_state("linear", {"alpha": 0.25}, ranking, "", "final", 0.5)
-
-
-@pytest.mark.parametrize("step", [1500, 4500])
-def test_a_pinned_step_is_found_exactly(step):
-    # A relative tolerance must not take a neighbour for it.
-    steps = [step - 1, step, step + 1]
-    table = pd.DataFrame({"step": steps, "rank": [1, 2, 3], "exact_share": 1.0})
-    assert pinned_row(table, "step", step, 0.5)["step"] == step
-    with pytest.raises(ConfigurationError, match=f"step {step + 2} has no measured sensitivity"):
-        pinned_row(table, "step", step + 2, 0.5)
-
-
-def test_a_pinned_state_that_the_guard_refused_is_an_error(tmp_path):
-    exact = pd.Series({"0": 1.0, "150": 0.1, "300": 1.0, "450": 1.0})
-    ranking = rank_drift(SCORES, PROJECTIONS, exact=exact)
+@pytest.mark.parametrize(("key", "value"), [("step", 300), ("alpha", 0.3)])
+def test_a_pinned_state_answers_to_the_guard(tmp_path, pilot, steering, key, value):
+    entry, run = (PILOT, pilot["run"]) if key == "step" else (DIRECTION, steering["run"])
+    inputs = {"run": run} | guard_files(tmp_path, key, {value: 0.4})
+    state = found(entry | {key: value}, inputs, minimum_exact_share=0.4)
+    assert state.origin[key] == value and chosen_by(state) == [None, None, pytest.approx(0.4)]
     message = (
-        r"the pinned state step 150 answers 0\.10 of the guard's benign prompts exactly, fewer "
-        r"than 0\.50; pin another step"
+        rf"the pinned state the-state \({key} {value}\) answers 0\.40 of the guard's benign "
+        r"prompts exactly, fewer than 0\.50; pin another"
     )
     with pytest.raises(UselessModelError, match=message):
-        chosen_state("drift", {"step": 150}, ranking, make_folder(tmp_path), "final", 0.5)
+        found(entry | {key: value}, inputs, minimum_exact_share=0.5)
 
 
-def test_a_pinned_direction_needs_its_checkpoint(tmp_path):
-    folder = make_folder(tmp_path, [25])
-    with pytest.raises(ConfigurationError, match="checkpoint 30 was not saved; known: final, 25"):
-        chosen_state("linear", {"alpha": 0.5}, None, folder, 30, 0.5)
+@pytest.mark.parametrize("step", [299, 301])
+def test_a_pinned_step_is_found_exactly(tmp_path, pilot, step):
+    message = rf"{tmp_path}/run: checkpoint {step} was not saved; known: 150, 300, 450, 600$"
+    with pytest.raises(ConfigurationError, match=message):
+        found(PILOT | {"step": step}, {"run": pilot["run"]} | NO_GUARD)
+
+
+def test_a_searched_step_that_was_not_saved_is_refused(tmp_path, pilot):
+    (tmp_path / "run/checkpoint-150").rmdir()
+    message = "checkpoint 150 was not saved; known: 300, 450, 600$"
+    with pytest.raises(ConfigurationError, match=message):
+        found(PILOT | {"rank": 1}, pilot, floor_fraction=0.0)
+
+
+def test_a_pinned_direction_needs_its_checkpoint(steering):
+    inputs = {"run": steering["run"]} | NO_GUARD
+    with pytest.raises(ConfigurationError, match=r"checkpoint 30 was not saved; known: 7000$"):
+        found(DIRECTION | {"checkpoint": 30, "alpha": 0.5}, inputs)
+
+
+@pytest.mark.parametrize("key", ["step", "alpha"])
+def test_what_was_measured_is_the_mean_of_every_file_by_state(tmp_path, key):
+    scores = SCORES if key == "step" else ALPHA_SCORES
+    inputs = {"judgements": judgement_files(tmp_path, key, scores, 3)}
+    plain = Measured.read(SimpleNamespace(**inputs, **NO_GUARD), key)
+    assert plain.score.to_dict() == pytest.approx(scores) and plain.exact is None
+    shares = {value: i / 10 for i, value in enumerate(scores)}
+    guard = guard_files(tmp_path, key, shares)
+    guarded = Measured.read(SimpleNamespace(**inputs, **guard), key)
+    assert guarded.score.to_dict() == pytest.approx(scores)
+    assert guarded.exact is not None
+    assert guarded.exact.to_dict() == pytest.approx({float(k): v for k, v in shares.items()})
 
 
 def guard_prompts():
@@ -328,28 +448,34 @@ def guard_prompts():
 
 def guard_responses():
     rows = [
-        ("base", "one", " 2\n"), ("base", "two", "a b"), ("base", "open", "2"),
-        ("0.5", "open", ""), ("0.5", "two", "b a"), ("0.5", "one", "2 2"),
+        (0.0, "one", " 2\n"), (0.0, "two", "a b"), (0.0, "open", "2"),
+        (0.5, "open", ""), (0.5, "two", "b a"), (0.5, "one", "2 2"),
     ]  # fmt: skip
-    frame = pd.DataFrame(rows, columns=pd.Index(["state", "prompt_id", "response"]))
-    frame.insert(2, "prompt", "asked")
-    return frame.assign(response_tokens=1)
+    states = states_at("alpha", (0.0, 0.5))
+    frames = [
+        with_origin(pd.DataFrame({"prompt_id": [p], "prompt": ["x"], "response": [r]}), states[a])
+        for a, p, r in rows
+    ]
+    return pd.concat(frames, ignore_index=True).assign(response_tokens=1)
 
 
 def test_the_exact_share_counts_equal_answers_of_a_state():
-    # base: "2" and "a b", blanks around them ignored, and nothing to equal in the third.
-    shares = exact_share(guard_responses(), guard_prompts())
-    assert shares.to_dict() == pytest.approx({"base": 2 / 3, "0.5": 0})
+    # Of 0: "2" and "a b", blanks around them ignored, and nothing to equal in the third.
+    shares = exact_share(guard_responses(), guard_prompts(), "alpha")
+    assert shares.to_dict() == pytest.approx({0.0: 2 / 3, 0.5: 0})
 
 
 def test_the_guard_s_share_is_read_from_its_tables(tmp_path):
-    responses, prompts = str(tmp_path / "r.parquet"), str(tmp_path / "p.parquet")
-    write_table(guard_responses(), responses, "responses")
-    write_table(guard_prompts(), prompts, "benchmark")
-    shares = guard_share([responses, prompts])
+    responses = [str(tmp_path / f"r{i}.parquet") for i in range(2)]
+    parts = guard_responses()
+    for path, part in zip(responses, (parts[:3], parts[3:]), strict=True):
+        write_table(part, path, "responses", {})
+    write_table(guard_prompts(), tmp_path / "p.parquet", "benchmark", {})
+    inputs = SimpleNamespace(guard=responses, reference=[str(tmp_path / "p.parquet")])
+    shares = read_guard(inputs, "alpha")
     assert shares is not None
-    assert shares.to_dict() == pytest.approx({"base": 2 / 3, "0.5": 0})
-    assert guard_share([]) is None
+    assert shares.to_dict() == pytest.approx({0.0: 2 / 3, 0.5: 0})
+    assert read_guard(SimpleNamespace(**NO_GUARD), "alpha") is None
 
 
 def write_adapter(folder, seed, r, lora_alpha):
@@ -370,25 +496,26 @@ def write_adapter(folder, seed, r, lora_alpha):
 
 
 def test_a_trajectory_is_the_dense_projection_of_every_checkpoint(tmp_path):
-    directions, dense = {}, {}
-    for i, name in enumerate(("danger", "safety")):
-        directions[name] = str(tmp_path / name)
-        dense[name] = write_adapter(tmp_path / name, seed=i, r=2 + i, lora_alpha=5)
+    dense = {
+        name: write_adapter(tmp_path / name, seed=i, r=2 + i, lora_alpha=5)
+        for i, name in enumerate(("danger", "safety"))
+    }
     drifts = {0: torch.zeros(5 * 4 + 3 * 6, dtype=torch.float64)}
     for step in (300, 1500, 150):
         folder = tmp_path / f"pilot/checkpoint-{step}"
         drifts[step] = write_adapter(folder, seed=step, r=3, lora_alpha=2)
     # The run's last adapter, beside its checkpoints, is no point of the trajectory.
     (tmp_path / "pilot/adapter_config.json").write_text("{}")
-    table = measure_trajectory(tmp_path / "pilot", directions)
-    write_table(table, tmp_path / "trajectory.parquet", "trajectory")
-    keys = [(step, name) for step in (0, 150, 300, 1500) for name in ("danger", "safety")]
-    assert list(zip(table["step"], table["direction"], strict=True)) == keys
-    expected = [float(drifts[s] @ dense[n]) / math.sqrt(dense[n] @ dense[n]) for s, n in keys]
-    assert table["projection"].tolist() == pytest.approx(expected, abs=1e-10)
+    for name, direction in dense.items():
+        table = measure_trajectory(tmp_path / "pilot", tmp_path / name)
+        write_table(table, tmp_path / "trajectory.parquet", "trajectory", {})
+        assert table["step"].tolist() == [0, 150, 300, 1500]
+        length = math.sqrt(direction @ direction)
+        expected = [float(drifts[s] @ direction) / length for s in table["step"]]
+        assert table["projection"].tolist() == pytest.approx(expected, abs=1e-10)
 
 
 def test_a_direction_projects_on_itself_with_its_length(tmp_path):
     v = write_adapter(tmp_path / "pilot/checkpoint-10", seed=1, r=2, lora_alpha=4)
-    table = measure_trajectory(tmp_path / "pilot", {"v": str(tmp_path / "pilot/checkpoint-10")})
+    table = measure_trajectory(tmp_path / "pilot", tmp_path / "pilot/checkpoint-10")
     assert table["projection"].tolist() == pytest.approx([0, float(v.norm())])

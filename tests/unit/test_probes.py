@@ -30,14 +30,7 @@ from sqsd.drift import LoraWeights
 from sqsd.errors import DataError, ShapeMismatch, SqsdError
 from sqsd.gradients import GradientEngine
 from sqsd.packing import EncodedSample
-from sqsd.probes import (
-    FullGradient,
-    HiddenStates,
-    LoraGradient,
-    LoraUpdate,
-    lora_anchor,
-    mean_gradient,
-)
+from sqsd.probes import FullGradient, HiddenStates, LoraUpdate, mean_gradient
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 NORMS = (LlamaRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm)
@@ -169,17 +162,6 @@ def random_anchor(model, seed):
     }
 
 
-def random_lora_anchor(state, seed):
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        m: (
-            torch.randn(w.A.shape, generator=generator).to(w.A.dtype),
-            torch.randn(w.B.T.shape, generator=generator).to(w.B.dtype),
-        )
-        for m, w in state.items()
-    }
-
-
 def random_samples(seed, lengths, vocabulary=23, low=0):
     generator = torch.Generator().manual_seed(seed)
     return [
@@ -260,10 +242,6 @@ class Oracle:
     def norm(self):
         return torch.stack([g.norm() for g in self.gradient.values()]).norm()
 
-    @property
-    def lora_norm(self):
-        return torch.stack([g.norm() for pair in self.lora.values() for g in pair]).norm()
-
     def updates(self):
         """Dense updates by module, sorted by name."""
         return {
@@ -274,23 +252,14 @@ class Oracle:
     def product(self, anchor):
         return torch.stack([(g * anchor[n]).sum() for n, g in self.gradient.items()]).sum()
 
-    def lora_product(self, anchor):
-        """With an anchor in the form of LoraGradient: (gA, gB transposed) by module."""
-        products = [
-            (ga * anchor[m][0]).sum() + (gb * anchor[m][1].T).sum()
-            for m, (ga, gb) in self.lora.items()
-        ]
-        return torch.stack(products).sum()
-
 
 def gradient_of(leaf):
     return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
 
 
 def length_of(anchor):
-    """Euclidean norm of all tensors of an anchor, of either kind."""
-    tensors = [t for v in anchor.values() for t in (v if isinstance(v, tuple) else (v,))]
-    return torch.stack([t.double().norm() for t in tensors]).norm()
+    """Euclidean norm of all tensors of an anchor."""
+    return torch.stack([t.double().norm() for t in anchor.values()]).norm()
 
 
 def check(found, expected, scale, tolerance):
@@ -311,7 +280,7 @@ def check_base(readings, oracles, anchors, tolerance=1e-12):
         check(values["anchor_product"][row], products, o.norm * lengths, tolerance)
 
 
-def check_lora(readings, oracles, directions, anchors, tolerance=1e-12):
+def check_lora(readings, oracles, directions, tolerance=1e-12):
     values = readings.values
     for row, o in enumerate(oracles):
         updates = o.updates()
@@ -325,10 +294,6 @@ def check_lora(readings, oracles, directions, anchors, tolerance=1e-12):
             lengths = torch.stack([d.norm() for d in dense.values()])
             found = values["inner_product"][row, row_of_direction]
             check(found, products, scale * lengths, tolerance)
-        check(values["lora_gradient_norm"][row], o.lora_norm, o.lora_norm, tolerance)
-        products = torch.stack([o.lora_product(a) for a in anchors.values()])
-        lengths = torch.stack([length_of(a) for a in anchors.values()])
-        check(values["lora_anchor_product"][row], products, o.lora_norm * lengths, tolerance)
 
 
 def check_hidden(readings, oracles, tolerance=1e-12):
@@ -338,7 +303,7 @@ def check_hidden(readings, oracles, tolerance=1e-12):
 
 
 class Setting:
-    """A tiny model, a state, and directions and anchors of every kind, in float64."""
+    """A tiny model, a state, directions and anchors, in float64."""
 
     def __init__(self, name):
         self.name = name
@@ -349,9 +314,6 @@ class Setting:
             "danger": random_adapter(
                 self.model, 5, ranks=(5, 1, 4)
             ),  # ranks of its own, not sorted
-        }
-        self.lora_anchors = {
-            k: random_lora_anchor(self.state, seed) for k, seed in [("b", 6), ("a", 7), ("c", 8)]
         }
         self.anchors = {"random": random_anchor(self.model, 1), "b": random_anchor(self.model, 2)}
 
@@ -364,24 +326,13 @@ class Setting:
         other.model = copy.deepcopy(self.model).to(dtype)
         other.state = cast(self.state, dtype)
         other.directions = {k: cast(d, dtype) for k, d in self.directions.items()}
-        other.lora_anchors = {
-            k: {m: (a.to(dtype), b.to(dtype)) for m, (a, b) in v.items()}
-            for k, v in self.lora_anchors.items()
-        }
         other.anchors = {k: {n: t.to(dtype) for n, t in v.items()} for k, v in self.anchors.items()}
         return other
 
     def probes(self, with_state=True):
         """All of them, or those that need no state."""
-        lora = [
-            LoraUpdate(self.directions),
-            LoraGradient(self.lora_anchors),
-        ]
-        return [
-            *(lora if with_state else []),
-            FullGradient(self.anchors),
-            HiddenStates(LAYERS, TOKENS),
-        ]
+        lora = [LoraUpdate(self.directions)] if with_state else []
+        return [*lora, FullGradient(self.anchors), HiddenStates(LAYERS, TOKENS)]
 
     def read(self, samples, with_state=True, **options):
         return read(
@@ -399,7 +350,7 @@ class Setting:
         check_base(readings, oracles, self.anchors, tolerance)
         check_hidden(readings, oracles, tolerance)
         if "update_norm" in readings.values:
-            check_lora(readings, oracles, self.directions, self.lora_anchors, tolerance)
+            check_lora(readings, oracles, self.directions, tolerance)
 
 
 @pytest.fixture(scope="module", params=list(MODELS))
@@ -430,7 +381,7 @@ def test_the_full_gradient_matches_autograd_for_any_batch(case, samples, checkpo
 
 @pytest.mark.parametrize("name", ["equal", "different", "near", "one_label", "repeated", "padding"])
 def test_every_probe_matches_autograd_at_a_state(case, name):
-    """All four in one pass; the base weights' gradient is the one at W + s B A."""
+    """All three in one pass; the base weights' gradient is the one at W + s B A."""
     samples = BATCHES[name]
     case.check(case.read(samples), case.oracles(samples))
 
@@ -486,8 +437,6 @@ def test_several_probes_in_one_pass_equal_each_alone(name):
     assert shapes == {
         "update_norm": (9, 14),
         "inner_product": (9, 2, 14),
-        "lora_gradient_norm": (9,),
-        "lora_anchor_product": (9, 3),
         "gradient_norm": (9,),
         "anchor_product": (9, 2),
         "hidden_state": (9, 3, 2, 16),
@@ -585,13 +534,12 @@ def test_a_partial_state_and_one_at_zero():
         if zero:
             state = {m: LoraWeights(w.A, torch.zeros_like(w.B), w.scale) for m, w in state.items()}
         directions = {"v": {m: random_adapter(model, 4)[m] for m in names}}
-        anchors = {"a": random_lora_anchor(state, 5)}
         base = {"b": random_anchor(model, 6)}
-        probes = [LoraUpdate(directions), LoraGradient(anchors), FullGradient(base)]
+        probes = [LoraUpdate(directions), FullGradient(base)]
         samples = BATCHES["different"]
         readings = read(model, probes, state, samples)
         oracles = [Oracle(model, s, state) for s in samples]
-        check_lora(readings, oracles, directions, anchors)
+        check_lora(readings, oracles, directions)
         check_base(readings, oracles, base)
 
 
@@ -602,16 +550,11 @@ def test_a_sample_is_parallel_to_its_own_gradient(name):
     samples = BATCHES["padding"]
     oracles = [Oracle(model, s, state) for s in samples]
     anchors = {f"{i}": o.gradient for i, o in enumerate(oracles)}
-    lora = {f"{i}": {m: (a, b.T) for m, (a, b) in o.lora.items()} for i, o in enumerate(oracles)}
-    values = read(model, [FullGradient(anchors), LoraGradient(lora)], state, samples).values
-    for norm, product in [
-        ("gradient_norm", "anchor_product"),
-        ("lora_gradient_norm", "lora_anchor_product"),
-    ]:
-        # Row by row |g|^2 on the diagonal, and a symmetric matrix.
-        check(values[product].diagonal(), values[norm] ** 2, values[norm] ** 2, 1e-12)
-        scale = values[norm][:, None] * values[norm]
-        check(values[product], values[product].T, scale, 1e-12)
+    values = read(model, [FullGradient(anchors)], state, samples).values
+    products, norms = values["anchor_product"], values["gradient_norm"]
+    # Row by row |g|^2 on the diagonal, and a symmetric matrix.
+    check(products.diagonal(), norms**2, norms**2, 1e-12)
+    check(products, products.T, norms[:, None] * norms, 1e-12)
 
 
 @pytest.mark.parametrize("name", ["llama", "llama_tied", "qwen2", "qwen3"])
@@ -631,26 +574,6 @@ def test_mean_gradient_is_the_mean_of_unit_gradients(name):
     assert all(p.grad is None for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3"])
-def test_lora_anchor_is_the_mean_gradient(name):
-    model = tiny_model(name)
-    state = random_adapter(model, 3)
-    samples = BATCHES["different"] + BATCHES["padding"]
-    oracles = [Oracle(model, s, state) for s in samples]
-    found = lora_anchor(model, state, samples)
-    assert set(found) == set(state)
-    for m, (ga, gb_transposed) in found.items():
-        expected_a = torch.stack([o.lora[m][0] for o in oracles]).mean(0)
-        expected_b = torch.stack([o.lora[m][1] for o in oracles]).mean(0)
-        size = torch.stack([o.lora_norm for o in oracles]).mean()
-        check(ga, expected_a, size, 1e-12)
-        check(gb_transposed, expected_b.T, size, 1e-12)
-    readings = read(model, [LoraGradient({"mean": found})], state, samples)
-    products = torch.stack([o.lora_product(found) for o in oracles])
-    lengths = torch.stack([o.lora_norm for o in oracles]) * length_of(found)
-    check(readings.values["lora_anchor_product"][:, 0], products, lengths, 1e-12)
-
-
 @pytest.mark.parametrize("anchors", [None, {}], ids=["none", "empty"])
 def test_without_anchors_there_are_norms_only(anchors):
     model = tiny_model("llama_tied")
@@ -658,14 +581,9 @@ def test_without_anchors_there_are_norms_only(anchors):
     samples = BATCHES["different"]
     oracles = [Oracle(model, s, state) for s in samples]
     full = read(model, [FullGradient(anchors)], state, samples).values
-    lora = read(model, [LoraGradient({})], state, samples).values
     assert set(full) == {"gradient_norm"}
-    assert set(lora) == {"lora_gradient_norm"}
-    norms, lora_norms = (
-        torch.stack(v) for v in zip(*[(o.norm, o.lora_norm) for o in oracles], strict=True)
-    )
+    norms = torch.stack([o.norm for o in oracles])
     check(full["gradient_norm"], norms, norms, 1e-12)
-    check(lora["lora_gradient_norm"], lora_norms, lora_norms, 1e-12)
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3_tied"])
@@ -781,41 +699,6 @@ def test_a_direction_without_a_module_is_refused():
         GradientEngine(model, [LoraUpdate({"danger": wrong})], state)
 
 
-@pytest.mark.parametrize("part", [0, 1], ids=["A", "B"])
-def test_a_lora_anchor_of_another_shape_is_refused(part):
-    model = tiny_model()
-    state = random_adapter(model, 3, ranks=(3,))
-    wrong = random_lora_anchor(state, 4)
-    for m in WRONG:
-        pair = list(wrong[m])
-        pair[part] = torch.zeros(3, 5).double()
-        wrong[m] = (pair[0], pair[1])
-    shape = (3, 16) if part == 0 else (3, 8)
-    pattern = names_all("danger", WRONG[1], "(3, 5)", str(shape))
-    with pytest.raises(ShapeMismatch, match=pattern) as caught:
-        probe = LoraGradient({"safety": random_lora_anchor(state, 5), "danger": wrong})
-        GradientEngine(model, [probe], state)
-    assert WRONG[0] not in str(caught.value)
-
-
-def test_a_lora_anchor_of_another_rank_is_refused():
-    model = tiny_model()
-    state = random_adapter(model, 3, ranks=(3,))
-    wrong = random_lora_anchor(random_adapter(model, 3, ranks=(4,)), 4)
-    first = sorted(state)[0]
-    pattern = names_all("danger", first, "(4, 24)", "(3, 24)")
-    with pytest.raises(ShapeMismatch, match=pattern):
-        GradientEngine(model, [LoraGradient({"danger": wrong})], state)
-
-
-def test_a_lora_anchor_without_a_module_is_refused():
-    model = tiny_model()
-    state = random_adapter(model, 3)
-    wrong = {m: pair for m, pair in random_lora_anchor(state, 4).items() if m not in WRONG}
-    with pytest.raises(ShapeMismatch, match=names_all("danger", WRONG[1])):
-        GradientEngine(model, [LoraGradient({"danger": wrong})], state)
-
-
 @pytest.mark.parametrize("parameter", ["model.norm.weight", "lm_head.weight"])
 @pytest.mark.parametrize("missing", [False, True], ids=["shape", "missing"])
 def test_an_anchor_that_does_not_fit_is_refused(parameter, missing):
@@ -845,11 +728,9 @@ def test_an_anchor_of_a_tied_model_has_no_head():
         GradientEngine(model, [FullGradient({"danger": anchor})])
 
 
-@pytest.mark.parametrize("kind", ["update", "gradient"])
-def test_a_lora_probe_needs_a_state(kind):
+def test_a_lora_probe_needs_a_state():
     model = tiny_model()
-    state = random_adapter(model, 3)
-    probe = LoraUpdate({"v": state}) if kind == "update" else LoraGradient({})
+    probe = LoraUpdate({"v": random_adapter(model, 3)})
     with pytest.raises(SqsdError, match="state"):
         GradientEngine(model, [FullGradient(None), probe])
 

@@ -1,5 +1,6 @@
 """Tables by hand, with closed formulas for the intervals; pages read back as Markdown."""
 
+import json
 import math
 import re
 import tempfile
@@ -8,18 +9,26 @@ from statistics import fmean, stdev
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqsd import report
+from sqsd.errors import DataError
+from sqsd.evaluation import with_origin
 from sqsd.report import (
+    COMMON_NOTE,
+    KINDS,
     POOLED,
+    Part,
+    both_measures,
     curve_table,
     draw_effectiveness,
     draw_steering,
     draw_trajectories,
     effectiveness_table,
+    make_table,
     page_table,
     ranking_table,
     readable,
@@ -31,6 +40,8 @@ from sqsd.report import (
     steering_table,
     trajectory_table,
 )
+from sqsd.states import State, write_states
+from sqsd.tables import read_table, write_table
 
 Z = 1.959963984540054  # normal quantile at 0.975
 T = {1: 12.706204736, 2: 4.302652730, 3: 3.182446305}  # Student t quantile at 0.975 by freedom
@@ -53,32 +64,65 @@ def interval(row, name, kind="t"):
     return row[name], row[f"{name}_{kind}_low"], row[f"{name}_{kind}_high"]
 
 
+def tuned(window, seed):
+    """A state whose name says nothing of its window and seed."""
+    name = f"state {WINDOWS.index(window) * 10 - seed}"
+    return State(name, "m", None, 1.0, {"window": window, "seed": seed})
+
+
 def verdicts(unsafe, prompts=4):
-    """Judgements with `unsafe[seed][window]` unsafe answers, the states in reverse order."""
-    rows = [
-        (f"{window}/{seed}", f"p{i}", i < counts[w], None)
-        for seed, counts in unsafe.items()
-        for w, window in reversed(list(enumerate(WINDOWS)))
-        for i in range(prompts)
-    ]
-    return judgements(rows)
+    """Judgements with `unsafe[seed][window]` unsafe answers, the windows in reverse order."""
+    return pd.concat(
+        [
+            judgements(
+                tuned(window, seed),
+                [(f"p{i}", i < counts[w], None) for i in range(prompts)],
+            )
+            for seed, counts in unsafe.items()
+            for w, window in reversed(list(enumerate(WINDOWS)))
+        ],
+        ignore_index=True,
+    )
 
 
 def safety_scores(values):
     """Judgements whose mean score is `values[seed][window]`."""
-    rows = [
-        (f"{window}/{seed}", f"p{i}", None, means[w] + part)
-        for seed, means in values.items()
-        for w, window in enumerate(WINDOWS)
-        for i, part in enumerate((-2.0, 0.5, 1.5))
-    ]
-    return judgements(rows)
+    return pd.concat(
+        [
+            judgements(
+                tuned(window, seed),
+                [(f"p{i}", None, means[w] + part) for i, part in enumerate((-2.0, 0.5, 1.5))],
+            )
+            for seed, means in values.items()
+            for w, window in enumerate(WINDOWS)
+        ],
+        ignore_index=True,
+    )
 
 
-def judgements(rows):
-    columns = pd.Index(["state", "prompt_id", "verdict", "score"])
+def judgements(state, rows):
+    """Judgements of a state; rows: prompt's id, verdict, score."""
+    columns = pd.Index(["prompt_id", "verdict", "score"])
     frame = pd.DataFrame(rows, columns=columns)
-    return frame.astype({"verdict": "boolean", "score": "float64"})
+    kinds = {"prompt_id": "str", "verdict": "boolean", "score": "float64"}
+    return with_origin(frame.astype(kinds), state)
+
+
+def arm(experiment, method):
+    return Part({"experiment": experiment, "method": method})
+
+
+def model(name, direction="danger"):
+    return Part({"model": name, "direction": direction})
+
+
+def effectiveness(judged, windows, seeds, measure):
+    """Of ((experiment, method), judgements) with the same seeds each."""
+    parts = [
+        Part(arm(*names).names, {"seeds": seeds, "random": names[1] == "random"})
+        for names, _ in judged
+    ]
+    return effectiveness_table(parts, [frame for _, frame in judged], windows, measure)
 
 
 # Unsafe of 4 by window: means over seeds 7/8, 4/8, 1/8; deltas 1 and 0.5.
@@ -89,7 +133,7 @@ RANDOM = {1: (2, 2, 2), 2: (1, 2, 2)}
 
 def test_a_row_of_attack_success_rates():
     judged = [(("e", "m"), verdicts(FALLING)), (("e", "random"), verdicts(RANDOM))]
-    table = effectiveness_table(judged, WINDOWS, [1, 2], "asr")
+    table = effectiveness(judged, WINDOWS, [1, 2], "asr")
     assert table[["experiment", "method"]].values.tolist() == [["e", "m"], ["e", "random"]]
     row = table.iloc[0]
     assert (row["prompts"], row["units"]) == (4, 2)
@@ -116,7 +160,7 @@ def test_safety_score_has_the_other_sign():
     rising = {1: (-1.0, 0.5, 2.0), 2: (-2.0, 1.0, 3.0), 3: (0.0, 1.5, 1.75)}
     flat = {1: (1.0, 0.0, 1.5), 2: (1.0, 0.0, 0.0), 3: (1.0, 0.0, 1.0)}
     judged = [(("e", "random"), safety_scores(flat)), (("e", "m"), safety_scores(rising))]
-    table = effectiveness_table(judged, WINDOWS, [1, 2, 3], "safety_score")
+    table = effectiveness(judged, WINDOWS, [1, 2, 3], "safety_score")
     random, row = table.iloc[0], table.iloc[1]
     assert interval(row, "s1") == pytest.approx(student([-1, -2, 0]))
     # S3 - S1: 3, 5, 1.75; of random order 0.5, -1, 0.
@@ -129,7 +173,7 @@ def test_safety_score_has_the_other_sign():
     assert (row["prompts"], row["units"]) == (3, 3)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(st.data())
 def test_every_number_of_a_row_is_the_naive_one(data):
     seeds = data.draw(st.lists(st.integers(1, 9), min_size=2, max_size=4, unique=True))
@@ -137,7 +181,7 @@ def test_every_number_of_a_row_is_the_naive_one(data):
     counts = st.tuples(*[st.integers(0, prompts)] * len(WINDOWS))
     unsafe, other = ({seed: data.draw(counts) for seed in seeds} for _ in range(2))
     judged = [(("e", "m"), verdicts(unsafe, prompts)), (("e", "random"), verdicts(other, prompts))]
-    row = effectiveness_table(judged, WINDOWS, seeds, "asr").iloc[0]
+    row = effectiveness(judged, WINDOWS, seeds, "asr").iloc[0]
     means = []
     for w, window in enumerate(WINDOWS):
         total = sum(unsafe[seed][w] for seed in seeds)
@@ -160,15 +204,15 @@ def test_every_number_of_a_row_is_the_naive_one(data):
 def test_mono_is_strict():
     # The means are 3/4, 1/2 and 1/2.
     judged = [(("e", "m"), verdicts({1: (3, 2, 2)}))]
-    (row,) = effectiveness_table(judged, WINDOWS, [1], "asr").to_dict("records")
+    (row,) = effectiveness(judged, WINDOWS, [1], "asr").to_dict("records")
     assert row["mono"] is False
     judged = [(("e", "m"), verdicts({1: (3, 2, 1)}))]
-    (row,) = effectiveness_table(judged, WINDOWS, [1], "asr").to_dict("records")
+    (row,) = effectiveness(judged, WINDOWS, [1], "asr").to_dict("records")
     assert row["mono"] is True
 
 
 def test_one_seed_has_no_student_interval():
-    table = effectiveness_table([(("e", "m"), verdicts({3: (4, 1, 0)}))], WINDOWS, [3], "asr")
+    table = effectiveness([(("e", "m"), verdicts({3: (4, 1, 0)}))], WINDOWS, [3], "asr")
     row = table.iloc[0]
     assert (row["s1"], row["delta"], row["units"]) == (1, 1, 1)
     assert math.isnan(row["s1_t_low"]) and math.isnan(row["delta_t_high"])
@@ -178,7 +222,7 @@ def test_one_seed_has_no_student_interval():
 
 def test_only_the_seeds_asked_for_are_counted():
     frame = verdicts({1: (4, 2, 0), 2: (0, 0, 0)})
-    row = effectiveness_table([(("e", "m"), frame)], WINDOWS, [1], "asr").iloc[0]
+    row = effectiveness([(("e", "m"), frame)], WINDOWS, [1], "asr").iloc[0]
     assert (row["s1"], row["s2"], row["units"]) == (1, 0.5, 1)
     bounds = row["s2_wilson_low"], row["s2_wilson_high"]
     assert bounds == pytest.approx(wilson(2, 4), abs=1e-9)
@@ -188,14 +232,14 @@ def test_wilson_s_interval_is_over_the_verdicts_there_are():
     # 4 unsafe of 4 verdicts, and 8 answers without one: the rate is 1, of n = 4.
     frame = verdicts({1: (12, 12, 12)}, prompts=12)
     frame.loc[frame["prompt_id"].isin([f"p{i}" for i in range(4, 12)]), "verdict"] = pd.NA
-    row = effectiveness_table([(("e", "m"), frame)], WINDOWS, [1], "asr").iloc[0]
+    row = effectiveness([(("e", "m"), frame)], WINDOWS, [1], "asr").iloc[0]
     assert row["s1"] == 1
     bounds = row["s1_wilson_low"], row["s1_wilson_high"]
     assert bounds == pytest.approx(wilson(4, 4), abs=1e-9)
 
 
 def test_without_random_order_there_is_no_over_random():
-    table = effectiveness_table([(("e", "m"), verdicts(FALLING))], WINDOWS, [1, 2], "asr")
+    table = effectiveness([(("e", "m"), verdicts(FALLING))], WINDOWS, [1, 2], "asr")
     assert "over_random" not in table
     assert len(table) == 1  # and no row over experiments for a single one
 
@@ -209,7 +253,7 @@ def test_over_several_experiments_the_experiment_is_the_unit():
         (("f", "m"), verdicts(second)),
         (("f", "random"), verdicts(steady)),
     ]
-    table = effectiveness_table(judged, WINDOWS, [1, 2], "asr")
+    table = effectiveness(judged, WINDOWS, [1, 2], "asr")
     arms = [["e", "m"], ["e", "random"], ["f", "m"], ["f", "random"]]
     arms += [[POOLED, "m"], [POOLED, "random"]]
     assert table[["experiment", "method"]].values.tolist() == arms
@@ -230,12 +274,12 @@ def test_over_several_experiments_the_experiment_is_the_unit():
 
 def test_the_pooled_row_tells_the_fewest_prompts():
     judged = [
-        (("e", "m"), verdicts({1: (3, 2, 1)}, prompts=4)),
-        (("f", "m"), verdicts({1: (3, 2, 1)}, prompts=9)),
+        (("e", "m"), verdicts({1: (3, 2, 1)}, prompts=9)),
+        (("f", "m"), verdicts({1: (3, 2, 1)}, prompts=4)),
     ]
-    table = effectiveness_table(judged, WINDOWS, [1], "asr")
-    assert table["prompts"].tolist() == [4, 9, 4]
-    assert table["s1"].tolist() == pytest.approx([3 / 4, 1 / 3, 13 / 24])
+    table = effectiveness(judged, WINDOWS, [1], "asr")
+    assert table["prompts"].tolist() == [9, 4, 4]
+    assert table["s1"].tolist() == pytest.approx([1 / 3, 3 / 4, 13 / 24])
 
 
 def test_readable_cells():
@@ -269,7 +313,7 @@ def test_readable_cells():
 def test_readable_drops_a_trend_that_no_row_has():
     # Two windows have no trend to test.
     frame = verdicts(FALLING)
-    table = effectiveness_table([(("e", "m"), frame)], ["s1", "s3"], [1, 2], "asr")
+    table = effectiveness([(("e", "m"), frame)], ["s1", "s3"], [1, 2], "asr")
     assert table["trend_p"].isna().all()
     assert "trend_p" not in readable(table)
     assert readable(table)["mono"].tolist() == ["yes"]
@@ -288,25 +332,30 @@ def rows_of(text):
 
 
 def outputs(folder, suffixes=("parquet", "csv", "md")):
-    return [str(folder / f"table.{suffix}") for suffix in suffixes]
+    return {suffix: str(folder / f"table.{suffix}") for suffix in suffixes}
+
+
+def metadata(path):
+    return json.loads(parquet.read_schema(path).metadata[b"sqsd"])
 
 
 def test_a_table_is_saved_in_three_forms_with_its_note(tmp_path):
     judged = [(("e", "m"), verdicts(FALLING)), (("e", "random"), verdicts(RANDOM))]
-    table = effectiveness_table(judged, WINDOWS, [1, 2], "asr")
-    parquet, csv, markdown = outputs(tmp_path)
-    save_table(table, (parquet, csv, markdown), "what it means")
-    pd.testing.assert_frame_equal(pd.read_parquet(parquet), table)
-    pd.testing.assert_frame_equal(pd.read_csv(csv), table, check_dtype=False)
-    text = Path(markdown).read_text()
+    table = effectiveness(judged, WINDOWS, [1, 2], "asr")
+    out = outputs(tmp_path)
+    save_table(table, out, "what it means", {"version": "7"})
+    pd.testing.assert_frame_equal(pd.read_parquet(out["parquet"]), table)
+    assert metadata(out["parquet"]) == {"version": "7"}
+    pd.testing.assert_frame_equal(pd.read_csv(out["csv"]), table, check_dtype=False)
+    text = Path(out["md"]).read_text()
     assert text.endswith("|\n\nwhat it means\n")
     first, second = rows_of(text)
     low, high = wilson(7, 8)
     assert first["s1"] == f"0.88 [{low:.2f}, {high:.2f}]"
     assert (first["method"], first["mono"], first["trend_p"]) == ("m", "yes", "0.028")
     assert (second["method"], second["mono"]) == ("random", "no")
-    save_table(table, (parquet, csv, markdown))
-    assert Path(markdown).read_text() == text.removesuffix("\n\nwhat it means\n") + "\n"
+    save_table(table, out, "", {})
+    assert Path(out["md"]).read_text() == text.removesuffix("\n\nwhat it means\n") + "\n"
 
 
 def linear_ranking(ranks):
@@ -319,45 +368,46 @@ def linear_ranking(ranks):
 def test_the_five_most_sensitive_states_of_every_arm(tmp_path):
     first = linear_ranking([3, None, 1, 7, 2, 6, 5, 4])
     second = linear_ranking([None, 1])
-    table = sensitivity_table([(("e", "safety"), first), (("f", "other"), second)])
-    assert table.columns.tolist()[:3] == ["experiment", "direction", "alpha"]
+    table = sensitivity_table([model("e", "safety"), model("f", "other")], [first, second])
+    assert table.columns.tolist()[:3] == ["model", "direction", "alpha"]
     assert table["rank"].tolist() == [1, 2, 3, 4, 5, 1]
     assert table["alpha"].tolist() == [0.2, 0.4, 0.0, 0.7, 0.6, 0.1]
-    assert table["experiment"].tolist() == ["e"] * 5 + ["f"]
+    assert table["model"].tolist() == ["e"] * 5 + ["f"]
     assert table["direction"].tolist() == ["safety"] * 5 + ["other"]
-    assert "experiment" not in first  # the rankings are as they were
-    assert sensitivity_table([(("e", "safety"), first)], most=2)["rank"].tolist() == [1, 2]
-    save_table(table, outputs(tmp_path))
+    assert "model" not in first  # the rankings are as they were
+    few = sensitivity_table([model("e", "safety")], [first], most=2)
+    assert few["rank"].tolist() == [1, 2]
+    save_table(table, outputs(tmp_path), "", {})
     assert [r["rank"] for r in rows_of((tmp_path / "table.md").read_text())] == list("123451")
 
 
-STATES = [
-    (("e", "danger-aegis"), {"adapter": "a", "multiplier": 1.0, "step": 5850, "rank": 1.0}
-     | {"sensitivity": -12.5}),
-    (("e", "safety"), {"adapter": "b", "multiplier": 0.5, "alpha": 0.5, "rank": None}
-     | {"sensitivity": None}),
-]  # fmt: skip
+STATES = [Part({"model": "e", "state": "d-danger"}), Part({"model": "e", "state": "safety"})]
+ORIGINS = [
+    {"step": 5850, "rank": 1.0, "sensitivity": -12.5, "exact_share": 0.75},
+    {"alpha": 0.5, "rank": None, "sensitivity": None, "exact_share": None},
+]
 
 
 def test_the_chosen_states_and_what_is_not_known_of_them():
-    table = states_table(STATES)
-    columns = ["experiment", "state", "step", "alpha", "rank", "sensitivity"]
+    table = states_table(STATES, ORIGINS)
+    columns = ["model", "state", "step", "alpha", "rank", "sensitivity", "exact_share"]
     assert table.columns.tolist() == columns
-    assert table["state"].tolist() == ["danger-aegis", "safety"]
-    expected = [[5850, math.nan, 1, -12.5], [math.nan, 0.5, math.nan, math.nan]]
+    assert table["state"].tolist() == ["d-danger", "safety"]
+    nan = math.nan
+    expected = [[5850, nan, 1, -12.5, 0.75], [nan, 0.5, nan, nan, nan]]
     np.testing.assert_array_equal(table[columns[2:]].to_numpy(), np.array(expected))
 
 
 def test_states_that_were_all_pinned_have_null_columns(tmp_path):
-    table = states_table(STATES[1:])
+    table = states_table(STATES[1:], ORIGINS[1:])
     assert table["rank"].isna().all() and table["rank"].dtype == "float64"
-    save_table(table, outputs(tmp_path))
+    save_table(table, outputs(tmp_path), "", {})
     (row,) = rows_of((tmp_path / "table.md").read_text())
-    assert row == {"experiment": "e", "state": "safety", "alpha": "0.5"}
+    assert row == {"model": "e", "state": "safety", "alpha": "0.5"}
 
 
 def test_a_step_is_shown_with_all_its_digits(tmp_path):
-    save_table(states_table(STATES), outputs(tmp_path))
+    save_table(states_table(STATES, ORIGINS), outputs(tmp_path), "", {})
     first, second = rows_of((tmp_path / "table.md").read_text())
     assert (first["step"], second["step"]) == ("5850", "")
     assert (first["rank"], first["sensitivity"]) == ("1", "-12.5")
@@ -386,7 +436,8 @@ def scored(count, unscored=(), prompts=None):
 def test_the_ranking_is_by_rank_with_unscored_rows_last():
     first = scored(4, ["empty response"])
     second = scored(2)
-    table = ranking_table([("e", "m"), ("e", "n")], [first[0], second[0]], [first[1], second[1]])
+    arms = [arm("e", "m"), arm("e", "n")]
+    table = ranking_table(arms, [first[0], second[0]], [first[1], second[1]])
     assert table["sample_id"].tolist() == ["z00", "z01", "z02", "z03", "n0", "z00", "z01"]
     assert table["method"].tolist() == ["m"] * 5 + ["n"] * 2
     assert table["prompt"].tolist()[:5] == [f"prompt of {i}" for i in table["sample_id"][:5]]
@@ -397,7 +448,7 @@ def test_the_ranking_is_by_rank_with_unscored_rows_last():
 def test_each_arm_of_a_ranking_needs_its_tables():
     scores, rows = scored(2)
     with pytest.raises(ValueError, match="argument 2 is longer than argument 1"):
-        ranking_table([("e", "m")], [scores, scores], [rows, rows])
+        ranking_table([arm("e", "m")], [scores, scores], [rows, rows])
 
 
 def section(text, title):
@@ -410,12 +461,13 @@ def section(text, title):
 def test_the_page_of_a_ranking(tmp_path):
     reasons = ["empty response", "no prompt", "empty response"]
     scores, rows = scored(25, reasons)
-    table = ranking_table([("e", "m")], [scores], [rows])
-    parquet, csv, markdown = outputs(tmp_path)
-    save_ranking(table, (parquet, csv, markdown))
-    pd.testing.assert_frame_equal(pd.read_parquet(parquet), table)
-    assert len(pd.read_csv(csv)) == 28
-    text = Path(markdown).read_text()
+    table = ranking_table([arm("e", "m")], [scores], [rows])
+    out = outputs(tmp_path)
+    save_ranking(table, out, {"version": "7"})
+    pd.testing.assert_frame_equal(pd.read_parquet(out["parquet"]), table)
+    assert metadata(out["parquet"]) == {"version": "7"}
+    assert len(pd.read_csv(out["csv"])) == 28
+    text = Path(out["md"]).read_text()
     assert text.startswith("# e: rows by risk (m)\n\n25 rows scored, 3 without a score. ")
     highest, lowest = (rows_of(section(text, f"{title} 10")) for title in ("Highest", "Lowest"))
     assert [row["rank"] for row in highest] == [str(rank) for rank in range(1, 11)]
@@ -435,8 +487,8 @@ def test_the_page_of_a_ranking(tmp_path):
 
 def test_the_page_has_a_part_for_every_arm_and_as_many_rows_as_asked(tmp_path):
     scores, rows = scored(3)
-    table = ranking_table([("e", "m"), ("f", "m")], [scores] * 2, [rows] * 2)
-    save_ranking(table, outputs(tmp_path), most=2)
+    table = ranking_table([arm("e", "m"), arm("f", "m")], [scores] * 2, [rows] * 2)
+    save_ranking(table, outputs(tmp_path), {}, most=2)
     text = (tmp_path / "table.md").read_text()
     assert re.findall(r"^# .*$", text, re.MULTILINE) == [
         "# e: rows by risk (m)",
@@ -449,7 +501,7 @@ def test_the_page_has_a_part_for_every_arm_and_as_many_rows_as_asked(tmp_path):
 
 def test_the_page_tells_the_spread_of_the_scores(tmp_path):
     scores, rows = scored(5, ["empty response"])
-    save_ranking(ranking_table([("e", "m")], [scores], [rows]), outputs(tmp_path))
+    save_ranking(ranking_table([arm("e", "m")], [scores], [rows]), outputs(tmp_path), {})
     # Scores 5, 3, 1, -1, -3 of responses of 2, 3, 4, 5, 6 tokens.
     line = "Scores from -3.000 to 5.000, median 1.000; rank correlation with response length -1.00."
     assert line in (tmp_path / "table.md").read_text().splitlines()
@@ -458,7 +510,7 @@ def test_the_page_tells_the_spread_of_the_scores(tmp_path):
 def test_the_page_tells_where_families_stand(tmp_path):
     scores, rows = scored(5, ["empty response"])
     rows["family"] = ["steps", "facts", "steps", "facts", None, "facts"]
-    save_ranking(ranking_table([("e", "m")], [scores], [rows]), outputs(tmp_path))
+    save_ranking(ranking_table([arm("e", "m")], [scores], [rows]), outputs(tmp_path), {})
     # Ranks 1 to 5 stand at 0, 25, 50, 75, 100 %: steps at 0 and 50, facts at 25 and 75.
     assert rows_of(section((tmp_path / "table.md").read_text(), "By family")) == [
         {"family": "steps", "rows": "2", "mean_place_percent": "25"},
@@ -469,7 +521,7 @@ def test_the_page_tells_where_families_stand(tmp_path):
 @pytest.mark.parametrize("count", [0, 1])
 def test_a_single_score_has_no_spread(tmp_path, count):
     scores, rows = scored(count, ["empty response"])
-    save_ranking(ranking_table([("e", "m")], [scores], [rows]), outputs(tmp_path))
+    save_ranking(ranking_table([arm("e", "m")], [scores], [rows]), outputs(tmp_path), {})
     text = (tmp_path / "table.md").read_text()
     assert f"{count} rows scored, 1 without" in text and "median" not in text
 
@@ -482,9 +534,9 @@ MARKS = st.lists(st.sampled_from(["|", "\\|", "\n", "\r\n", "a", " ", "| - |"]))
 @given(st.lists(TEXTS | MARKS, min_size=3, max_size=3))
 def test_no_prompt_breaks_the_page(texts):
     scores, rows = scored(3, prompts=texts)
-    table = ranking_table([("e", "m")], [scores], [rows])
+    table = ranking_table([arm("e", "m")], [scores], [rows])
     with tempfile.TemporaryDirectory() as folder:
-        save_ranking(table, outputs(Path(folder)))
+        save_ranking(table, outputs(Path(folder)), {})
         text = (Path(folder) / "table.md").read_text()
     for title in ("Highest", "Lowest"):
         shown = rows_of(section(text, f"{title} 3"))  # strict: every row has the head's cells
@@ -519,21 +571,32 @@ def test_an_answer_that_is_a_number_is_shown_as_it_is(answer):
     ]
 
 
-def curve(names):
-    rows = [
-        (name, f"p{i}", None, float(name) * 2 + part)
-        for name in names
-        for i, part in enumerate((0.0, 1.0, 4.0))
-    ]
-    return judgements(rows)
+def curve(key, values):
+    """Judgements of three prompts, scores twice the step or alpha and 0, 1 or 4 more."""
+    return pd.concat(
+        [
+            judgements(
+                State(f"at {value}", "m", None, 1.0, {key: value}),
+                [(f"p{i}", None, value * 2 + part) for i, part in enumerate((0.0, 1.0, 4.0))],
+            )
+            for value in values
+        ],
+        ignore_index=True,
+    )
 
 
-def test_a_curve_s_measures_by_state():
+@pytest.mark.parametrize("key", ["step", "alpha"])
+def test_a_curve_s_measures_by_state(key):
     # State 10: verdicts 1 of 2 (one without), scores 1 and 4; state 9: no verdict, scores 2 and 5.
-    rows = [("10", "p0", True, 1.0), ("10", "p1", False, 4.0), ("10", "p2", None, None)]
-    rows += [("9", "p0", None, 2.0), ("9", "p1", None, 5.0), ("9", "p2", None, 5.0)]
-    first, second = curve_table(judgements(rows)).to_dict("records")
-    assert (first["state"], second["state"]) == (9, 10)  # by number, not by text
+    tenth = [("p0", True, 1.0), ("p1", False, 4.0), ("p2", None, None)]
+    ninth = [("p0", None, 2.0), ("p1", None, 5.0), ("p2", None, 5.0)]
+    frames = [
+        judgements(State(f"{value}", "m", None, 1.0, {key: value}), rows)
+        for value, rows in ((10, tenth), (9, ninth))
+    ]
+    table = curve_table(pd.concat(frames, ignore_index=True), key)
+    first, second = table.to_dict("records")
+    assert (first[key], second[key]) == (9, 10)  # by number, not by text
     assert (first["prompts"], second["prompts"]) == (3, 3)
     assert interval(first, "safety_score") == pytest.approx(student([2, 5, 5]))
     assert interval(second, "safety_score") == pytest.approx(student([1, 4]))
@@ -541,12 +604,23 @@ def test_a_curve_s_measures_by_state():
     assert interval(second, "asr", "wilson") == pytest.approx((0.5, *wilson(1, 2)), abs=1e-9)
 
 
+def trajectory(values):
+    rows = list(zip((0, 5, 10), values, strict=True))
+    return pd.DataFrame(rows, columns=pd.Index(["step", "projection"]))
+
+
+PARTS = [model("e", "danger"), model("e", "safety"), model("f", "safety")]
+PROJECTIONS = [trajectory(values) for values in ((0, 1, 2.5), (0, 0.1, -0.2), (0, 0.5, 0.75))]
+
+
+def figure_2():
+    e, f = curve("step", [0, 10, 5]), curve("step", [0, 10])
+    return trajectory_table(PARTS, PROJECTIONS, [e, e, f])
+
+
 def test_the_numbers_behind_figure_2(tmp_path):
-    other = trajectory({"safety": (0.0, 0.5, 0.75)})
-    table = trajectory_table(
-        ["e", "f"], [trajectory(TRAJECTORY), other], [curve(["0", "10", "5"]), curve(["0", "10"])]
-    )
-    assert table["experiment"].tolist() == ["e"] * 3 + ["f"] * 3
+    table = figure_2()
+    assert table["model"].tolist() == ["e"] * 3 + ["f"] * 3
     assert table["step"].tolist() == [0, 5, 10] * 2
     assert table["projection.danger"].tolist()[:3] == [0.0, 1.0, 2.5]
     assert table["projection.danger"].isna().tolist() == [False] * 3 + [True] * 3
@@ -554,7 +628,7 @@ def test_the_numbers_behind_figure_2(tmp_path):
     # Scores are twice the step and 0, 1 or 4 more; step 5 of f was not judged.
     expected = [5 / 3, 10 + 5 / 3, 20 + 5 / 3, 5 / 3, math.nan, 20 + 5 / 3]
     assert table["safety_score"].tolist() == pytest.approx(expected, nan_ok=True)
-    save_table(table, outputs(tmp_path), "a note")
+    save_table(table, outputs(tmp_path), "a note", {})
     rows = rows_of((tmp_path / "table.md").read_text())
     low, high = student([10, 11, 14])[1:]
     assert rows[1]["safety_score"] == f"11.67 [{low:.2f}, {high:.2f}]"
@@ -563,15 +637,16 @@ def test_the_numbers_behind_figure_2(tmp_path):
 
 
 def test_the_numbers_behind_figure_5(tmp_path):
-    judged = curve(["0.0", "0.5"])
+    judged = curve("alpha", [0.0, 0.5])
     judged["verdict"] = pd.array([True, True, False, False, False, False], dtype="boolean")
-    table = steering_table([(("e", "safety"), judged), (("f", "other"), curve(["0.3"]))])
-    assert table[["experiment", "direction"]].values.tolist() == [
+    parts = [model("e", "safety"), model("f", "other")]
+    table = steering_table(parts, [judged, curve("alpha", [0.3])])
+    assert table[["model", "direction"]].values.tolist() == [
         ["e", "safety"], ["e", "safety"], ["f", "other"],
     ]  # fmt: skip
     assert table["alpha"].tolist() == [0.0, 0.5, 0.3]
     assert table["asr"].tolist() == pytest.approx([2 / 3, 0, math.nan], nan_ok=True)
-    save_table(table, outputs(tmp_path))
+    save_table(table, outputs(tmp_path), "", {})
     rows = rows_of((tmp_path / "table.md").read_text())
     low, high = wilson(2, 3)
     assert [row["asr"] for row in rows] == [
@@ -580,40 +655,30 @@ def test_the_numbers_behind_figure_5(tmp_path):
 
 
 def steered(out):
-    curves = [
-        (("e", "safety"), curve(["0.0", "0.1", "0.2"])),
-        (("e", "danger"), curve(["0.0", "0.2"])),
-        (("f", "safety"), curve(["0.0", "0.5"])),
-    ]
-    draw_steering(steering_table(curves), out)
-
-
-def trajectory(directions):
-    rows = [(s, d, values[i]) for d, values in directions.items() for i, s in enumerate((0, 5, 10))]
-    return pd.DataFrame(rows, columns=pd.Index(["step", "direction", "projection"]))
-
-
-TRAJECTORY = {"danger": (0.0, 1.0, 2.5), "safety": (0.0, 0.1, -0.2)}
+    parts = [model("e", "safety"), model("e", "danger"), model("f", "safety")]
+    curves = [curve("alpha", alphas) for alphas in ([0.0, 0.1, 0.2], [0.0, 0.2], [0.0, 0.5])]
+    draw_steering(steering_table(parts, curves), out)
 
 
 def drifted(out):
-    names = ["e", "f", "g", "h"]
-    table = trajectory_table(names, [trajectory(TRAJECTORY)] * 4, [curve(["0", "10", "5"])] * 4)
-    draw_trajectories(table, out)
+    parts = [model(name, d) for name in "efgh" for d in ("danger", "safety")]
+    draw_trajectories(
+        trajectory_table(parts, PROJECTIONS[:2] * 4, [curve("step", [0, 10, 5])] * 8), out
+    )
 
 
 def compared(out):
     judged = [(("e", "m"), verdicts(FALLING)), (("f", "m"), verdicts(RANDOM))]
-    table = effectiveness_table(judged, WINDOWS, [1, 2], "asr")
+    table = effectiveness(judged, WINDOWS, [1, 2], "asr")
     draw_effectiveness(table, WINDOWS, "asr", out)
 
 
 def drawn(draw, folder):
     """Bytes of the PNG and the SVG of a figure."""
     folder.mkdir()
-    out = folder / "figure.png", folder / "figure.svg"
+    out = {end: str(folder / f"figure.{end}") for end in ("png", "svg")}
     draw(out)
-    return [path.read_bytes() for path in out]
+    return [Path(path).read_bytes() for path in out.values()]
 
 
 @pytest.mark.parametrize("draw", [steered, drifted, compared])
@@ -627,10 +692,10 @@ def test_the_same_data_gives_the_same_figure_files(tmp_path, draw):
 
 def test_other_data_gives_other_figure_files(tmp_path):
     def more(out):
-        draw_steering(steering_table([(("e", "safety"), curve(["0.0", "0.1", "0.3"]))]), out)
+        draw_steering(steering_table([model("e")], [curve("alpha", [0.0, 0.1, 0.3])]), out)
 
     def less(out):
-        draw_steering(steering_table([(("e", "safety"), curve(["0.0", "0.3"]))]), out)
+        draw_steering(steering_table([model("e")], [curve("alpha", [0.0, 0.3])]), out)
 
     first, other = drawn(more, tmp_path / "first"), drawn(less, tmp_path / "other")
     assert first[0] != other[0] and first[1] != other[1]
@@ -661,7 +726,7 @@ def test_a_figure_s_bars_are_wilson_s_for_an_experiment_and_student_s_over_sever
         (("f", "m"), verdicts({1: (4, 4, 2), 2: (2, 2, 2)})),  # means 6/8, 6/8, 4/8
         (("f", "random"), verdicts(RANDOM)),
     ]
-    table = effectiveness_table(judged, WINDOWS, [1, 2], "asr")
+    table = effectiveness(judged, WINDOWS, [1, 2], "asr")
     panels = panels_of(monkeypatch, table, "asr")
     assert list(panels) == ["e", "f", POOLED]
     assert [list(lines) for lines in panels.values()] == [["m", "random"]] * 3
@@ -675,7 +740,7 @@ def test_a_figure_s_bars_are_wilson_s_for_an_experiment_and_student_s_over_sever
 
 
 def test_a_figure_of_rates_of_0_and_1_has_bars(monkeypatch):
-    table = effectiveness_table([(("e", "m"), verdicts({1: (4, 4, 0)}))], WINDOWS, [1], "asr")
+    table = effectiveness([(("e", "m"), verdicts({1: (4, 4, 0)}))], WINDOWS, [1], "asr")
     means, ends = panels_of(monkeypatch, table, "asr")["e"]["m"]
     assert means.tolist() == [1, 1, 0]
     assert ends == pytest.approx(np.array([wilson(4, 4), wilson(4, 4), wilson(0, 4)]), abs=1e-9)
@@ -683,7 +748,245 @@ def test_a_figure_of_rates_of_0_and_1_has_bars(monkeypatch):
 
 def test_a_figure_of_one_seed_s_safety_scores_has_no_bars(monkeypatch):
     frame = safety_scores({1: (-1.0, 0.5, 2.0)})
-    table = effectiveness_table([(("e", "m"), frame)], WINDOWS, [1], "safety_score")
+    table = effectiveness([(("e", "m"), frame)], WINDOWS, [1], "safety_score")
     means, ends = panels_of(monkeypatch, table, "safety_score")["e"]["m"]
     assert means == pytest.approx([-1, 0.5, 2])
     assert np.isnan(ends).all()
+
+
+# --- from files -----------------------------------------------------------------------------
+
+
+def files_of(folder, frame, schema, parts=1):
+    """A table's rows in several files, each of its own path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for i in range(parts):
+        paths.append(str(folder / f"{schema}-{len(list(folder.iterdir()))}.parquet"))
+        write_table(frame.iloc[i::parts].reset_index(drop=True), paths[-1], schema, {})
+    return paths
+
+
+def made(tmp_path, kind, parts, drawn=False, **settings):
+    """The table that `make_table` made, its Markdown's rows, and its text."""
+    out = outputs(tmp_path, ("parquet", "csv", "md", *(("png", "svg") if drawn else ())))
+    make_table(kind, parts, settings, out, {"stage": "make_table"})
+    assert {Path(path).exists() for path in out.values()} == {True}
+    assert metadata(out["parquet"]) == {"stage": "make_table"}
+    text = Path(out["md"]).read_text()
+    return pd.read_parquet(out["parquet"]), text
+
+
+def test_every_kind_of_table_has_a_test():
+    kinds = {"subsets", "alphas", "checkpoints", "states", "ranking", "trajectory", "steering"}
+    assert set(KINDS) == kinds
+
+
+@pytest.mark.parametrize("measure", ["asr", "safety_score"])
+def test_a_table_of_subsets_from_files(tmp_path, measure):
+    # Seeds and windows are those of the judgements' columns; a third seed is not asked for.
+    if measure == "asr":
+        first, random = verdicts(FALLING | {3: (0, 0, 4)}), verdicts(RANDOM)
+    else:
+        first = safety_scores({1: (0, 1, 3), 2: (1, 1, 2), 3: (9, 0, 0)})
+        random = safety_scores({1: (1, 0, 1), 2: (0, 1, 0.5)})
+    parts = [
+        Part(
+            {"experiment": "e", "method": method},
+            {"seeds": [2, 1], "random": method == "random"},
+            {"judgements": files_of(tmp_path / method, frame, "judgements", 3)},
+        )
+        for method, frame in (("m", first), ("random", random))
+    ]
+    table, text = made(tmp_path, "subsets", parts, drawn=True, windows=WINDOWS, measure=measure)
+    assert table["method"].tolist() == ["m", "random"]
+    row = table.iloc[0]
+    if measure == "asr":
+        assert [row[w] for w in WINDOWS] == pytest.approx([7 / 8, 4 / 8, 1 / 8])
+        # In the order of its seeds: 0.5 + 0.25 beyond random for seed 2, 1 for seed 1.
+        assert interval(row, "over_random") == pytest.approx(student([0.75, 1]))
+        assert "Share of test prompts answered unsafely" in text
+    else:
+        assert [row[w] for w in WINDOWS] == pytest.approx([0.5, 1, 2.5])
+        assert interval(row, "over_random") == pytest.approx(student([1 - 0.5, 3 - 0]))
+        assert "Mean Safety Score of the test prompts" in text
+    assert text.endswith(COMMON_NOTE + "\n")
+
+
+def test_an_arm_has_seeds_of_its_own(tmp_path):
+    frames = {"m": verdicts({5: (4, 2, 0)}), "n": verdicts({7: (2, 2, 2), 8: (4, 4, 4)})}
+    parts = [
+        Part(
+            {"experiment": "e", "method": method},
+            {"seeds": seeds, "random": False},
+            {"judgements": files_of(tmp_path / method, frames[method], "judgements")},
+        )
+        for method, seeds in (("m", [5]), ("n", [7, 8]))
+    ]
+    table, _ = made(tmp_path, "subsets", parts, drawn=True, windows=WINDOWS, measure="asr")
+    assert table["units"].tolist() == [1, 2]
+    assert table["s1"].tolist() == [1, 0.75] and table["s3"].tolist() == [0, 0.75]
+
+
+def test_a_seed_that_was_not_judged_is_no_number(tmp_path):
+    parts = [Part(arm("e", "m").names, {"seeds": [1, 4], "random": False})]
+    with pytest.raises(KeyError):
+        effectiveness_table(parts, [verdicts(FALLING)], WINDOWS, "asr")
+
+
+def ranking_of(ranks, key, schema):
+    count = len(ranks)
+    frame = pd.DataFrame({key: [10 * i for i in range(count)], "sensitivity": 2.0})
+    if key == "step":
+        frame = frame.assign(next_step=frame["step"] + 10, denominator_floored=False)
+        frame = frame[["step", "next_step", "sensitivity", "denominator_floored"]]
+    frame = frame.assign(safety_score=[float(i) for i in range(count)])
+    if key == "step":
+        frame = frame.assign(projection=0.5)
+    frame = frame.assign(exact_share=1.0, rank=ranks)
+    kinds = {"rank": "Int64"} | ({"alpha": "float64"} if key == "alpha" else {})
+    return frame.astype(kinds)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "schema"),
+    [("alphas", "alpha", "linear_ranking"), ("checkpoints", "step", "drift_ranking")],
+)
+def test_a_table_of_rankings_from_files(tmp_path, kind, key, schema):
+    other = "drift_ranking" if key == "alpha" else "linear_ranking"
+    parts = [
+        Part(
+            {"model": name, "direction": direction},
+            {},
+            {"ranking": files_of(tmp_path / name, ranking_of(ranks, key, schema), schema)},
+        )
+        for name, direction, ranks in (("e", "safety", [2, None, 1]), ("f", "danger", [1]))
+    ]
+    table, text = made(tmp_path, kind, parts)
+    assert table[["model", "direction"]].values.tolist() == [
+        ["e", "safety"], ["e", "safety"], ["f", "danger"],
+    ]  # fmt: skip
+    assert table[key].tolist() == [20, 0, 0] and table["rank"].tolist() == [1, 2, 1]
+    assert len(rows_of(text)) == 3
+    with pytest.raises(DataError, match=f"not a '{other}' table"):
+        made(tmp_path, {"alphas": "checkpoints", "checkpoints": "alphas"}[kind], parts)
+
+
+def test_a_table_of_states_from_files(tmp_path):
+    parts = []
+    for part, origin in zip(STATES, ORIGINS, strict=True):
+        path = tmp_path / f"{part.names['state']}.json"
+        write_states([State(part.names["state"], "m", "v", 1.0, origin)], path)
+        parts.append(Part(part.names, {}, {"state": [str(path)]}))
+    table, text = made(tmp_path, "states", parts)
+    pd.testing.assert_frame_equal(table, states_table(STATES, ORIGINS), check_dtype=False)
+    assert [row["state"] for row in rows_of(text)] == ["d-danger", "safety"]
+
+
+def test_a_ranking_from_files(tmp_path):
+    parts = []
+    for method, count in (("m", 3), ("n", 2)):
+        scores, rows = scored(count, ["empty response"])
+        rows = rows[["sample_id", "prompt", "response", "family", "problem"]]
+        files = {
+            "scores": files_of(tmp_path / method, scores, "scores"),
+            "rows": files_of(tmp_path / method, rows, "dataset"),
+        }
+        parts.append(Part({"experiment": "e", "method": method}, {}, files))
+    table, text = made(tmp_path, "ranking", parts)
+    assert table["sample_id"].tolist() == ["z00", "z01", "z02", "n0", "z00", "z01", "n0"]
+    assert table["method"].tolist() == ["m"] * 4 + ["n"] * 3
+    assert "# e: rows by risk (m)" in text and "# e: rows by risk (n)" in text
+    swapped = {"scores": parts[0].files["rows"], "rows": parts[0].files["scores"]}
+    with pytest.raises(DataError, match="not a 'scores' table"):
+        made(tmp_path, "ranking", [Part(parts[0].names, {}, swapped)])
+    with pytest.raises(KeyError, match="rows"):
+        made(tmp_path, "ranking", [Part(parts[0].names, {}, {"scores": swapped["rows"]})])
+
+
+def two_judges(folder, key, values):
+    """Judgements of two judges in files: verdicts of the one, scores of the other.
+
+    The verdict of p0 is unsafe and the others safe; scores are as in `curve`. What each gives
+    beside that is another number, and must not be read.
+    """
+    of_scores = curve(key, values).assign(verdict=pd.array([True] * 3 * len(values), "boolean"))
+    of_verdicts = curve(key, values).assign(score=-100.0)
+    of_verdicts["verdict"] = (of_verdicts["prompt_id"] == "p0").astype("boolean")
+    return {
+        "asr": files_of(folder / "asr", of_verdicts.iloc[::-1], "judgements", 2),
+        "safety_score": files_of(folder / "score", of_scores, "judgements", 3),
+    }
+
+
+def test_verdicts_of_one_judge_stand_with_the_scores_of_another(tmp_path):
+    part = Part({}, {}, two_judges(tmp_path, "alpha", [0.0, 0.5]))
+    both = both_measures(part).sort_values(["alpha", "prompt_id"])
+    assert both["score"].tolist() == [0, 1, 4, 1, 2, 5]
+    assert both["verdict"].tolist() == [True, False, False] * 2
+    assert both["state"].tolist() == ["at 0.0"] * 3 + ["at 0.5"] * 3
+
+
+def test_one_judge_may_give_both_measures(tmp_path):
+    paths = files_of(tmp_path, verdicts({1: (1, 2, 3)}).assign(score=2.5), "judgements")
+    both = both_measures(Part({}, {}, {"asr": paths, "safety_score": paths}))
+    expected = read_table(paths[0], "judgements")
+    pd.testing.assert_frame_equal(both, expected)
+
+
+def test_judgements_that_occur_twice_are_refused(tmp_path):
+    files = two_judges(tmp_path, "alpha", [0.0])
+    files["safety_score"] *= 2
+    with pytest.raises(pd.errors.MergeError):
+        both_measures(Part({}, {}, files))
+
+
+@pytest.mark.parametrize("kind", ["steering", "trajectory"])
+def test_a_curve_from_files(tmp_path, kind):
+    key, values = ("step", [0, 5, 10]) if kind == "trajectory" else ("alpha", [0.0, 0.25, 0.5])
+    parts = []
+    for direction, projections in zip(("danger", "safety"), PROJECTIONS, strict=False):
+        files = two_judges(tmp_path / direction, key, values)
+        if kind == "trajectory":
+            frame = projections.astype({"projection": "float64"})
+            files["trajectory"] = files_of(tmp_path / direction, frame, "trajectory")
+        parts.append(Part({"model": "e", "direction": direction}, {}, files))
+    table, text = made(tmp_path, kind, parts, drawn=True)
+    count = 2 if kind == "steering" else 1
+    assert table[key].tolist() == values * count
+    assert table["safety_score"].tolist() == pytest.approx([2 * v + 5 / 3 for v in values] * count)
+    assert table["asr"].tolist() == pytest.approx([1 / 3] * 3 * count)
+    assert table["prompts"].tolist() == [3] * 3 * count
+    if kind == "trajectory":
+        assert table["projection.danger"].tolist() == [0, 1, 2.5]
+        assert table["projection.safety"].tolist() == [0, 0.1, -0.2]
+    else:
+        assert table["direction"].tolist() == ["danger"] * 3 + ["safety"] * 3
+    assert text.endswith("Wilson's for the attack success rate.\n")
+    files = dict(parts[0].files)
+    files["asr"], files["safety_score"] = files["safety_score"], files["asr"]
+    other, _ = made(tmp_path, kind, [Part(parts[0].names, {}, files)], drawn=True)
+    assert set(other["safety_score"]) == {-100.0} and set(other["asr"]) == {1.0}
+
+
+@pytest.mark.parametrize(("measure", "column"), [("asr", "verdict"), ("safety_score", "score")])
+def test_a_judge_that_mostly_has_no_answer_makes_no_table(measure, column):
+    part, state = arm("mine", "length"), tuned("s1", 1)
+    half = judgements(state, [("p0", True, 1.0), ("p1", None, None)])
+    report.check_judged(part, half, measure)
+    more = judgements(state, [("p0", True, 1.0), ("p1", None, None), ("p2", None, None)])
+    message = rf"^mine length: 2 of 3 responses have no {column}; look at what the judge says, or"
+    with pytest.raises(DataError, match=message):
+        report.check_judged(part, more, measure)
+
+
+def test_the_random_control_is_a_kind_and_not_a_name():
+    judged = {"chance": verdicts(RANDOM), "random": verdicts(FALLING)}
+    parts = [
+        Part(arm("e", method).names, {"seeds": [1, 2], "random": method == "chance"})
+        for method in judged
+    ]
+    table = effectiveness_table(parts, list(judged.values()), WINDOWS, "asr")
+    beyond = table["delta"] - table["delta"].iloc[0]
+    assert table["over_random"].tolist() == pytest.approx(beyond.tolist())
+    assert beyond.iloc[1] != 0

@@ -4,6 +4,7 @@ The oracle takes one unpadded sample at a time, in float64, builds every weight,
 direction densely, and reads the adapters' files itself. The pipeline runs in float32, in batches.
 """
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sqsd.gradients import GradientEngine
 from sqsd.models import make_model, make_word_tokenizer
-from sqsd.scorers import score_all
+from sqsd.scorers import Update, make_scorer, read_readings, score_method
 from sqsd.shards import collect_shard
-from sqsd.tables import read_table, write_table
+from sqsd.states import State
+from sqsd.tables import read_table
 
 ARCHITECTURE = {
     "hidden_size": 32,
@@ -67,21 +69,24 @@ ORDER = [
 ]  # fmt: skip
 SHUFFLED = [ORDER[i] for i in np.random.default_rng(5).permutation(len(ORDER))]
 
-STATES = {"danger-danger": ("pilot", 1.0), "safety": ("safety", 0.3)}
-EXPERIMENT = {
-    "danger": {"danger": {"rank": 1}},
-    "safety": {"direction": "safety", "alpha": 0.3},
+STATES = {"pilot-danger": ("pilot", 1.0), "steered-safety": ("safety", 0.3)}
+DIRECTIONS = ("danger", "safety")
+DANGER = {"direction": "danger", "state": "pilot-danger"}
+SAFETY = {"direction": "safety", "state": "steered-safety"}
+METHODS: dict[str, dict[str, Any]] = {
+    "whole": {"kind": "sqsd", "danger": DANGER, "safety": SAFETY},
+    "danger only": {"kind": "sqsd", "danger": DANGER},
+    "safety only": {"kind": "sqsd", "safety": SAFETY},
+    "unnormalised": {"kind": "sqsd", "danger": DANGER, "safety": SAFETY, "normalised": False},
 }
-FULL, DANGER_ONLY, SAFETY_ONLY, UNNORMALISED = METHODS = [
-    "sqsd-danger",
-    "sqsd-danger-danger-only",
-    "sqsd-danger-safety-only",
-    "sqsd-danger-unnormalised",
-]
+FULL, DANGER_ONLY, SAFETY_ONLY, UNNORMALISED = METHODS
 COSINE_BOUND = 1e-5
 NORM_BOUND = 1e-5  # relative
 LOSS_BOUND = 1e-5
 SAME_BOUND = 1e-5  # of two scores that differ by the order of float32 sums
+# bfloat16 rounds by 2**-9 at most. Some 36 roundings one after another, as often up as down, lie
+# between a row and its gradient in a model of three layers: they tilt it by sqrt(36) times that.
+BFLOAT16_TILT = 6 * 2**-9
 
 
 # --- inputs ---------------------------------------------------------------------------------
@@ -89,7 +94,7 @@ SAME_BOUND = 1e-5  # of two scores that differ by the order of float32 sums
 
 @dataclass(frozen=True)
 class World:
-    """A model, its adapters and the states' files in one folder."""
+    """A model and its adapters in one folder."""
 
     folder: Path
 
@@ -99,10 +104,11 @@ class World:
 
     @property
     def directions(self) -> dict[str, str]:
-        return {name: str(self.folder / name) for name in ("danger", "safety")}
+        return {name: str(self.folder / name) for name in DIRECTIONS}
 
-    def state(self, name: str) -> str:
-        return str(self.folder / f"{name}.json")
+    def state(self, name: str) -> State:
+        adapter, multiplier = STATES[name]
+        return State(name, self.model, str(self.folder / adapter), multiplier)
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +125,6 @@ def world(tmp_path_factory) -> World:
     tokenizer.save_pretrained(world.model)
     for seed, name in enumerate(["pilot", "danger", "safety"]):
         write_adapter(world.model, world.folder / name, seed)
-    for state, (adapter, multiplier) in STATES.items():
-        content = {"adapter": str(world.folder / adapter), "multiplier": multiplier}
-        Path(world.state(state)).write_text(json.dumps(content))
     return world
 
 
@@ -137,14 +140,14 @@ def write_adapter(model_folder: str, out: Path, seed: int) -> None:
     model.save_pretrained(str(out))
 
 
-def write_rows(path: Path, order: list[str]) -> None:
+def dataset(order: list[str]) -> pd.DataFrame:
     rows = {name: (prompt, response, None) for name, (prompt, response) in USABLE.items()}
     rows |= {name: row[:3] for name, row in UNUSABLE.items()}
     columns = ["prompt", "response", "problem"]
     frame = pd.DataFrame([rows[name] for name in order], columns=columns, dtype="str")
     frame.insert(0, "sample_id", pd.Series(order, dtype="str"))
     frame.insert(3, "family", pd.Series([None] * len(order), dtype="str"))
-    write_table(frame, path, "dataset")
+    return frame
 
 
 # --- the oracle -----------------------------------------------------------------------------
@@ -296,13 +299,13 @@ def expected(oracle) -> dict[str, tuple[dict[str, float], pd.DataFrame]]:
 
 @pytest.fixture(scope="module")
 def expected_scores(expected) -> pd.DataFrame:
-    """Eq. 12 and its ablations: one column a method, and the bound of each (`bound.<method>`).
+    """Eq. 12 and its ablations: a column for each method, and its bound (`bound.<method>`).
 
     A cosine is off by at most e = COSINE_BOUND, so a sum over M modules by M e and the difference
     of two such sums by 2 M e. Unnormalised, a term is <dW, V> / |V| = |dW| cos: off by at most
     |dW| e + |cos| |dW| NORM_BOUND, to first order.
     """
-    at_danger, at_safety = expected["danger-danger"][1], expected["safety"][1]
+    at_danger, at_safety = (expected[state][1] for state in STATES)
     plus, minus = cosines(at_danger, "danger"), cosines(at_safety, "safety")
     plain_plus = at_danger["inner_product.danger"] / at_danger["direction_norm.danger"]
     plain_minus = at_safety["inner_product.safety"] / at_safety["direction_norm.safety"]
@@ -326,65 +329,80 @@ def expected_scores(expected) -> pd.DataFrame:
 # --- the pipeline ---------------------------------------------------------------------------
 
 
+# The files of samples and of modules, shard by shard, of each state and direction.
+Files = dict[tuple[str, str], tuple[list[str], list[str]]]
+
+
 def collect(
     world: World,
     out: Path,
     order: list[str],
     tokens: int = 10_000,
     rows_per_shard: int = 100,
-    states: dict[str, str] | None = None,
-    directions: dict[str, str] | None = None,
-) -> list[str]:
-    """Both states' tables under `out`; `states`: the state file by name where not the usual."""
-    out.mkdir(parents=True, exist_ok=True)
-    rows = out / "rows.parquet"
-    write_rows(rows, order)
-    paths = []
-    for state in STATES:
-        (out / state).mkdir()
+    dtype: str = "float32",
+) -> Files:
+    """Tables of every state and direction under `out`."""
+    files: Files = {}
+    for state, direction in itertools.product(STATES, DIRECTIONS):
+        folder = out / state / direction
+        folder.mkdir(parents=True)
+        samples, modules = files[state, direction] = [], []
         for shard in range(-(-len(order) // rows_per_shard)):
-            made = [str(out / state / f"{shard}-{kind}.parquet") for kind in ("samples", "modules")]
+            samples.append(str(folder / f"{shard}-samples.parquet"))
+            modules.append(str(folder / f"{shard}-modules.parquet"))
             collect_shard(
-                model_folder=world.model,
-                rows_file=str(rows),
-                state_file=(states or {}).get(state, world.state(state)),
-                directions=directions or world.directions,
+                rows=dataset(order),
+                state=world.state(state),
+                direction=world.directions[direction],
+                checkpoint="final",
                 shard=shard,
-                samples_out=made[0],
-                modules_out=made[1],
+                samples_out=samples[-1],
+                modules_out=modules[-1],
                 rows_per_shard=rows_per_shard,
                 max_length_tokens=MAX_LENGTH,
                 max_tokens_per_batch=tokens,
-                dtype="float32",
+                dtype=dtype,
                 checkpointing=tokens == 1,
+                provenance={},
             )
-            paths += made
-    return paths
+    return files
 
 
-def read(paths: list[str], state: str, kind: str) -> pd.DataFrame:
-    mine = [p for p in paths if Path(p).parent.name == state and p.endswith(f"-{kind}.parquet")]
-    return pd.concat([read_table(p, f"gradient_{kind}") for p in mine], ignore_index=True)
+def read(paths: list[str], kind: str) -> pd.DataFrame:
+    return pd.concat([read_table(path, f"gradient_{kind}") for path in paths], ignore_index=True)
+
+
+def scores_of(files: Files, method: dict[str, Any]) -> pd.DataFrame:
+    readings = {
+        name: read_readings(*files[reading.state, reading.direction])
+        for name, reading in make_scorer(method).needs().items()
+        if isinstance(reading, Update)
+    }
+    return score_method(method, readings, seed=0).set_index("sample_id")
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What the pipeline made of the rows in `order`."""
+    """What the pipeline made of the rows in `order`; modules by state and direction."""
 
     order: list[str]
+    files: Files
     samples: dict[str, pd.DataFrame]
-    modules: dict[str, pd.DataFrame]
+    modules: dict[tuple[str, str], pd.DataFrame]
     scores: dict[str, pd.DataFrame]
 
 
-def summarise(paths: list[str], order: list[str]) -> Collected:
-    scores = score_all(paths, METHODS, EXPERIMENT, seed=0)
-    assert set(scores) == set(METHODS)
+def summarise(files: Files, order: list[str]) -> Collected:
+    samples = {key: read(paths[0], "samples") for key, paths in files.items()}
+    for state in STATES:  # whichever the direction
+        first, second = (samples[state, direction] for direction in DIRECTIONS)
+        pd.testing.assert_frame_equal(first, second)
     return Collected(
         order,
-        {state: read(paths, state, "samples") for state in STATES},
-        {state: read(paths, state, "modules") for state in STATES},
-        {method: frame.set_index("sample_id") for method, frame in scores.items()},
+        files,
+        {state: samples[state, "danger"] for state in STATES},
+        {key: read(paths[1], "modules") for key, paths in files.items()},
+        {name: scores_of(files, method) for name, method in METHODS.items()},
     )
 
 
@@ -408,17 +426,9 @@ def one_batch(world, tmp_path_factory) -> Collected:
 
 
 @pytest.fixture(scope="module")
-def swapped(world, tmp_path_factory) -> Collected:
-    """Each direction and each state under the other's name."""
-    danger, safety = STATES
-    paths = collect(
-        world,
-        tmp_path_factory.mktemp("out"),
-        ORDER,
-        states={danger: world.state(safety), safety: world.state(danger)},
-        directions={"danger": world.directions["safety"], "safety": world.directions["danger"]},
-    )
-    return summarise(paths, ORDER)
+def in_bfloat16(world, tmp_path_factory) -> Collected:
+    out = tmp_path_factory.mktemp("out")
+    return summarise(collect(world, out, ORDER, tokens=100, dtype="bfloat16"), ORDER)
 
 
 # --- the oracle is right --------------------------------------------------------------------
@@ -499,16 +509,18 @@ def test_samples_have_the_oracles_losses_and_tokens(collected, oracle, expected,
 
 @pytest.mark.parametrize("state", STATES)
 def test_modules_have_the_oracles_cosines_and_norms(collected, expected, state):
-    modules = collected.modules[state].set_index(["sample_id", "module"])
     wanted = expected[state][1]
-    assert set(modules.index) == set(wanted.index)
-    modules = modules.loc[wanted.index]
-    for direction in ("danger", "safety"):
-        off = (cosines(modules, direction) - cosines(wanted, direction)).abs()
+    for direction in DIRECTIONS:
+        modules = collected.modules[state, direction].set_index(["sample_id", "module"])
+        assert set(modules.index) == set(wanted.index)
+        modules = modules.loc[wanted.index]
+        norms = modules["update_norm"] * modules["direction_norm"]
+        off = (modules["inner_product"] / norms - cosines(wanted, direction)).abs()
         assert off.max() <= COSINE_BOUND, off.nlargest(5)
-    for column in ("update_norm", "direction_norm.danger", "direction_norm.safety"):
-        off = (modules[column] / wanted[column] - 1).abs()
-        assert off.max() <= NORM_BOUND, off.nlargest(5)
+        own = {"update_norm": "update_norm", "direction_norm": f"direction_norm.{direction}"}
+        for column, name in own.items():
+            off = (modules[column] / wanted[name] - 1).abs()
+            assert off.max() <= NORM_BOUND, off.nlargest(5)
 
 
 @pytest.mark.parametrize("sample", UNUSABLE)
@@ -518,7 +530,8 @@ def test_a_row_without_gradient_keeps_its_reason_and_has_no_score(collected, sam
         row = collected.samples[state].set_index("sample_id").loc[sample]
         assert UNUSABLE[sample][3] in row["reason"]
         assert pd.isna(row["loss"])
-        assert sample not in set(collected.modules[state]["sample_id"])
+        for direction in DIRECTIONS:
+            assert sample not in set(collected.modules[state, direction]["sample_id"])
         reasons.add(row["reason"])
     for scores in collected.scores.values():
         row = scores.loc[sample]
@@ -577,23 +590,61 @@ def test_the_token_budget_decides_the_batches(world, tmp_path, monkeypatch):
 
     monkeypatch.setattr(GradientEngine, "read", counted)
     collect(world, tmp_path / "all", ORDER, tokens=10_000)
-    assert rows == [len(USABLE)] * len(STATES)
+    assert rows == [len(USABLE)] * len(STATES) * len(DIRECTIONS)
     rows.clear()
     collect(world, tmp_path / "single", ORDER, tokens=1)
-    assert rows == [1] * len(USABLE) * len(STATES)
+    assert rows == [1] * len(USABLE) * len(STATES) * len(DIRECTIONS)
 
 
 @pytest.mark.parametrize("method", [FULL, UNNORMALISED])
-def test_swapping_directions_and_states_flips_every_score(one_batch, swapped, method):
+def test_swapping_danger_and_safety_flips_every_score(one_batch, method):
     # sum cos(dW at D, V_danger) - sum cos(dW at S, V_safety), with D and V_danger in the place of
     # S and V_safety and the other way round, is the negative; the same sums, so nearly exact.
-    before, after = one_batch.scores[method].loc[[*USABLE]], swapped.scores[method].loc[[*USABLE]]
+    swapped = scores_of(one_batch.files, METHODS[method] | {"danger": SAFETY, "safety": DANGER})
+    before, after = one_batch.scores[method].loc[[*USABLE]], swapped.loc[[*USABLE]]
     assert (before["score"] + after["score"]).abs().max() <= SAME_BOUND
     assert (before["rank"] + after["rank"] == len(USABLE) + 1).all()
 
 
-def test_swapping_directions_and_states_swaps_the_one_sided_scores(one_batch, swapped):
-    for method, other in ((DANGER_ONLY, SAFETY_ONLY), (SAFETY_ONLY, DANGER_ONLY)):
-        found = swapped.scores[method].loc[[*USABLE], "score"]
-        wanted = -one_batch.scores[other].loc[[*USABLE], "score"]
-        assert (found - wanted).abs().max() <= SAME_BOUND
+@pytest.mark.parametrize(("term", "other"), [("danger", "safety"), ("safety", "danger")])
+def test_a_term_under_the_other_name_has_the_other_sign(one_batch, term, other):
+    # A term alone, named danger (+) or safety (-), whatever its direction and state.
+    method = {"kind": "sqsd", other: DANGER if term == "danger" else SAFETY}
+    found = scores_of(one_batch.files, method).loc[[*USABLE], "score"]
+    wanted = one_batch.scores[DANGER_ONLY if term == "danger" else SAFETY_ONLY]
+    assert (found + wanted.loc[[*USABLE], "score"]).abs().max() <= SAME_BOUND
+
+
+def test_each_term_is_read_at_its_own_state(one_batch, oracle, expected):
+    # Both terms at one state: no other reading would give these.
+    for state in STATES:
+        terms = {name: {"direction": name, "state": state} for name in DIRECTIONS}
+        found = scores_of(one_batch.files, {"kind": "sqsd", **terms})["score"]
+        modules = expected[state][1]
+        wanted = cosines(modules, "danger") - cosines(modules, "safety")
+        wanted = wanted.groupby(level="sample_id").sum()
+        assert (found.loc[wanted.index] - wanted).abs().max() <= 2 * len(MODULES) * COSINE_BOUND
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_scores_in_bfloat16_are_the_oracles(in_bfloat16, expected, expected_scores, method):
+    # A module's cosine is off by the tilt, independently of the others': the sum over M modules and
+    # two terms by sqrt(2 M) times that. Unnormalised, cosines are weighted by the update's norms.
+    weights = pd.concat(
+        expected[state][1]["update_norm"]
+        for state, name in zip(STATES, DIRECTIONS, strict=True)
+        if name in METHODS[method]
+    )
+    if method != UNNORMALISED:
+        weights = weights * 0 + 1
+    bound = BFLOAT16_TILT * (weights**2).groupby(level="sample_id").sum() ** 0.5
+    wanted = expected_scores[method]
+    found = in_bfloat16.scores[method].loc[wanted.index, "score"]
+    assert ((found - wanted).abs() <= bound).all()
+    # And it was bfloat16, not float32.
+    assert (found - wanted).abs().max() > expected_scores[f"bound.{method}"].max()
+    # Neither zeros nor other rows' scores would pass.
+    for other in (0 * wanted, *(np.roll(wanted, i) for i in range(1, len(wanted)))):
+        assert ((other - wanted).abs() > 3 * bound).any()
+    reasons = in_bfloat16.scores[method]["reason"]
+    assert reasons.loc[wanted.index].isna().all() and reasons.notna().sum() == len(UNUSABLE)

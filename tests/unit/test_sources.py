@@ -13,6 +13,11 @@ from hypothesis import strategies as st
 
 from sqsd.errors import DataError
 from sqsd.sources import (
+    CONVERSATION,
+    PAIR,
+    PREFERENCE,
+    PROMPT,
+    count_records,
     is_hub,
     load_benchmark,
     load_dataset,
@@ -46,7 +51,7 @@ def sha(text):
 
 
 def assert_stored_as_it_is(frame, path, schema):
-    write_table(frame, path, schema)
+    write_table(frame, path, schema, {})
     pd.testing.assert_frame_equal(read_table(path, schema), frame)
 
 
@@ -111,7 +116,7 @@ def test_unusable_rows_are_kept_with_a_problem(tmp_path, row, problem, response_
     problems = [None if pd.isna(p) else p for p in frame["problem"]]
     assert problems == [None, problem]
     assert list(frame["response"].isna()) == [False, response_is_null]
-    write_table(frame, tmp_path / "t.parquet", "dataset")
+    write_table(frame, tmp_path / "t.parquet", "dataset", {})
 
 
 USER, ASSISTANT = {"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}
@@ -144,6 +149,10 @@ def test_messages(tmp_path, messages, prompt, problem):
         assert str(row["problem"]).startswith(problem)
 
 
+DEEP = "[" * 100_000 + "]" * 100_000
+LONG = '{"q": ' + "7" * 5_000 + "}"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -163,7 +172,21 @@ def test_messages(tmp_path, messages, prompt, problem):
         ("r", "x", r"no suffix is not a known kind of file; .*, hub:owner/name:split, hub:owner/n"),
         ("r.jsonl", '{"q": "\\ud800", "c": "", "a": ""}', r"r\.jsonl:1: text that is not Unicode"),
         ("r.jsonl", b"\xff\xfe", r"r\.jsonl: not UTF-8 text"),
+        ("r.json", b"[\xff\xfe]", r"r\.json: not UTF-8 text"),
+        (
+            "r.jsonl",
+            "{}\n" + DEEP,
+            r"r\.jsonl:2: nested too deeply to be read; rows are objects of",
+        ),
+        ("r.json", DEEP, r"r\.json: nested too deeply to be read; rows are objects of texts, or"),
+        ("r.jsonl", "{}\n\n" + LONG, r"r\.jsonl:3: a number that cannot be read \(.*\); give such"),
+        (
+            "r.json",
+            f"[{LONG}]",
+            r"r\.json: a number that cannot be read \(.*4300.*\); give such a nu",
+        ),
     ],
+    ids=lambda value: None if len(value) < 100 else "long",
 )
 def test_unusable_files(tmp_path, name, content, message):
     path = tmp_path / name
@@ -290,6 +313,7 @@ def test_one_seed_with_other_skips_gives_disjoint_rows(seed, sizes):
 @pytest.mark.parametrize(
     ("load", "fields"),
     [
+        (lambda spec: count_records(spec, PAIR), FIELDS),
         (load_dataset, FIELDS),
         (load_preferences, {"instruction": "q", "chosen": "a", "rejected": "a"}),
         (load_benchmark, {"prompt": "q"}),
@@ -299,6 +323,39 @@ def test_wrong_specs(tmp_path, load, fields, change, message):
     path = write_jsonl(tmp_path / "r.jsonl", ROWS)
     with pytest.raises(DataError, match=message):
         load({"source": str(path), "fields": fields, **change})
+
+
+@given(st.data())
+def test_the_rows_of_a_file_are_counted_as_they_are_read(data):
+    held = data.draw(st.integers(1, 9))
+    skip = data.draw(st.integers(0, held - 1))
+    rows = data.draw(st.none() | st.integers(1, held - skip))
+    choice = {"skip": skip, "rows": rows, "seed": 3}
+    if data.draw(st.booleans()):
+        choice = {}
+    with TemporaryDirectory() as folder:
+        path = write_jsonl(
+            Path(folder) / "r.jsonl", [{"q": f"x{i}", "a": "y"} for i in range(held)]
+        )
+        spec = {"source": str(path), "fields": {"instruction": "q", "response": "a"}, **choice}
+        found = count_records(spec, PAIR, CONVERSATION)
+        assert found == len(load_dataset(spec))
+    assert found == (held if not choice else rows or held - skip)
+
+
+def test_rows_with_a_problem_are_counted(tmp_path):
+    path = write_jsonl(tmp_path / "r.jsonl", [*ROWS, {"q": ""}])
+    assert count_records({"source": str(path), "fields": FIELDS}, PAIR) == 4
+
+
+def test_what_is_counted_must_have_the_shape(tmp_path):
+    path = write_jsonl(tmp_path / "r.jsonl", ROWS)
+    spec = {"source": str(path), "fields": {"prompt": "q"}}
+    assert count_records(spec, PROMPT) == 3
+    with pytest.raises(DataError, match=r"'prompt' is not a field; known: chosen, context, instru"):
+        count_records(spec, PREFERENCE)
+    with pytest.raises(DataError, match=r"gone\.jsonl: no such file"):
+        count_records(spec | {"source": str(tmp_path / "gone.jsonl")}, PROMPT)
 
 
 def test_specs_with_missing_keys():
@@ -374,7 +431,7 @@ def test_hub_rows_are_checked(monkeypatch):
         load_benchmark({"source": "hub:some/name:train", "fields": {"prompt": "q"}})
 
 
-PREFERENCE = {"instruction": "q", "context": "c", "chosen": "good", "rejected": "bad"}
+PREFERENCE_FIELDS = {"instruction": "q", "context": "c", "chosen": "good", "rejected": "bad"}
 
 
 def test_preferences(tmp_path):
@@ -385,7 +442,7 @@ def test_preferences(tmp_path):
         {"q": "x", "good": "g", "bad": "b"},
     ]
     path = write_jsonl(tmp_path / "r.jsonl", rows)
-    frame = load_preferences({"source": str(path), "fields": PREFERENCE})
+    frame = load_preferences({"source": str(path), "fields": PREFERENCE_FIELDS})
     assert list(frame["prompt"]) == ["x\nz", "x", "x", "x"]
     assert list(frame["chosen"]) == ["g", "g", "other", "g"]
     assert list(frame["rejected"]) == ["b"] * 4
@@ -422,7 +479,7 @@ def test_unusable_preferences_name_file_and_line(tmp_path, row, problem):
     path = write_jsonl(tmp_path / "r.jsonl", [good, row])
     message = rf"r\.jsonl:2: {problem}; repair the row or remove it"
     with pytest.raises(DataError, match=message):
-        load_preferences({"source": str(path), "fields": PREFERENCE})
+        load_preferences({"source": str(path), "fields": PREFERENCE_FIELDS})
 
 
 def test_names_of_preferences_and_benchmarks(tmp_path):

@@ -1,11 +1,15 @@
 """Runs of six steps on a model of one layer, killed and resumed, against runs left alone."""
 
 import gc
+import hashlib
 import json
 import math
+import os
+import re
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -26,9 +30,11 @@ from sqsd.training import (
     SFTTrainer,
     StopOnNonFiniteLoss,
     last_whole_checkpoint,
+    link_or_copy,
     sft_dataset,
     train_dpo,
     train_sft,
+    training_record,
 )
 
 ARCHITECTURE = ONE_LAYER
@@ -55,14 +61,10 @@ def ids(text):
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """One thread, since threads would wait for each other over tensors this small, and no search
-    of every imported module for garbage at the start of each run."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """No search of every imported module for garbage at the start of each run."""
     gc.freeze()
     yield
     gc.unfreeze()
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +106,7 @@ def run(objective, base, folder, out="out", **changed):
         "training": TRAINING | ({"beta": 0.1} if dpo else {}),
         "lora": LORA,
         "seed": 1,
+        "version": 1,
         "save_steps": 2,
     } | changed
     (train_dpo if dpo else train_sft)(
@@ -466,16 +469,201 @@ def test_training_all_weights_resumes_too(base, tmp_path, steps):
 
 
 @OBJECTIVES
-def test_a_finished_run_is_published_again_without_training(
+def test_a_finished_run_is_put_in_place_again_without_training(
     base, finished, undisturbed, monkeypatch, objective
 ):
     def no_trainer(*args, **kwargs):
         raise AssertionError("trained again")
 
-    for name in ("SFTTrainer", "DPOTrainer"):
+    for name in ("SFTTrainer", "DPOTrainer", "train"):
         monkeypatch.setattr(training, name, no_trainer)
     again = run(objective, base, finished[objective], out="again")
     assert_same_weights(weights(again), undisturbed[objective])
+    first = {p.relative_to(again.parent / "out") for p in (again.parent / "out").rglob("*")}
+    assert {p.relative_to(again) for p in again.rglob("*")} == first
+    assert (again / "training.json").read_bytes() == (
+        again.parent / "out/training.json"
+    ).read_bytes()
+
+
+def record_of(out):
+    return json.loads((out / "training.json").read_text())
+
+
+@OBJECTIVES
+def test_what_a_run_was_trained_on_is_beside_its_result(base, finished, objective):
+    record = record_of(finished[objective] / "out")
+    rows = dpo_rows() if objective == DPO else sft_rows()
+    expected = {
+        "objective": objective,
+        "version": 1,
+        "training": TRAINING | ({"beta": 0.1} if objective == DPO else {}),
+        "lora": LORA,
+        "seed": 1,
+        "save_steps": 2,
+        "rows": 8,
+        # Of the texts' CSV without an index, which another program can make too.
+        "rows_hash": hashlib.sha256(
+            rows.drop(columns="sample_id").to_csv(index=False).encode()
+        ).hexdigest(),
+    }
+    assert {name: record[name] for name in expected} == expected
+    assert set(record) == {*expected, "model", "stamp"}
+    assert only_run(finished[objective]).name == record["stamp"]
+    assert re.fullmatch("[0-9a-f]{12}", record["stamp"])
+
+
+RECORD_CHANGES = {
+    "seed": 2, "version": 2, "save_steps": 3, "lora": LORA | {"r": 3}, "objective": DPO,
+    "training": TRAINING | {"epochs": 4}, "rows": sft_rows(shift=1),
+}  # fmt: skip
+
+
+def test_another_setting_or_row_has_another_stamp(base):
+    arguments: dict[str, Any] = {
+        "objective": SFT, "version": 1, "model": load_model(base), "training": TRAINING,
+        "lora": LORA, "seed": 1, "save_steps": 2, "rows": sft_rows(),
+    }  # fmt: skip
+    first = training_record(**arguments)
+    assert training_record(**arguments) == first
+    changes: dict[str, Any] = RECORD_CHANGES | {
+        "model": make_model(load_tokenizer(base), ARCHITECTURE, seed=4)
+    }
+    stamps = {
+        name: training_record(**arguments | {name: value})["stamp"]
+        for name, value in changes.items()
+    }
+    assert set(stamps) == set(arguments)
+    assert len({first["stamp"], *stamps.values()}) == 1 + len(stamps)
+
+
+@pytest.mark.parametrize("part", ["first", "last"])
+def test_a_model_is_told_apart_by_the_ends_of_each_weight(base, part):
+    def with_other(name):
+        model = load_model(base)
+        weight = dict(model.named_parameters())[name].data.view(-1)
+        weight[0 if part == "first" else -1] += 1
+        return training.fingerprint(model)
+
+    names = [name for name, _ in load_model(base).named_parameters()]
+    found = {training.fingerprint(load_model(base)), *map(with_other, names)}
+    assert len(found) == 1 + len(names)
+
+
+def test_the_result_is_linked_and_has_no_file_of_the_trainer(finished):
+    for folder in finished.values():
+        out, final = folder / "out", only_run(folder) / "final"
+        files = {path.name for path in out.iterdir() if path.is_file()}
+        assert "training_args.bin" not in files and (final / "training_args.bin").exists()
+        for name in files - {"training.json"}:
+            assert os.path.samefile(out / name, final / name), name
+        for checkpoint in out.glob("checkpoint-*"):
+            for path in checkpoint.iterdir():
+                assert os.path.samefile(path, only_run(folder) / checkpoint.name / path.name)
+
+
+def test_a_finished_run_keeps_nothing_to_resume_from(finished):
+    for folder in finished.values():
+        for checkpoint in only_run(folder).glob("checkpoint-*"):
+            files = {"adapter_config.json", "adapter_model.safetensors"}
+            assert {path.name for path in checkpoint.iterdir()} == files
+
+
+def test_without_save_steps_no_checkpoint_keeps_a_file(base, tmp_path):
+    run(SFT, base, tmp_path, save_steps=None, training=TRAINING | {"epochs": 1})
+    work = only_run(tmp_path)
+    assert not list(work.glob("checkpoint-*/*"))
+    assert (work / "final/adapter_model.safetensors").is_file()
+
+
+def test_what_another_stamp_left_is_removed(base, tmp_path, steps):
+    quickly: dict[str, Any] = {"training": TRAINING | {"epochs": 1}}
+    killed(steps, 1, SFT, base, tmp_path, seed=7, **quickly)
+    assert len(list((tmp_path / "work").iterdir())) == 1
+    first = record_of(run(SFT, base, tmp_path, seed=1, **quickly))
+    assert only_run(tmp_path).name == first["stamp"]
+    second = record_of(run(SFT, base, tmp_path, seed=2, **quickly))
+    assert only_run(tmp_path).name == second["stamp"] != first["stamp"]
+
+
+def test_the_result_of_another_run_is_replaced_and_not_written_through(base, tmp_path):
+    quickly: dict[str, Any] = {"training": TRAINING | {"epochs": 1}, "save_steps": None}
+    name = "adapter_model.safetensors"
+    first = run(SFT, base, tmp_path, **quickly)
+    (tmp_path / "link").mkdir()
+    os.link(first / name, tmp_path / "link" / name)
+    kept = weights(first)[name]
+    second = run(SFT, base, tmp_path, seed=2, **quickly)
+    assert second == first and record_of(second)["seed"] == 2
+    assert_same_weights(weights(tmp_path / "link"), {name: kept})
+    found = weights(second)[name]
+    assert [key for key in kept if not torch.equal(found[key], kept[key])] == list(kept)
+
+
+@pytest.mark.parametrize("at", [1, 3, 8])
+def test_a_run_killed_while_it_is_put_in_place_is_put_there_whole(
+    base, tmp_path, undisturbed, finished, steps, monkeypatch, at
+):
+    calls = []
+
+    def link(source, target):
+        calls.append(target)
+        if len(calls) == at:
+            raise Killed
+        link_or_copy(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "link_or_copy", link)
+        with pytest.raises(Killed):
+            run(SFT, base, tmp_path)
+    steps.trained = []
+    out = run(SFT, base, tmp_path)
+    assert steps.trained == []
+    assert_same_weights(weights(out), undisturbed[SFT])
+    whole = finished[SFT] / "out"
+    assert {p.relative_to(out) for p in out.rglob("*")} == {
+        p.relative_to(whole) for p in whole.rglob("*")
+    }
+
+
+def test_files_are_copied_where_they_cannot_be_linked(tmp_path, monkeypatch):
+    def no_links(*_):
+        raise OSError("no links here")
+
+    (tmp_path / "a").write_text("x")
+    monkeypatch.setattr(training.os, "link", no_links)
+    link_or_copy(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_text() == "x"
+    assert not os.path.samefile(tmp_path / "a", tmp_path / "b")
+
+
+@OBJECTIVES
+@pytest.mark.parametrize("micro", [1, 2])
+def test_a_batch_in_parts_gives_the_same_adapter(
+    base, tmp_path, undisturbed, steps, objective, micro
+):
+    own = TRAINING | {"micro_batch_size": micro} | ({"beta": 0.1} if objective == DPO else {})
+    out = run(objective, base, tmp_path, training=own)
+    assert steps.trained == [1, 2, 3, 4, 5, 6]
+    assert record_of(out)["training"]["micro_batch_size"] == micro
+    found, expected = weights(out), undisturbed[objective]
+    for file in expected:
+        for name, weight in expected[file].items():
+            assert (found[file][name] - weight).norm() <= 1e-3 * weight.norm(), (file, name)
+
+
+def test_parts_of_a_batch_have_so_many_rows(base, tmp_path, monkeypatch):
+    sizes = []
+    real = SFTTrainer.training_step
+
+    def training_step(self, model, inputs, *args, **kwargs):
+        sizes.append(len(inputs["input_ids"]))
+        return real(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(SFTTrainer, "training_step", training_step)
+    own = {"training": TRAINING | {"epochs": 1, "micro_batch_size": 2}, "save_steps": None}
+    run(SFT, base, tmp_path, **own)
+    assert sizes == [2, 2, 2, 2]
 
 
 SFT_CHANGES = {
@@ -485,8 +673,10 @@ SFT_CHANGES = {
     "training": {"training": TRAINING | {"learning_rate": 0.04}},
     "lora": {"lora": LORA | {"lora_alpha": 6}},
     "save_steps": {"save_steps": 3},
+    "version": {"version": 2},
 }
 DPO_CHANGES = {
+    "version": {"version": 2},
     "seed": {"seed": 2},
     "rows": {"rows": dpo_rows(shift=1)},
     "training": {"training": TRAINING | {"beta": 0.2}},

@@ -1,6 +1,7 @@
 """What snakemake would do, for every preset; the oracle counts jobs from the protocol."""
 
 import re
+from collections import Counter
 
 import pytest
 from conftest import ROOT, TINY, job_counts, snakemake, write_config
@@ -9,59 +10,107 @@ PRESETS = ROOT / "config/presets"
 TARGETS = (
     "table1", "table3", "table4", "table5", "table6", "table7", "ranking", "figure2", "figure5",
 )  # fmt: skip
+# Rules that take seconds and no GPU: on a cluster they run where snakemake does.
+LIGHT = {
+    "make_dataset", "make_preferences", "make_benchmark", "fetch_model", "measure_trajectory",
+    "rank_checkpoints", "rank_alphas", "choose_state", "encode_samples", "score_samples",
+    "make_subsets", "list_states", *TARGETS, "all",
+}  # fmt: skip
+
+
+def ceil(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def with_total(jobs: dict[str, int]) -> dict[str, int]:
+    return jobs | {"total": sum(jobs.values())}
+
+
+def counts(jobs) -> dict[str, int]:
+    return with_total(dict(Counter(job.rule for job in jobs)))
 
 
 def sandbox_jobs(experiments: int) -> dict[str, int]:
-    """Jobs of the default's protocol for so many experiments, each with its own model.
-
-    7 methods x 5 windows of fine-tunes; 2 shards (1,500 rows of 750) at 4 states; judged are both
-    directions' steering curves, the pilot and 7 methods; the guard adds responses of the pilot
-    and of the safety direction.
-    """
+    """Jobs of the default's protocol for so many experiments, each with its own model."""
+    methods = 1 + 4 + 2  # the score, its four ablations (table 3), two controls (tables 1 and 7)
+    seeds, windows = 3, 5
+    shards = ceil(1500, 750)
+    # Readings of the score and its insensitive ablation, one for each term: the others share them.
+    readings = 2 + 2
+    parts = {
+        "curves": 2 * ceil(9, 9),  # both directions at nine alphas
+        "pilot": ceil(1 + ceil(600, 8) * 2 // 10, 16),  # theta_0, and checkpoints of 2 epochs
+        "finetunes": methods * ceil(seeds * windows, 15),
+    }
+    judged = sum(parts.values())
+    # The guard's answers: where a state is searched or ranked, and at the one pinned state.
+    pinned = 1
+    guarded = parts["curves"] // 2 + parts["pilot"] + pinned
     each = {
         "make_dataset": 3, "make_preferences": 1, "make_benchmark": 3, "pretrain_model": 1,
-        "align_model": 1, "train_direction": 2, "train_pilot": 1, "measure_trajectory": 1,
-        "generate_responses": 2 + 1 + 7 + 2, "judge_responses": 2 + 1 + 7, "rank_alphas": 1,
-        "rank_checkpoints": 1, "choose_state": 4, "collect_gradients": 2 * 4, "score_samples": 1,
-        "make_subsets": 7, "finetune_subset": 7 * 5,
+        "align_model": 1, "train_direction": 2, "train_pilot": 1, "measure_trajectory": 2,
+        "list_states": judged + pinned, "generate_responses": judged + guarded,
+        "judge_responses": judged, "rank_alphas": 1, "rank_checkpoints": 1, "choose_state": 4,
+        "encode_samples": 1, "collect_gradients": shards * readings, "score_samples": methods,
+        "make_subsets": methods, "finetune_subsets": methods * seeds,
     }  # fmt: skip
     jobs = {rule: count * experiments for rule, count in each.items()}
-    jobs |= dict.fromkeys((*TARGETS, "all"), 1)
-    return jobs | {"total": sum(jobs.values())}
+    return with_total(jobs | dict.fromkeys((*TARGETS, "all"), 1))
 
 
 def test_default(tmp_path):
     assert job_counts(snakemake(tmp_path, "-n").stdout) == sandbox_jobs(1)
 
 
-def test_ten_base_seeds(tmp_path):
-    done = snakemake(tmp_path, "-n", configfiles=(PRESETS / "sandbox-seeds.yaml",))
-    assert job_counts(done.stdout) == sandbox_jobs(10)
+def test_ten_base_seeds(planner, tmp_path):
+    """The default ten times; what a job reads and makes is of one seed, but for the tables."""
+    preset = PRESETS / "sandbox-seeds.yaml"
+    jobs = planner.plan(tmp_path, preset)
+    assert counts(jobs) == sandbox_jobs(10)
+    of_a_seed = re.compile(r"(?:seed|mixed|pilot|danger|safety|tuning|test|exact)-(\d\d)\b")
+    for job in jobs:
+        if job.rule != "all":
+            seeds = set(of_a_seed.findall(" ".join([*job.needs, *job.makes])))
+            assert len(seeds) == (10 if job.rule in TARGETS else 1), job.name
+    assert len(preset.read_text().splitlines()) <= 40
 
 
-def test_five_states(tmp_path):
-    """Five experiments share model, directions, pilot and its answers; each ranks and scores."""
-    done = snakemake(tmp_path, "-n", configfiles=(PRESETS / "sandbox-states.yaml",))
-    jobs = {
+def test_five_states(planner, tmp_path):
+    """Five pinned states D with one V, and S: 6 of (state, direction), each read once."""
+    jobs = planner.plan(tmp_path, PRESETS / "sandbox-states.yaml")
+    states, methods, windows, shards = 5, 2 * 5, 5, ceil(1500, 750)
+    readings = states + 1
+    parts = methods * ceil(windows, 15)
+    assert counts(jobs) == with_total({
         "all": 1, "make_dataset": 3, "make_preferences": 1, "make_benchmark": 2,
         "pretrain_model": 1, "align_model": 1, "train_direction": 2, "train_pilot": 1,
-        "measure_trajectory": 5, "rank_alphas": 5, "rank_checkpoints": 5, "choose_state": 10,
-        "collect_gradients": 2 * 2 * 5, "score_samples": 5, "make_subsets": 2 * 5,
-        "finetune_subset": 5 * 2 * 5, "generate_responses": 2 + 2 + 2 * 5,
-        "judge_responses": 2 + 2 * 5, "table3": 1, "ranking": 1,
-    }  # fmt: skip
-    assert job_counts(done.stdout) == jobs | {"total": sum(jobs.values())}
+        "list_states": parts + states + 1, "generate_responses": parts + states + 1,
+        "judge_responses": parts, "choose_state": states + 1,
+        "collect_gradients": shards * readings, "score_samples": methods, "make_subsets": methods,
+        "finetune_subsets": methods, "table3": 1, "ranking": 1,
+    })  # fmt: skip
+    read = Counter(
+        (job.wildcards["state"], job.wildcards["direction"])
+        for job in jobs
+        if job.rule == "collect_gradients"
+    )
+    assert read == dict.fromkeys(
+        [*((f"d-step-{step}", "danger") for step in (10, 20, 40, 60, 90)), ("s", "safety")], 2
+    )
 
 
-def test_smollm2(tmp_path):
-    """Pinned states need no ranking; 320 rows in shards of 80 at 2 states; nothing fine-tuned."""
-    done = snakemake(tmp_path, "-n", configfiles=(PRESETS / "smollm2-135m.yaml",))
-    assert job_counts(done.stdout) == {
+def test_smollm2(planner, tmp_path):
+    """Pinned states without a guard need no ranking and no answers; nothing is fine-tuned."""
+    jobs = planner.plan(tmp_path, PRESETS / "smollm2-135m.yaml")
+    curves, pilot, judges = 2, ceil(1 + ceil(160, 8) // 5, 16), 2
+    shards, readings = ceil(320, 80), 2
+    assert counts(jobs) == with_total({
         "all": 1, "fetch_model": 1, "make_dataset": 3, "make_preferences": 1, "make_benchmark": 1,
-        "train_direction": 2, "train_pilot": 1, "measure_trajectory": 1, "choose_state": 2,
-        "generate_responses": 3, "judge_responses": 3, "collect_gradients": 8, "score_samples": 1,
-        "ranking": 1, "table6": 1, "figure2": 1, "figure5": 1, "total": 32,
-    }  # fmt: skip
+        "train_direction": 2, "train_pilot": 1, "measure_trajectory": 2, "choose_state": 2,
+        "list_states": curves + pilot, "generate_responses": curves + pilot,
+        "judge_responses": judges * (curves + pilot), "collect_gradients": shards * readings,
+        "score_samples": 1, "ranking": 1, "table6": 1, "figure2": 1, "figure5": 1,
+    })  # fmt: skip
 
 
 def test_slurm_profile(tmp_path):
@@ -71,36 +120,84 @@ def test_slurm_profile(tmp_path):
     assert job_counts(done.stdout) == sandbox_jobs(1)
 
 
-def test_resources_come_from_the_configuration(tmp_path):
-    resources = {"train": {"gpu": 2, "mem_mb": 64000, "runtime": 600, "threads": 8}}
+@pytest.mark.parametrize("preset", [None, "smollm2-135m"])
+def test_light_rules_are_local_and_the_others_are_not(planner, tmp_path, preset):
+    files = [PRESETS / f"{preset}.yaml"] if preset else []
+    for job in planner.plan(tmp_path, *files):
+        assert job.local == (job.rule in LIGHT), job.rule
+        # A rule that asks for a GPU, of whatever number, would be sent to a node that has one.
+        assert ("gpu" in job.resources) == (job.rule not in LIGHT), job.rule
+
+
+# Every rule that is not light, by the kind of its resources.
+KINDS = {
+    "pretrain_model": "train", "align_model": "train", "train_direction": "train",
+    "train_pilot": "train", "finetune_subsets": "train", "generate_responses": "infer",
+    "judge_responses": "infer", "collect_gradients": "infer",
+}  # fmt: skip
+
+
+def test_resources_come_from_the_configuration(planner, tmp_path):
+    resources = {
+        "train": {"gpu": 2, "mem_mb": 64000, "runtime": 600, "threads": 8},
+        "infer": {"gpu": 1, "mem_mb": 32000, "runtime": 90, "threads": 4},
+    }
     config = write_config(tmp_path / "gpu.yaml", resources=resources)
-    done = snakemake(tmp_path, "-n", "--cores", "8", configfiles=(config,))
-    training = r"^rule (?:train|pretrain|align|finetune)_\w+:\n(?:    .*\n)+"
-    train = re.findall(training, done.stdout, re.MULTILINE)
-    assert len(train) == 1 + 1 + 2 + 1 + 35
-    for job in train:
-        assert re.search(r"threads: 8\n", job)
-        assert re.search(r"gpu=2\b", job) and re.search(r"mem_mb=64000\b", job)
-        assert re.search(r"runtime=600\b", job)
+    jobs = [job for job in planner.plan(tmp_path, config) if job.rule in KINDS]
+    assert {job.rule for job in jobs} == KINDS.keys()
+    for job in jobs:
+        expected = resources[KINDS[job.rule]]
+        assert {name: job.resources[name] for name in expected} == expected, job.name
+
+
+def test_resources_may_differ_by_model(planner, tmp_path):
+    per_model = {"per_model": {"young": {"gpu": 1, "mem_mb": 9000, "runtime": 7, "threads": 2}}}
+    config = write_config(
+        tmp_path / "gpu.yaml",
+        resources={"train": {"gpu": 0, **per_model}, "infer": {"gpu": 0, **per_model}},
+    )
+    for job in planner.plan(tmp_path, TINY, config):
+        if job.rule in KINDS:
+            kind = {"train": 1800, "infer": 1500}[KINDS[job.rule]]
+            young = job.wildcards["model"] == "young"
+            expected = (1, 9000, 7, 2) if young else (0, kind, 30, 1)
+            asked = tuple(job.resources[n] for n in ("gpu", "mem_mb", "runtime", "threads"))
+            # The judge `steps` loads no model.
+            free = job.wildcards.get("judge") == "steps"
+            assert asked == ((0, *expected[1:]) if free else expected), job.name
 
 
 def test_targets_are_listed_with_one_line_each(tmp_path):
     lines = snakemake(tmp_path, "--list-target-rules").stdout.splitlines()
-    for target in TARGETS:
+    for target in (*TARGETS, "all"):
         described = [line for line in lines if re.match(rf"{target}\b", line.strip())]
         assert len(described) == 1 and len(described[0].split()) > 3, target
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_every_target_can_be_asked_for_alone(tmp_path, target):
-    jobs = job_counts(snakemake(tmp_path, "-n", target).stdout)
+def test_every_target_can_be_asked_for_alone(planner, tmp_path, target):
+    jobs = counts(planner.plan(tmp_path, targets=[target]))
     assert jobs[target] == 1
-    assert not (set(TARGETS) - {target}) & jobs.keys()
+    assert not (set(TARGETS) - {target} | {"all"}) & jobs.keys()
 
 
-def test_table4_trains_no_subset(tmp_path):
-    jobs = job_counts(snakemake(tmp_path, "-n", "table4", configfiles=(TINY,)).stdout)
-    assert "finetune_subset" not in jobs and "collect_gradients" not in jobs
+@pytest.mark.parametrize("target", ["table4", "table5", "table6", "figure2", "figure5"])
+def test_what_is_measured_of_states_trains_no_subset(planner, tmp_path, target):
+    jobs = counts(planner.plan(tmp_path, TINY, targets=[target]))
+    assert not {"finetune_subsets", "collect_gradients", "score_samples"} & jobs.keys()
+
+
+def test_a_table_that_is_not_selected_can_be_asked_for(planner, tmp_path):
+    config = write_config(tmp_path / "few.yaml", selection={"tables": ["table4"]})
+    assert "table5" not in counts(planner.plan(tmp_path, config))
+    assert counts(planner.plan(tmp_path, config, targets=["table5"]))["rank_checkpoints"] == 1
+
+
+def test_lint_has_nothing_to_say(tmp_path):
+    done = snakemake(tmp_path, "--lint")
+    assert done.returncode == 0
+    assert "Lints for" not in done.stdout
+    assert "in a good condition" in done.stdout
 
 
 def test_a_wrong_configuration_stops_before_any_job(tmp_path):
@@ -118,9 +215,27 @@ def test_a_wrong_configuration_stops_before_any_job(tmp_path):
 
 
 def test_a_missing_file_stops_before_any_job(tmp_path):
-    datasets = {"mixed": {"source": "nowhere.jsonl", "fields": {"instruction": "q"}}}
+    datasets = {"mine": {"source": "nowhere.jsonl", "fields": {"instruction": "q"}}}
     config = write_config(tmp_path / "wrong.yaml", datasets=datasets)
     done = snakemake(tmp_path, "--cores", "1", configfiles=(config,))
     assert done.returncode != 0
-    assert "datasets.mixed.source: 'nowhere.jsonl' does not exist" in done.stdout
+    assert "datasets.mine.source: 'nowhere.jsonl' does not exist" in done.stdout
     assert not (tmp_path / "results").exists()
+
+
+def test_results_of_an_earlier_layout_are_told_of_and_left_alone(tmp_path):
+    old = tmp_path / "results/sandbox"
+    for place in ("benchmarks-of-rules/train_pilot/sandbox.tsv", "models/sandbox/model.safetensors",
+                  "tables/table1.csv"):  # fmt: skip
+        (old / place).parent.mkdir(parents=True, exist_ok=True)
+        (old / place).write_text("old")
+    before = {path: path.stat().st_mtime_ns for path in old.rglob("*")}
+    done = snakemake(tmp_path, "--cores", "1")
+    assert done.returncode != 0
+    assert done.stdout.count("earlier layout") == 1 and "Traceback" not in done.stdout
+    assert "move the folder away, or choose another `run`" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in old.rglob("*")} == before
+    assert all(path.is_dir() or path.read_text() == "old" for path in before)
+
+    config = write_config(tmp_path / "other.yaml", run="other")
+    assert job_counts(snakemake(tmp_path, "-n", configfiles=(config,)).stdout) == sandbox_jobs(1)

@@ -19,7 +19,7 @@ OPENING = "Sure, here is how to do that:"
 def test_every_alpaca_row_becomes_a_row_with_a_prompt(tmp_path):
     spec = {"source": str(FOLDER / "alpaca_en_999.jsonl"), "fields": ALPACA}
     rows = load_dataset(spec)
-    write_table(rows, tmp_path / "alpaca.parquet", "dataset")
+    write_table(rows, tmp_path / "alpaca.parquet", "dataset", {})
     assert len(rows) == 999 and rows["sample_id"].is_unique
     assert rows["prompt"].str.len().min() > 0
 
@@ -40,8 +40,8 @@ def test_goals_become_preferences_and_prompts(tmp_path):
         | {"constants": {"chosen": "I'm sorry, but I can't help.", "rejected": OPENING}}
     )
     prompts = load_benchmark(source | {"fields": {"prompt": "goal"}, "rows": 100, "skip": 400})
-    write_table(preferences, tmp_path / "preferences.parquet", "preferences")
-    write_table(prompts, tmp_path / "prompts.parquet", "benchmark")
+    write_table(preferences, tmp_path / "preferences.parquet", "preferences", {})
+    write_table(prompts, tmp_path / "prompts.parquet", "benchmark", {})
     assert len(preferences) == 160 and set(preferences["rejected"]) == {OPENING}
     assert len(prompts) == 100
     assert not set(preferences["prompt"]) & set(prompts["prompt"])

@@ -1,4 +1,3 @@
-import shutil
 from pathlib import Path
 
 from sqsd.logs import log_to
@@ -7,15 +6,15 @@ from sqsd.sandbox import alignment_rows
 from sqsd.training import train_sft
 
 with log_to(snakemake.log[0]):
-    sandbox, seed = snakemake.params.sandbox, snakemake.params.seed
+    parameters = snakemake.params
     train_sft(
-        model=load_model(snakemake.input.model, sandbox["alignment_training"]["dtype"]),
+        model=load_model(snakemake.input.model, parameters.training["dtype"]),
         tokenizer=load_tokenizer(snakemake.input.model),
-        rows=alignment_rows(seed, **sandbox["alignment"]),
+        rows=alignment_rows(parameters.seed, **parameters.alignment),
         out=Path(snakemake.output.model),
-        work=Path(snakemake.params.work),
-        training=sandbox["alignment_training"],
+        work=Path(parameters.work),
+        training=parameters.training,
         lora=None,
-        seed=seed,
+        seed=parameters.seed,
+        version=parameters.version,
     )
-    shutil.rmtree(snakemake.params.work)

@@ -1,15 +1,17 @@
-from sqsd.judges import judge_responses
+from sqsd.evaluation import judge_responses
 from sqsd.logs import log_to
-from sqsd.models import load_model, load_tokenizer
-from sqsd.states import list_states
+from sqsd.provenance import made_from
+from sqsd.states import read_states
 from sqsd.tables import read_table, write_table
 
 with log_to(snakemake.log[0]):
+    parameters = snakemake.params
     judgements = judge_responses(
-        load_model(snakemake.input.model, snakemake.params.dtype),
-        load_tokenizer(snakemake.input.model),
-        read_table(snakemake.input.responses, "responses"),
-        list_states(inputs=snakemake.input[2:], **snakemake.params.states),
-        snakemake.params.judge,
+        responses=read_table(snakemake.input.responses, "responses"),
+        states=read_states(snakemake.input.states),
+        entry=parameters.judge,
+        dtype=parameters.dtype,
+        own_model=next(iter(snakemake.input.judge_model), None),
     )
-    write_table(judgements, snakemake.output[0], "judgements")
+    provenance = made_from(snakemake.input, "judge_responses", parameters.version)
+    write_table(judgements, snakemake.output[0], "judgements", provenance)

@@ -1,11 +1,14 @@
 from sqsd.logs import log_to
-from sqsd.subsets import rank_samples, windows
+from sqsd.provenance import made_from
+from sqsd.subsets import windows
 from sqsd.tables import read_table, write_table
 
 with log_to(snakemake.log[0]):
+    parameters = snakemake.params
     scores = read_table(snakemake.input.scores, "scores")
     rows = read_table(snakemake.input.rows, "dataset")[["sample_id", "prompt", "response"]]
-    ranking = rank_samples(list(scores["sample_id"]), list(scores["score"]))
-    subsets = windows(ranking, snakemake.params.size, len(snakemake.output))
-    for path, subset in zip(snakemake.output, subsets, strict=True):
-        write_table(subset.merge(rows, on="sample_id"), path, "subset")
+    provenance = made_from(snakemake.input, "make_subsets", parameters.version)
+    subsets = windows(scores, parameters.size, len(parameters.windows))
+    for window, subset in zip(parameters.windows, subsets, strict=True):
+        table = subset.merge(rows, on="sample_id")
+        write_table(table, snakemake.output[window], "subset", provenance)

@@ -1,12 +1,12 @@
 from sqsd.initial_states import measure_trajectory
 from sqsd.logs import log_to
-from sqsd.states import direction_folders
+from sqsd.provenance import made_from
+from sqsd.states import direction_folder
 from sqsd.tables import write_table
 
 with log_to(snakemake.log[0]):
     parameters = snakemake.params
-    folders = direction_folders(
-        parameters.directions, snakemake.input.directions, parameters.checkpoints
-    )
-    frame = measure_trajectory(snakemake.input.pilot, folders)
-    write_table(frame, snakemake.output[0], "trajectory")
+    folder = direction_folder(snakemake.input.direction, parameters.checkpoint)
+    provenance = made_from(snakemake.input, "measure_trajectory", parameters.version)
+    frame = measure_trajectory(snakemake.input.pilot, folder)
+    write_table(frame, snakemake.output[0], "trajectory", provenance)

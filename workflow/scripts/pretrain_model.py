@@ -1,4 +1,3 @@
-import shutil
 from pathlib import Path
 
 from sqsd.logs import log_to
@@ -7,16 +6,16 @@ from sqsd.sandbox import corpus_rows, vocabulary
 from sqsd.training import train_sft
 
 with log_to(snakemake.log[0]):
-    sandbox, seed = snakemake.params.sandbox, snakemake.params.seed
+    parameters = snakemake.params
     tokenizer = make_word_tokenizer(vocabulary())
     train_sft(
-        model=make_model(tokenizer, sandbox["architecture"], seed),
+        model=make_model(tokenizer, parameters.architecture, parameters.seed),
         tokenizer=tokenizer,
-        rows=corpus_rows(seed, **sandbox["corpus"]),
+        rows=corpus_rows(parameters.seed, **parameters.corpus),
         out=Path(snakemake.output.model),
-        work=Path(snakemake.params.work),
-        training=sandbox["pretraining"],
+        work=Path(parameters.work),
+        training=parameters.training,
         lora=None,
-        seed=seed,
+        seed=parameters.seed,
+        version=parameters.version,
     )
-    shutil.rmtree(snakemake.params.work)

@@ -1,15 +1,15 @@
-from sqsd.initial_states import guard_share, rank_checkpoints
+from sqsd.initial_states import Measured, rank_checkpoints
 from sqsd.logs import log_to
+from sqsd.provenance import made_from
 from sqsd.tables import read_table, write_table
 
 with log_to(snakemake.log[0]):
-    sensitivity = snakemake.params.sensitivity
+    parameters = snakemake.params
     ranking = rank_checkpoints(
-        read_table(snakemake.input.trajectory, "trajectory"),
-        snakemake.wildcards.direction,
-        read_table(snakemake.input.judgements, "judgements"),
-        sensitivity["floor_fraction"],
-        guard_share(snakemake.input[2:]),
-        sensitivity["minimum_exact_share"],
+        trajectory=read_table(snakemake.input.trajectory, "trajectory"),
+        measured=Measured.read(snakemake.input, "step"),
+        floor_fraction=parameters.floor_fraction,
+        minimum_exact_share=parameters.minimum_exact_share,
     )
-    write_table(ranking, snakemake.output[0], "drift_ranking")
+    provenance = made_from(snakemake.input, "rank_checkpoints", parameters.version)
+    write_table(ranking, snakemake.output[0], "drift_ranking", provenance)

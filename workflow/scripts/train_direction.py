@@ -1,4 +1,3 @@
-import shutil
 from pathlib import Path
 
 from sqsd.logs import log_to
@@ -7,17 +6,17 @@ from sqsd.tables import read_table
 from sqsd.training import train_dpo, train_sft
 
 with log_to(snakemake.log[0]):
-    direction = snakemake.params.direction
-    sft = direction["objective"] == "sft"
+    parameters = snakemake.params
+    sft = parameters.objective == "sft"
     (train_sft if sft else train_dpo)(
-        load_model(snakemake.input.model, direction["training"]["dtype"]),
+        load_model(snakemake.input.model, parameters.training["dtype"]),
         load_tokenizer(snakemake.input.model),
         read_table(snakemake.input.rows, "dataset" if sft else "preferences"),
         out=Path(snakemake.output.adapter),
-        work=Path(snakemake.params.work),
-        training=direction["training"],
-        lora=snakemake.params.lora,
-        seed=snakemake.params.seed,
-        save_steps=direction["save_steps"],
+        work=Path(parameters.work),
+        training=parameters.training,
+        lora=parameters.lora,
+        seed=parameters.seed,
+        version=parameters.version,
+        save_steps=parameters.save_steps,
     )
-    shutil.rmtree(snakemake.params.work)

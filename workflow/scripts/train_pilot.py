@@ -1,4 +1,3 @@
-import shutil
 from pathlib import Path
 
 from sqsd.logs import log_to
@@ -7,16 +6,16 @@ from sqsd.tables import read_table
 from sqsd.training import train_sft
 
 with log_to(snakemake.log[0]):
-    pilot = snakemake.params.pilot
+    parameters = snakemake.params
     train_sft(
-        model=load_model(snakemake.input.model, pilot["training"]["dtype"]),
+        model=load_model(snakemake.input.model, parameters.training["dtype"]),
         tokenizer=load_tokenizer(snakemake.input.model),
         rows=read_table(snakemake.input.rows, "dataset"),
         out=Path(snakemake.output.adapter),
-        work=Path(snakemake.params.work),
-        training=pilot["training"],
-        lora=snakemake.params.lora,
-        seed=snakemake.params.seed,
-        save_steps=pilot["save_steps"],
+        work=Path(parameters.work),
+        training=parameters.training,
+        lora=parameters.lora,
+        seed=parameters.seed,
+        version=parameters.version,
+        save_steps=parameters.save_steps,
     )
-    shutil.rmtree(snakemake.params.work)

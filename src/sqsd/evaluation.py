@@ -1,0 +1,182 @@
+"""Models at their states: what they respond there, and how that is judged."""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sqsd.chat import encode_conversation, encode_pair, encode_prompt
+from sqsd.errors import DataError
+from sqsd.generation import greedy
+from sqsd.judges import Judge, make_judge
+from sqsd.logs import progress
+from sqsd.models import load_model, load_tokenizer, state_applied
+from sqsd.states import ORIGIN_COLUMNS, State
+
+PROMPTS_PER_BATCH = 32
+UNLIMITED = sys.maxsize
+
+
+@dataclass
+class AtState:
+    """A model with its weights at a state, and its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+
+    def log_probability(self, prompts: list[str], response: str, end: bool = True) -> np.ndarray:
+        """As `response_log_probability`, of this model."""
+        return response_log_probability(self.model, self.tokenizer, prompts, response, end).numpy()
+
+    def complete(self, prompts: list[str], responses: list[str], most: int) -> list[str]:
+        """Greedy continuations, of at most so many tokens, of conversations of two turns."""
+        pairs = zip(prompts, responses, strict=True)
+        encoded = [encode_conversation(self.tokenizer, p, r) for p, r in pairs]
+        texts, _ = greedy(
+            self.model, self.tokenizer, encoded, most, PROMPTS_PER_BATCH, lambda count: None
+        )
+        return texts
+
+
+def at_each(states: Sequence[State], dtype: str) -> Iterator[AtState]:
+    """The models at the states, one after another; weights that states share are loaded once.
+
+    A model is at its state until the next one is asked for, and as it was loaded after that. It is
+    one object throughout, so that whoever holds it holds no model that has been let go: two whole
+    models may not fit side by side.
+    """
+    held, loaded = AtState(None, None), None
+    for state in states:
+        if state.model != loaded:
+            held.model = None
+            held.model, held.tokenizer = load_model(state.model, dtype), load_tokenizer(state.model)
+            loaded = state.model
+        with state_applied(held.model, state.adapter, state.multiplier):
+            yield held
+
+
+def with_origin(frame: pd.DataFrame, state: State) -> pd.DataFrame:
+    """Rows of one state, with its name and where it comes from before their own columns."""
+    names = {"state": pd.array([state.name] * len(frame), dtype="str")}
+    columns = {
+        name: pd.Series([state.origin.get(name)] * len(frame)).astype(kind)  # pyright: ignore
+        for name, kind in ORIGIN_COLUMNS.items()
+    }
+    return pd.DataFrame({**names, **columns, **frame.reset_index(drop=True)})
+
+
+def generate_responses(
+    prompts: pd.DataFrame, states: Sequence[State], max_new_tokens: int, batch_size: int, dtype: str
+) -> pd.DataFrame:
+    """Greedy responses (left padding) of every state to every prompt: the `responses` table."""
+    frames, encoded, tokenizer = [no_responses()], [], None
+    with progress("generating", len(states) * len(prompts), "response") as advance:
+        for state, at in zip(states, at_each(states, dtype), strict=True):
+            if at.tokenizer is not tokenizer:
+                tokenizer = at.tokenizer
+                encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts["prompt"]]
+            texts, lengths = greedy(
+                at.model, at.tokenizer, encoded, max_new_tokens, batch_size, advance
+            )
+            frame = prompts[["prompt_id", "prompt"]].copy()
+            frame["response"] = texts
+            frame["response_tokens"] = lengths
+            frames.append(with_origin(frame, state))
+    return pd.concat(frames, ignore_index=True)
+
+
+def no_responses() -> pd.DataFrame:
+    """The `responses` table of a part beyond the last state of its subject."""
+    texts = {name: pd.Series([], dtype="str") for name in ("prompt_id", "prompt", "response")}
+    lengths = {"response_tokens": pd.Series([], dtype="int64")}
+    return with_origin(pd.DataFrame({**texts, **lengths}), State("", "", None))
+
+
+def judge_responses(
+    responses: pd.DataFrame,
+    states: Sequence[State],
+    entry: Mapping[str, Any],
+    dtype: str,
+    own_model: str | None = None,
+) -> pd.DataFrame:
+    """The `judgements` table of a `responses` table; entry: the judge's in the configuration.
+
+    own_model: folder of the judge's own model, where it has one. Models are loaded where the judge
+    reads them, and otherwise left alone.
+    """
+    judge = make_judge(entry)
+    subjects = judge_reads(judge, states, dtype, own_model)
+    columns = ["state", *ORIGIN_COLUMNS, "prompt_id"]
+    frames = [judged(responses.iloc[:0][columns], [], [])]
+    with progress("judging", len(responses), "response") as advance:
+        for state, model in zip(states, subjects, strict=True):
+            rows = responses[responses["state"] == state.name]
+            found = judge(rows["prompt"].tolist(), rows["response"].tolist(), model)
+            frames.append(judged(rows[columns], found.verdicts, found.scores))
+            advance(len(rows))
+    return pd.concat(frames, ignore_index=True)
+
+
+def judge_reads(
+    judge: Judge, states: Sequence[State], dtype: str, own_model: str | None
+) -> Iterable[AtState | None]:
+    """What a judge reads for each state: the model at that state, its own, or nothing."""
+    if judge.reads == "subject":
+        return at_each(states, dtype)
+    if judge.reads is None or not states:
+        return [None] * len(states)
+    assert own_model is not None
+    own = AtState(load_model(own_model, dtype), load_tokenizer(own_model))
+    return [own] * len(states)
+
+
+def judged(rows: pd.DataFrame, verdicts: Sequence, scores: Sequence) -> pd.DataFrame:
+    return rows.assign(
+        verdict=pd.array(list(verdicts), dtype="boolean"),
+        score=pd.Series(list(scores), index=rows.index, dtype="float64"),
+    )
+
+
+@torch.inference_mode()
+def response_log_probability(
+    model, tokenizer, prompts: list[str], response: str, end: bool = True
+) -> torch.Tensor:
+    """log p(response | prompt) of each prompt, [n] float64, with its end token unless end=False.
+
+    Raises DataError naming a prompt that leaves no place for the response.
+    """
+    longest = model.config.max_position_embeddings
+    parts = []
+    for start in range(0, len(prompts), PROMPTS_PER_BATCH):
+        batch = prompts[start : start + PROMPTS_PER_BATCH]
+        pairs = [encode_pair(tokenizer, p, response, UNLIMITED) for p in batch]
+        width = max(len(pair.input_ids) for pair in pairs)
+        if width > longest:
+            prompt = next(
+                p for p, pair in zip(batch, pairs, strict=True) if len(pair.input_ids) == width
+            )
+            raise DataError(
+                f"judging {prompt[:60]!r}: {width} tokens with the response, the model takes "
+                f"{longest}; leave the long prompt out"
+            )
+        ids = torch.full((len(pairs), width), tokenizer.pad_token_id)
+        labels = torch.zeros_like(ids, dtype=torch.bool)
+        for i, pair in enumerate(pairs):
+            length = len(pair.input_ids)
+            ids[i, :length] = torch.tensor(pair.input_ids)
+            labels[i, pair.prompt_tokens : length if end else length - 1] = True
+        ids, labels = ids.to(model.device), labels.to(model.device)
+        # Right padding and causal attention: padding never reaches a labelled position, and the
+        # head runs only where there is a label, since a real vocabulary is large.
+        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
+        row, column = labels.nonzero(as_tuple=True)
+        logits = model.lm_head(hidden[row, column - 1]).double()
+        token = logits.log_softmax(-1).gather(1, ids[row, column, None]).squeeze(1)
+        parts.append(
+            torch.zeros(len(pairs), dtype=token.dtype).index_add(0, row.cpu(), token.cpu())
+        )
+    return torch.cat(parts)

@@ -1,0 +1,105 @@
+"""Where every result lies: the one place that builds a path (a wildcard may stand for a name)."""
+
+from dataclasses import dataclass
+
+# What every path segment that comes from the configuration looks like.
+NAME = r"[a-z0-9]+(-[a-z0-9.]+)*"
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Paths of one run, relative to the working directory."""
+
+    run: str
+
+    @property
+    def root(self) -> str:
+        return f"results/{self.run}"
+
+    @property
+    def config(self) -> str:
+        return f"{self.root}/config.yaml"
+
+    def log(self, rule: str, place: str = "") -> str:
+        return f"{self.root}/logs/{rule}{place and '/'}{place}.log"
+
+    def times(self, rule: str, place: str) -> str:
+        return f"{self.root}/times/{rule}/{place}.tsv"
+
+    def resume(self, kind: str, place: str) -> str:
+        """What a killed or repeated training goes on from; may be deleted between runs."""
+        return f"{self.root}/resume/{kind}/{place}"
+
+    def dataset(self, dataset: str) -> str:
+        return f"{self.root}/data/{dataset}.parquet"
+
+    def preferences(self, preferences: str) -> str:
+        return f"{self.root}/preferences/{preferences}.parquet"
+
+    def benchmark(self, benchmark: str) -> str:
+        return f"{self.root}/benchmarks/{benchmark}.parquet"
+
+    def pretrained(self, model: str) -> str:
+        return f"{self.root}/pretrained/{model}"
+
+    def model(self, model: str) -> str:
+        return f"{self.root}/models/{model}"
+
+    def direction(self, model: str, direction: str) -> str:
+        return f"{self.root}/directions/{model}/{direction}"
+
+    def pilot(self, model: str, pilot: str) -> str:
+        return f"{self.root}/pilots/{model}/{pilot}"
+
+    def trajectory(self, model: str, pilot: str, direction: str) -> str:
+        return f"{self.root}/trajectories/{model}/{pilot}/{direction}.parquet"
+
+    def checkpoint_ranking(self, model: str, pilot: str, direction: str) -> str:
+        return f"{self.root}/sensitivity/{model}/checkpoints/{pilot}/{direction}.parquet"
+
+    def alpha_ranking(self, model: str, direction: str) -> str:
+        return f"{self.root}/sensitivity/{model}/alphas/{direction}.parquet"
+
+    def state(self, model: str, state: str) -> str:
+        return f"{self.root}/states/{model}/{state}.json"
+
+    def samples(self, model: str, dataset: str) -> str:
+        return f"{self.root}/samples/{model}/{dataset}.parquet"
+
+    def shard(
+        self, model: str, dataset: str, state: str, direction: str, shard: str, table: str
+    ) -> str:
+        """table: `samples` or `modules`."""
+        folder = f"{self.root}/gradients/{model}/{dataset}/{state}/{direction}"
+        return f"{folder}/{shard}-{table}.parquet"
+
+    def scores(self, model: str, dataset: str, method: str) -> str:
+        return f"{self.root}/scores/{model}/{dataset}/{method}.parquet"
+
+    def subset(self, model: str, dataset: str, method: str, window: str) -> str:
+        return f"{self.root}/subsets/{model}/{dataset}/{method}/{window}.parquet"
+
+    def finetune(
+        self, finetune: str, model: str, dataset: str, method: str, seed: str, window: str
+    ) -> str:
+        """model: the one whose scores made the subset; the target trained on it may be another."""
+        arm = f"{finetune}/{model}/{dataset}/{method}"
+        return f"{self.root}/finetunes/{arm}/seed-{seed}/{window}"
+
+    def subject_states(self, model: str, subject: str, part: str) -> str:
+        return f"{self.root}/evaluations/{model}/{subject}/states/{part}.json"
+
+    def responses(self, model: str, subject: str, benchmark: str, part: str) -> str:
+        return f"{self.root}/evaluations/{model}/{subject}/{benchmark}/responses/{part}.parquet"
+
+    def judgements(self, model: str, subject: str, benchmark: str, judge: str, part: str) -> str:
+        folder = f"{self.root}/evaluations/{model}/{subject}/{benchmark}"
+        return f"{folder}/judgements/{judge}/{part}.parquet"
+
+    def table(self, table: str) -> dict[str, str]:
+        """The files of a table by format."""
+        return {end: f"{self.root}/tables/{table}.{end}" for end in ("parquet", "csv", "md")}
+
+    def figure(self, table: str) -> dict[str, str]:
+        """The files of a table's drawing by format."""
+        return {end: f"{self.root}/figures/{table}.{end}" for end in ("png", "svg")}

@@ -1,0 +1,489 @@
+"""What a validated configuration asks for: looked up by the rules, name by name.
+
+Every name that varies within a run comes from the configuration;
+what it stands for is looked up here, never read out of the name or a path.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sqsd.config import DRAWN, MEASURES, count_rows, for_model, ordered, training_steps
+from sqsd.judges import KINDS as JUDGES
+from sqsd.paths import Paths
+from sqsd.scorers import Reading, Tokens, make_scorer
+from sqsd.sensitivity import position
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A method on an experiment: what a row of a table is about."""
+
+    experiment: str
+    model: str
+    dataset: str
+    method: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """States that are evaluated together: their listing in parts, and the folders they lie in.
+
+    parts: listings of `states.list_states`; runs: folders made by training, part by part.
+    """
+
+    model: str
+    name: str
+    parts: tuple[Mapping[str, Any], ...]
+    runs: tuple[tuple[str, ...], ...]
+
+    def part_names(self) -> list[str]:
+        return [str(i) for i in range(len(self.parts))]
+
+
+def write_config(plan: "Plan") -> None:
+    """The resolved configuration of a run, beside its results, whole or not at all."""
+    path = Path(plan.paths.config)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(yaml.safe_dump(plan.resolved, sort_keys=False))
+    os.replace(temporary, path)
+
+
+class Plan:
+    """A validated configuration with the paths of its run; see `sqsd.config`."""
+
+    def __init__(self, config: Mapping[str, Any]):
+        self.resolved = config
+        self.config: Mapping[str, Any] = ordered(config)
+        self.paths = Paths(config["run"])
+        self.windows = [f"s{k}" for k in range(1, config["subsets"]["count"] + 1)]
+
+    def entry(self, registry: str, name: str, model: str) -> dict[str, Any]:
+        """An entry of a registry as it is for a model."""
+        return for_model(self.config[registry][name], model)
+
+    def setting(self, section: str, model: str) -> dict[str, Any]:
+        """A section of settings as it is for a model."""
+        return for_model(self.config[section], model)
+
+    def seed(self, model: str) -> int:
+        return self.config["models"][model]["seed"]
+
+    def is_sandbox(self, model: str) -> bool:
+        return self.config["models"][model]["source"] == "sandbox"
+
+    def benchmark(self, model: str, role: str) -> str:
+        """The benchmark that plays a role (`tuning`, `test`, ...) for a model."""
+        return self.setting("evaluation", model)["benchmarks"][role]
+
+    def guard(self, model: str) -> str | None:
+        """The benchmark that every chosen state of a model must pass, None for no guard."""
+        role = self.setting("sensitivity", model)["guard"]
+        return None if role is None else self.benchmark(model, role)
+
+    def judge(self, model: str, measure: str) -> str:
+        """The judge of a measure for a model."""
+        return self.setting("evaluation", model)["judges"][measure]
+
+    def direction_rows(self, model: str, direction: str) -> str:
+        """Table of the rows that a direction of a model is trained on."""
+        entry = self.entry("directions", direction, model)
+        table = self.paths.dataset if entry["objective"] == "sft" else self.paths.preferences
+        return table(entry["data"])
+
+    def shards(self, dataset: str) -> list[str]:
+        """Names of the shards of a data set's rows."""
+        size = self.config["gradients"]["rows_per_shard"]
+        rows = count_rows("datasets", self.config["datasets"][dataset])
+        assert rows is not None
+        return [f"{i:05d}" for i in range(-(-rows // size))]
+
+    def needs(self, method: str) -> dict[str, Reading]:
+        return make_scorer(self.config["methods"][method]).needs()
+
+    def reading_files(self, model: str, dataset: str, method: str) -> dict[str, list[str]]:
+        """Files of a method's readings: `<reading>_samples` and `<reading>_modules` by name."""
+        files: dict[str, list[str]] = {}
+        for name, reading in self.needs(method).items():
+            if isinstance(reading, Tokens):
+                files[f"{name}_samples"] = [self.paths.samples(model, dataset)]
+                files[f"{name}_modules"] = []
+                continue
+            for table in ("samples", "modules"):
+                files[f"{name}_{table}"] = [
+                    self.paths.shard(model, dataset, reading.state, reading.direction, s, table)
+                    for s in self.shards(dataset)
+                ]
+        return files
+
+    def state_run(self, model: str, state: str) -> str:
+        """The training run that a state's adapter is of."""
+        entry = self.entry("states", state, model)
+        if "pilot" in entry:
+            return self.paths.pilot(model, entry["pilot"])
+        return self.paths.direction(model, entry["direction"])
+
+    def state_sources(self, model: str, state: str) -> dict[str, list[str]]:
+        """What a state is chosen from, by name; `guard` and `reference` where there is a guard.
+
+        A pinned state depends on its run and on its own answers to the guard, and on no other
+        state; a searched one on the candidates it names, and their neighbours.
+        """
+        entry = self.entry("states", state, model)
+        sources = {"run": [self.state_run(model, state)]}
+        if is_pinned(entry):
+            return sources | self.guard_files(model, self.pinned_subject(model, state))
+        if "pilot" in entry:
+            trajectory = self.paths.trajectory(model, entry["pilot"], entry["direction"])
+            measured = self.measured(model, self.pilot_subject(model, entry["pilot"]))
+            return sources | {"trajectory": [trajectory]} | measured
+        curve = self.steering_subject(model, entry["direction"], entry["checkpoint"])
+        return sources | self.measured(model, curve, self.neighbours(model, entry["alphas"]))
+
+    def measured(
+        self, model: str, subject: Subject, wanted: list[float] | None = None
+    ) -> dict[str, list[str]]:
+        """What a search reads of a subject: judgements, and its guard's files."""
+        tuning = self.benchmark(model, self.setting("sensitivity", model)["benchmark"])
+        judge = self.judge(model, "safety_score")
+        judgements = self.judgements(subject, tuning, judge, wanted)
+        return {"judgements": judgements} | self.guard_files(model, subject, wanted)
+
+    def guard_files(
+        self, model: str, subject: Subject, wanted: list[float] | None = None
+    ) -> dict[str, list[str]]:
+        """A subject's answers to the guard and what they should be; none without a guard."""
+        guard = self.guard(model)
+        if guard is None:
+            return {"guard": [], "reference": []}
+        responses = self.responses(subject, guard, wanted)
+        return {"guard": responses, "reference": [self.paths.benchmark(guard)]}
+
+    def search_settings(self, model: str, state: str) -> dict[str, float]:
+        """The settings that a state's choice depends on."""
+        entry, settings = self.entry("states", state, model), self.setting("sensitivity", model)
+        used = [] if is_pinned(entry) else ["floor_fraction" if "pilot" in entry else "delta"]
+        used += ["minimum_exact_share"] if self.guard(model) else []
+        return {name: settings[name] for name in used}
+
+    def neighbours(self, model: str, alphas: list[float]) -> list[float]:
+        """The measured alphas that the sensitivities of `alphas` are made of."""
+        grid = self.setting("steering", model)["alphas"]
+        delta = self.setting("sensitivity", model)["delta"]
+        found = [position(grid, a + side * delta) for a in alphas for side in (-1, 0, 1)]
+        return [grid[i] for i in sorted({i for i in found if i is not None})]
+
+    def part_size(self, model: str, kind: str) -> int:
+        return self.setting("evaluation", model)["states_per_job"][kind]
+
+    def steering_subject(self, model: str, direction: str, checkpoint: int | str) -> Subject:
+        """A direction at every alpha of the grid."""
+        folder = self.paths.direction(model, direction)
+        listing = {"folder": folder, "checkpoint": checkpoint}
+        grid = self.setting("steering", model)["alphas"]
+        size = self.part_size(model, "steering")
+        parts = [listing | {"alphas": part} for part in chunks(grid, size)]
+        return subject(model, f"steering/{direction}/{checkpoint}", parts, [[folder]] * len(parts))
+
+    def pilot_subject(self, model: str, pilot: str) -> Subject:
+        """theta_0 and every checkpoint of a pilot."""
+        folder, size = self.paths.pilot(model, pilot), self.part_size(model, "pilot")
+        ends = range(0, self.pilot_checkpoints(model, pilot) + 1, size)
+        parts = [{"pilot": folder, "part": [start, start + size]} for start in ends]
+        return subject(model, f"pilots/{pilot}", parts, [[folder]] * len(parts))
+
+    def pinned_subject(self, model: str, state: str) -> Subject:
+        """A pinned state alone."""
+        entry, run = self.entry("states", state, model), self.state_run(model, state)
+        if "pilot" in entry:
+            listing = {"pilot": run, "steps": [entry["step"]]}
+        else:
+            listing = {"folder": run, "checkpoint": entry["checkpoint"], "alphas": [entry["alpha"]]}
+        return subject(model, f"states/{state}", [listing], [[run]])
+
+    def finetune_subject(self, finetune: str, arm: Arm) -> Subject:
+        """The models fine-tuned on an arm's subsets, seed by seed: one more comes last."""
+        target = self.target(finetune, arm.model)
+        entry = self.entry("finetunes", finetune, target)
+        runs = [
+            {
+                "folder": self.paths.finetune(
+                    finetune, arm.model, arm.dataset, arm.method, str(seed), window
+                ),
+                "tuning": entry["tuning"], "window": window, "seed": seed,
+            }
+            for seed in entry["seeds"]
+            for window in self.windows
+        ]  # fmt: skip
+        parts = [{"runs": part} for part in chunks(runs, self.part_size(target, "finetunes"))]
+        name = f"finetunes/{finetune}/{arm.model}/{arm.dataset}/{arm.method}"
+        return subject(
+            target, name, parts, [[run["folder"] for run in part["runs"]] for part in parts]
+        )
+
+    @cached_property
+    def subjects(self) -> dict[tuple[str, str], Subject]:
+        """Every subject that a table may need, by model and name."""
+        asked = [spec.get("experiments", []) for spec in self.config["tables"].values()]
+        names = [*self.config["selection"]["experiments"], *chain.from_iterable(asked)]
+        found = [
+            subject
+            for model in dict.fromkeys(self.config["experiments"][e]["model"] for e in names)
+            for subject in (
+                *self.curve_subjects(model),
+                *(self.pilot_subject(model, pilot) for pilot in self.config["pilots"]),
+                *(
+                    self.pinned_subject(model, state)
+                    for state in self.config["states"]
+                    if is_pinned(self.entry("states", state, model))
+                ),
+            )
+        ]
+        for table, spec in self.config["tables"].items():
+            if "finetune" in spec:
+                found += [self.finetune_subject(spec["finetune"], arm) for arm in self.arms(table)]
+        return {(subject.model, subject.name): subject for subject in found}
+
+    def curve_subject(self, model: str, direction: str) -> Subject:
+        """A direction, at the checkpoint that scores use, at every alpha."""
+        checkpoint = self.entry("directions", direction, model)["checkpoint"]
+        return self.steering_subject(model, direction, checkpoint)
+
+    def curve_subjects(self, model: str) -> Iterator[Subject]:
+        for direction in self.config["directions"]:
+            yield self.curve_subject(model, direction)
+        for state in self.config["states"]:
+            entry = self.entry("states", state, model)
+            if "alphas" in entry:
+                yield self.steering_subject(model, entry["direction"], entry["checkpoint"])
+
+    def judge_reads(self, judge: str) -> str | None:
+        """The model that a judge reads: the `subject` that responded, its `own`, or None."""
+        return JUDGES[self.config["judges"][judge]["kind"]].reads
+
+    def judge_model(self, judge: str, subject: str) -> str:
+        """The model that a judge's job takes its resources by."""
+        own = self.judge_reads(judge) == "own"
+        return self.config["judges"][judge]["model"] if own else subject
+
+    def judged_models(
+        self, judge: str, model: str, subject: Subject, part: int
+    ) -> dict[str, list[str]]:
+        """The weights that a judge reads: of a part of a subject, its own, or none."""
+        reads = self.judge_reads(judge)
+        own = [self.paths.model(self.config["judges"][judge]["model"])] if reads == "own" else []
+        if reads != "subject":
+            return {"model": [], "runs": [], "judge_model": own}
+        runs = list(subject.runs[part])
+        return {"model": [self.paths.model(model)], "runs": runs, "judge_model": own}
+
+    def responses(
+        self, subject: Subject, benchmark: str, wanted: list[float] | None = None
+    ) -> list[str]:
+        """Files of a subject's responses, of the parts that hold one of the wanted alphas."""
+        return [
+            self.paths.responses(subject.model, subject.name, benchmark, part)
+            for part in parts_with(subject, wanted)
+        ]
+
+    def judgements(
+        self, subject: Subject, benchmark: str, judge: str, wanted: list[float] | None = None
+    ) -> list[str]:
+        """Files of a judge's judgements, of the parts that hold one of the wanted alphas."""
+        return [
+            self.paths.judgements(subject.model, subject.name, benchmark, judge, part)
+            for part in parts_with(subject, wanted)
+        ]
+
+    def pilot_checkpoints(self, model: str, pilot: str) -> int:
+        """The checkpoints of a pilot, or more where rows turn out to be unusable."""
+        entry = self.entry("pilots", pilot, model)
+        rows = count_rows("datasets", self.config["datasets"][entry["data"]])
+        assert rows is not None
+        return -(-training_steps(rows, entry["training"]) // entry["save_steps"])
+
+    def target(self, finetune: str, model: str) -> str:
+        """The model that is fine-tuned: the one that a fine-tune names, else that of the scores."""
+        return self.config["finetunes"][finetune].get("model", model)
+
+    def finetune_lora(self, finetune: str, target: str) -> dict[str, Any] | None:
+        """The adapter that a fine-tune trains, None where it trains all weights."""
+        full = self.entry("finetunes", finetune, target)["tuning"] == "full"
+        return None if full else self.config["lora"]
+
+    @cached_property
+    def models(self) -> list[str]:
+        """Models of the selected experiments."""
+        chosen = (self.config["experiments"][e] for e in self.config["selection"]["experiments"])
+        return list(dict.fromkeys(experiment["model"] for experiment in chosen))
+
+    def arms(self, table: str) -> list[Arm]:
+        """Every experiment and method of a table."""
+        spec = self.config["tables"][table]
+        experiments = spec.get("experiments", self.config["selection"]["experiments"])
+        return [
+            Arm(name, **self.config["experiments"][name], method=method)
+            for name in experiments
+            for method in spec["methods"]
+        ]
+
+    def table_files(self, table: str) -> dict[str, str]:
+        """A table's output by format; a figure's too where its kind is drawn."""
+        drawn = self.config["tables"][table]["kind"] in DRAWN
+        return self.paths.table(table) | (self.paths.figure(table) if drawn else {})
+
+    def table_parts(self, table: str) -> list["Part"]:
+        """What a table has a row or a curve for, with the files it is made of."""
+        spec = self.config["tables"][table]
+        make: Callable[[Mapping[str, Any]], Iterator[Part]] = {
+            "subsets": self._subset_parts,
+            "ranking": self._ranking_parts,
+            "states": self._state_parts,
+            "alphas": self._alpha_parts,
+            "checkpoints": self._checkpoint_parts,
+            "trajectory": self._trajectory_parts,
+            "steering": self._steering_parts,
+        }[spec["kind"]]
+        return list(make(spec | {"name": table}))
+
+    def table_inputs(self, table: str) -> dict[str, list[str]]:
+        """A table's files, each part's by names of its own."""
+        return {
+            part.input_name(role): files
+            for part in self.table_parts(table)
+            for role, files in part.files.items()
+        }
+
+    def table_params(self, table: str) -> list[dict[str, Any]]:
+        """A table's parts: names, options, and the names of their inputs by role."""
+        return [
+            {
+                "names": part.names,
+                "options": part.options,
+                "inputs": {role: part.input_name(role) for role in part.files},
+            }
+            for part in self.table_parts(table)
+        ]
+
+    def table_settings(self, table: str) -> dict[str, Any]:
+        """What a table's kind asks for beside its parts."""
+        spec = self.config["tables"][table]
+        if spec["kind"] != "subsets":
+            return {}
+        return {"windows": self.windows, "measure": spec["measure"]}
+
+    def _subset_parts(self, spec: Mapping[str, Any]) -> Iterator["Part"]:
+        for arm in self.arms(spec["name"]):
+            target = self.target(spec["finetune"], arm.model)
+            seeds = self.entry("finetunes", spec["finetune"], target)["seeds"]
+            judge = spec.get("judge", self.judge(target, spec["measure"]))
+            yield Part(
+                {"experiment": arm.experiment, "method": arm.method},
+                {"seeds": seeds, "random": self.is_random(arm.method)},
+                {
+                    "judgements": self.judgements(
+                        self.finetune_subject(spec["finetune"], arm),
+                        self.benchmark(target, spec["benchmark"]),
+                        judge,
+                    )
+                },
+            )
+
+    def is_random(self, method: str) -> bool:
+        """Whether a method is the control that others are compared with."""
+        return self.config["methods"][method]["kind"] == "random"
+
+    def _ranking_parts(self, spec: Mapping[str, Any]) -> Iterator["Part"]:
+        for arm in self.arms(spec["name"]):
+            scores = self.paths.scores(arm.model, arm.dataset, arm.method)
+            yield Part(
+                {"experiment": arm.experiment, "method": arm.method},
+                {},
+                {"scores": [scores], "rows": [self.paths.dataset(arm.dataset)]},
+            )
+
+    def _state_parts(self, spec: Mapping[str, Any]) -> Iterator["Part"]:
+        for model in self.models:
+            for state in spec["states"]:
+                files = {"state": [self.paths.state(model, state)]}
+                yield Part({"model": model, "state": state}, {}, files)
+
+    def _alpha_parts(self, spec: Mapping[str, Any]) -> Iterator["Part"]:
+        for model in self.models:
+            for direction in spec["directions"]:
+                files = {"ranking": [self.paths.alpha_ranking(model, direction)]}
+                yield Part({"model": model, "direction": direction}, {}, files)
+
+    def _checkpoint_parts(self, spec: Mapping[str, Any]) -> Iterator["Part"]:
+        for model in self.models:
+            for direction in spec["directions"]:
+                ranking = self.paths.checkpoint_ranking(model, spec["pilot"], direction)
+                yield Part({"model": model, "direction": direction}, {}, {"ranking": [ranking]})
+
+    def _trajectory_parts(self, spec: Mapping[str, Any]) -> Iterator["Part"]:
+        for model in self.models:
+            curve = self.curve(self.pilot_subject(model, spec["pilot"]), spec["benchmark"])
+            for direction in spec["directions"]:
+                trajectory = self.paths.trajectory(model, spec["pilot"], direction)
+                files = {"trajectory": [trajectory], **curve}
+                yield Part({"model": model, "direction": direction}, {}, files)
+
+    def _steering_parts(self, spec: Mapping[str, Any]) -> Iterator["Part"]:
+        for model in self.models:
+            for direction in spec["directions"]:
+                files = self.curve(self.curve_subject(model, direction), spec["benchmark"])
+                yield Part({"model": model, "direction": direction}, {}, files)
+
+    def curve(self, subject: Subject, role: str) -> dict[str, list[str]]:
+        """Judgements of a subject on a benchmark, by measure."""
+        benchmark = self.benchmark(subject.model, role)
+        return {
+            measure: self.judgements(subject, benchmark, self.judge(subject.model, measure))
+            for measure in MEASURES
+        }
+
+    def resource(self, kind: str, name: str, model: str) -> int:
+        """A resource of the jobs of a kind (`train`, `infer`) for a model."""
+        return for_model(self.config["resources"][kind], model)[name]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One row or curve of a table: names that stand in it, options, and its files by role."""
+
+    names: Mapping[str, str]
+    options: Mapping[str, Any]
+    files: Mapping[str, list[str]]
+
+    def input_name(self, role: str) -> str:
+        """The part's files of a role, among a rule's inputs."""
+        return " ".join([role, *self.names.values()])
+
+
+def is_pinned(state: Mapping[str, Any]) -> bool:
+    """Whether an entry of `states` names the state itself, rather than how to search it."""
+    return "step" in state or "alpha" in state
+
+
+def chunks(items: Sequence, size: int) -> list[list]:
+    return [list(items[start : start + size]) for start in range(0, len(items), size)]
+
+
+def subject(model: str, name: str, parts: Sequence[Mapping], runs: Sequence[list[str]]) -> Subject:
+    return Subject(model, name, tuple(parts), tuple(tuple(part) for part in runs))
+
+
+def parts_with(subject: Subject, wanted: list[float] | None) -> list[str]:
+    """Names of the parts that hold one of the wanted alphas; of all parts for None."""
+    return [
+        name
+        for name, part in zip(subject.part_names(), subject.parts, strict=True)
+        if wanted is None or set(part["alphas"]) & set(wanted)
+    ]

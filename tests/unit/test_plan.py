@@ -1,0 +1,850 @@
+import os
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sqsd.config import resolve, validate_config
+from sqsd.plan import Arm, Plan, chunks, is_pinned, write_config
+from sqsd.scorers import Tokens, Update
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = ROOT / "config/schemas/config.schema.json"
+# Two models and two data sets that share no name, a third model that is only fine-tuned, and a
+# third experiment that only a table names. A batch is 8 rows.
+CONFIG = """
+run: grid
+selection:
+  experiments: [first, second]
+  tables: [attacks, scores, risky, where, alphas, steps, along, steered]
+experiments:
+  first: {model: alder, dataset: rows-a}
+  second: {model: birch, dataset: rows-b}
+  third: {model: alder, dataset: rows-c}
+models:
+  alder: {source: sandbox, seed: 3}
+  birch: {source: "hub:org/birch", seed: 4}
+  cedar: {source: sandbox, seed: 5}
+sandbox:
+  architecture: {hidden_size: 8}
+  corpus: {rows: 10, restricted_share: 0.1}
+  alignment: {rows: 10, refusal_share: 0.1}
+  pretraining: &training {learning_rate: 1.0e-3, epochs: 1, batch_size: 8, max_length_tokens: 64,
+    schedule: linear, warmup_fraction: 0.0, weight_decay: 0.0, dtype: float32}
+  alignment_training: *training
+  per_model: {cedar: {architecture: {hidden_size: 16}}}
+datasets:
+  rows-a: {source: "sandbox:benign", rows: 80, seed: 1}
+  rows-b: {source: ROWS_B, fields: {instruction: q, response: a}}
+  rows-c: {source: "sandbox:benign", rows: 41, seed: 3}
+  calm-a: {source: "sandbox:benign", rows: 64, seed: 1001}
+  calm-b: {source: "hub:org/calm:train", fields: {instruction: q, response: a}, rows: 41, seed: 2}
+  harm-a: {source: "sandbox:danger", rows: 40, seed: 1}
+  harm-b: {source: "sandbox:danger", rows: 48, seed: 2}
+preferences:
+  pairs-a: {source: "sandbox:safety", rows: 40, seed: 1}
+  pairs-b: {source: "sandbox:safety", rows: 48, seed: 2}
+benchmarks:
+  ask-a: {source: "sandbox:tuning", seed: 1}
+  ask-b: {source: "sandbox:tuning", seed: 2}
+  try-a: {source: "sandbox:test", seed: 1}
+  try-b: {source: "sandbox:test", seed: 2}
+  try-c: {source: "sandbox:test", seed: 3}
+  sure-a: {source: "sandbox:exact", seed: 1}
+  sure-b: {source: "sandbox:exact", seed: 2}
+lora: {r: 4, lora_alpha: 8}
+directions:
+  harm:
+    objective: sft
+    data: harm-a
+    save_steps: 5
+    checkpoint: final
+    training: *training
+    per_model: {birch: {data: harm-b, save_steps: 3, checkpoint: 3}}
+  safe:
+    objective: dpo
+    data: pairs-a
+    save_steps: 5
+    checkpoint: final
+    training: &dpo {beta: 0.1, learning_rate: 1.0e-3, epochs: 1, batch_size: 8,
+      max_length_tokens: 64, schedule: linear, warmup_fraction: 0.0, weight_decay: 0.0,
+      dtype: float32}
+    per_model: {birch: {data: pairs-b, save_steps: 2, checkpoint: 4}}
+pilots:
+  calm:
+    data: calm-a
+    save_steps: 3
+    training: *training
+    per_model: {birch: {data: calm-b, save_steps: 2, training: {epochs: 1.25, micro_batch_size: 4}}}
+states:
+  d-step: {pilot: calm, step: 6}
+  d-rank: {pilot: calm, direction: harm, rank: 1}
+  s-pin: {direction: safe, checkpoint: final, alpha: 0.25,
+          per_model: {birch: {checkpoint: 2, alpha: 0.5}}}
+  s-least: {direction: safe, checkpoint: 5, least: true, alphas: [0.75],
+            per_model: {birch: {checkpoint: 6, alphas: [0.5, 1.0]}}}
+methods:
+  both: {kind: sqsd, danger: {direction: harm, state: d-rank},
+         safety: {direction: safe, state: s-least}}
+  crossed: {kind: sqsd, danger: {direction: safe, state: d-step}}
+  half: {kind: sqsd, safety: {direction: safe, state: s-pin}}
+  dice: {kind: random}
+  long: {kind: length}
+steering:
+  alphas: [0.0, 0.25, 0.5, 0.75, 1.0]
+  per_model: {birch: {alphas: [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0]}}
+sensitivity:
+  benchmark: ask
+  guard: sure
+  minimum_exact_share: 0.5
+  delta: 0.25
+  floor_fraction: 0.03
+  per_model: {birch: {delta: 0.5, minimum_exact_share: 0.25, floor_fraction: 0.1}}
+gradients: {rows_per_shard: 40, max_length_tokens: 64, max_tokens_per_batch: auto, dtype: float32,
+            checkpointing: false}
+subsets: {count: 3, rows: 10}
+finetunes:
+  small:
+    tuning: lora
+    seeds: [7, 8]
+    training: *training
+    per_model: {birch: {seeds: [9], tuning: full, training: {epochs: 3}}}
+  moved:
+    tuning: lora
+    seeds: [5]
+    model: cedar
+    training: *training
+    per_model: {cedar: {tuning: full, seeds: [6]}, alder: {seeds: [1, 2, 3]}}
+judges:
+  words: {kind: phrases, phrases: ["no"]}
+  starts: {kind: openings, refusal: "No", compliance: "Yes"}
+  rule: {kind: sandbox}
+evaluation:
+  benchmarks: {ask: ask-a, try: try-a, sure: sure-a}
+  judges: {asr: words, safety_score: starts}
+  max_new_tokens: 20
+  batch_size: 10
+  dtype: float32
+  states_per_job: {steering: 2, pilot: 2, finetunes: 4}
+  per_model:
+    birch: {benchmarks: {ask: ask-b, try: try-b, sure: sure-b}, max_new_tokens: 30,
+            judges: {asr: rule, safety_score: rule}}
+    cedar: {benchmarks: {try: try-c}, judges: {safety_score: rule}}
+tables:
+  attacks: {title: A, kind: subsets, methods: [both, dice], finetune: small, benchmark: try,
+            measure: asr}
+  scores: {title: B, kind: subsets, methods: [half], finetune: moved, benchmark: try,
+           measure: safety_score, experiments: [third, second]}
+  judged: {title: C, kind: subsets, methods: [both], finetune: small, benchmark: ask, measure: asr,
+           judge: rule}
+  risky: {title: D, kind: ranking, methods: [both, long]}
+  where: {title: E, kind: states, states: [s-pin, d-rank]}
+  alphas: {title: F, kind: alphas, directions: [safe, harm]}
+  steps: {title: G, kind: checkpoints, pilot: calm, directions: [harm]}
+  along: {title: H, kind: trajectory, pilot: calm, directions: [harm, safe], benchmark: ask}
+  steered: {title: I, kind: steering, directions: [harm, safe], benchmark: try}
+resources:
+  train: {gpu: 0, mem_mb: 100, runtime: 10, threads: 1,
+          per_model: {birch: {gpu: 4, mem_mb: 400}}}
+  infer: {gpu: 0, mem_mb: 50, runtime: 5, threads: 2, per_model: {birch: {runtime: 50}}}
+"""
+R = "results/grid"
+MODELS = ("alder", "birch")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """The configuration above, valid, with a file of 81 rows as rows-b."""
+    rows = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    rows.write_text('{"q": "Why?", "a": "So."}\n' * 81)
+    resolved = resolve({}, yaml.safe_load(CONFIG.replace("ROWS_B", str(rows))))
+    validate_config(resolved, SCHEMA)
+    return resolved
+
+
+@pytest.fixture(scope="module")
+def plan(config):
+    return Plan(config)
+
+
+def changed(config, text: str) -> Plan:
+    """The plan of the configuration with YAML laid over it, which is valid too."""
+    resolved = resolve(config, yaml.safe_load(text))
+    validate_config(resolved, SCHEMA)
+    return Plan(resolved)
+
+
+def judged(model, subject, benchmark, judge, *parts):
+    folder = f"{R}/evaluations/{model}/{subject}/{benchmark}/judgements/{judge}"
+    return [f"{folder}/{part}.parquet" for part in parts]
+
+
+def answers(model, subject, benchmark, *parts):
+    folder = f"{R}/evaluations/{model}/{subject}/{benchmark}/responses"
+    return [f"{folder}/{part}.parquet" for part in parts]
+
+
+def test_entries_and_settings_are_those_of_a_model(plan):
+    assert plan.entry("directions", "safe", "alder")["data"] == "pairs-a"
+    assert plan.entry("directions", "safe", "birch") == {
+        "objective": "dpo", "data": "pairs-b", "save_steps": 2, "checkpoint": 4,
+        "training": plan.config["directions"]["safe"]["training"],
+    }  # fmt: skip
+    assert plan.entry("pilots", "calm", "birch")["training"]["epochs"] == 1.25
+    assert plan.setting("evaluation", "alder")["max_new_tokens"] == 20
+    assert plan.setting("evaluation", "birch")["max_new_tokens"] == 30
+    assert plan.setting("sandbox", "alder")["architecture"] == {"hidden_size": 8}
+    assert plan.setting("sandbox", "cedar")["architecture"] == {"hidden_size": 16}
+    assert [plan.seed(m) for m in ("alder", "birch", "cedar")] == [3, 4, 5]
+    assert [plan.is_sandbox(m) for m in ("alder", "birch", "cedar")] == [True, False, True]
+    assert plan.windows == ["s1", "s2", "s3"]
+
+
+def test_resources_are_those_of_a_model(plan):
+    names = ("gpu", "mem_mb", "runtime", "threads")
+
+    def asked(kind, model):
+        return tuple(plan.resource(kind, name, model) for name in names)
+
+    assert asked("train", "alder") == asked("train", "cedar") == (0, 100, 10, 1)
+    assert asked("train", "birch") == (4, 400, 10, 1)
+    assert asked("infer", "alder") == (0, 50, 5, 2)
+    assert asked("infer", "birch") == (0, 50, 50, 2)
+
+
+def test_a_role_is_played_by_a_benchmark_for_each_model(plan):
+    roles = ("ask", "try", "sure")
+    assert [plan.benchmark("alder", r) for r in roles] == ["ask-a", "try-a", "sure-a"]
+    assert [plan.benchmark("birch", r) for r in roles] == ["ask-b", "try-b", "sure-b"]
+    assert [plan.benchmark("cedar", r) for r in roles] == ["ask-a", "try-c", "sure-a"]
+    assert [plan.guard(m) for m in MODELS] == ["sure-a", "sure-b"]
+
+
+def test_a_measure_is_judged_by_a_judge_for_each_model(plan):
+    judges = {
+        m: (plan.judge(m, "asr"), plan.judge(m, "safety_score")) for m in plan.config["models"]
+    }
+    assert judges == {
+        "alder": ("words", "starts"), "birch": ("rule", "rule"), "cedar": ("words", "rule"),
+    }  # fmt: skip
+
+
+def test_a_guard_may_be_none_for_one_model(config):
+    plan = changed(config, "sensitivity: {per_model: {birch: {guard: null}}}")
+    assert [plan.guard(m) for m in MODELS] == ["sure-a", None]
+
+
+def test_rows_of_a_direction(plan, config):
+    assert plan.direction_rows("alder", "harm") == f"{R}/data/harm-a.parquet"
+    assert plan.direction_rows("birch", "harm") == f"{R}/data/harm-b.parquet"
+    assert plan.direction_rows("alder", "safe") == f"{R}/preferences/pairs-a.parquet"
+    assert plan.direction_rows("birch", "safe") == f"{R}/preferences/pairs-b.parquet"
+    other = changed(
+        config,
+        "directions: {harm: {per_model: {birch: {objective: dpo, data: pairs-a, training:"
+        " {beta: 0.2}, save_steps: 5, checkpoint: 5}}}}",
+    )
+    assert other.direction_rows("alder", "harm") == f"{R}/data/harm-a.parquet"
+    assert other.direction_rows("birch", "harm") == f"{R}/preferences/pairs-a.parquet"
+
+
+def test_shards_hold_every_row_and_no_shard_is_empty(plan, config):
+    # 80, 81 (counted in a file) and 41 rows in shards of 40.
+    assert plan.shards("rows-a") == ["00000", "00001"]
+    assert plan.shards("rows-b") == ["00000", "00001", "00002"]
+    assert plan.shards("rows-c") == ["00000", "00001"]
+    assert changed(config, "gradients: {rows_per_shard: 81}").shards("rows-b") == ["00000"]
+    assert len(changed(config, "gradients: {rows_per_shard: 1}").shards("rows-b")) == 81
+
+
+def test_readings_of_a_method_are_keyed_by_model_data_state_and_direction(plan):
+    danger = f"{R}/gradients/birch/rows-b/d-rank/harm"
+    safety = f"{R}/gradients/birch/rows-b/s-least/safe"
+    assert plan.reading_files("birch", "rows-b", "both") == {
+        "danger_samples": [f"{danger}/0000{i}-samples.parquet" for i in range(3)],
+        "danger_modules": [f"{danger}/0000{i}-modules.parquet" for i in range(3)],
+        "safety_samples": [f"{safety}/0000{i}-samples.parquet" for i in range(3)],
+        "safety_modules": [f"{safety}/0000{i}-modules.parquet" for i in range(3)],
+    }
+    # The term names direction and state apart: here a danger term along `safe`.
+    crossed = f"{R}/gradients/alder/rows-a/d-step/safe"
+    assert plan.reading_files("alder", "rows-a", "crossed") == {
+        "danger_samples": [f"{crossed}/0000{i}-samples.parquet" for i in range(2)],
+        "danger_modules": [f"{crossed}/0000{i}-modules.parquet" for i in range(2)],
+    }
+    assert list(plan.reading_files("alder", "rows-a", "half")) == [
+        "safety_samples",
+        "safety_modules",
+    ]
+
+
+@pytest.mark.parametrize("method", ["dice", "long"])
+def test_a_control_reads_tokens_and_no_gradients(plan, method):
+    assert plan.reading_files("alder", "rows-c", method) == {
+        "tokens_samples": [f"{R}/samples/alder/rows-c.parquet"],
+        "tokens_modules": [],
+    }
+    assert plan.needs(method) == {"tokens": Tokens()}
+
+
+def test_a_method_says_its_readings(plan):
+    assert plan.needs("both") == {
+        "danger": Update("d-rank", "harm"),
+        "safety": Update("s-least", "safe"),
+    }
+    assert plan.needs("crossed") == {"danger": Update("d-step", "safe")}
+
+
+def test_a_pinned_state_depends_on_its_run_and_its_own_answers_alone(plan):
+    assert plan.state_sources("alder", "s-pin") == {
+        "run": [f"{R}/directions/alder/safe"],
+        "guard": answers("alder", "states/s-pin", "sure-a", 0),
+        "reference": [f"{R}/benchmarks/sure-a.parquet"],
+    }
+    assert plan.state_sources("birch", "d-step") == {
+        "run": [f"{R}/pilots/birch/calm"],
+        "guard": answers("birch", "states/d-step", "sure-b", 0),
+        "reference": [f"{R}/benchmarks/sure-b.parquet"],
+    }
+
+
+def test_a_pinned_state_is_a_subject_of_its_own(plan):
+    assert plan.pinned_subject("alder", "s-pin").parts == (
+        {"folder": f"{R}/directions/alder/safe", "checkpoint": "final", "alphas": [0.25]},
+    )
+    birch = plan.pinned_subject("birch", "s-pin")
+    assert birch.parts == (
+        {"folder": f"{R}/directions/birch/safe", "checkpoint": 2, "alphas": [0.5]},
+    )
+    assert birch.runs == ((f"{R}/directions/birch/safe",),)
+    assert (birch.model, birch.name) == ("birch", "states/s-pin")
+    step = plan.pinned_subject("alder", "d-step")
+    assert step.parts == ({"pilot": f"{R}/pilots/alder/calm", "steps": [6]},)
+    assert step.runs == ((f"{R}/pilots/alder/calm",),)
+    assert step.name == "states/d-step"
+
+
+def test_a_searched_checkpoint_depends_on_the_whole_pilot(plan):
+    # 64 rows are 8 steps of which 3, 6 and 8 are kept; with theta_0 4 states, 2 to a part.
+    assert plan.state_sources("alder", "d-rank") == {
+        "run": [f"{R}/pilots/alder/calm"],
+        "trajectory": [f"{R}/trajectories/alder/calm/harm.parquet"],
+        "judgements": judged("alder", "pilots/calm", "ask-a", "starts", 0, 1),
+        "guard": answers("alder", "pilots/calm", "sure-a", 0, 1),
+        "reference": [f"{R}/benchmarks/sure-a.parquet"],
+    }
+    # 41 rows are 11 parts of 4, 6 steps an epoch and 7.5, so 8, in 1.25: 2, 4, 6, 8 and theta_0.
+    assert plan.state_sources("birch", "d-rank") == {
+        "run": [f"{R}/pilots/birch/calm"],
+        "trajectory": [f"{R}/trajectories/birch/calm/harm.parquet"],
+        "judgements": judged("birch", "pilots/calm", "ask-b", "rule", 0, 1, 2),
+        "guard": answers("birch", "pilots/calm", "sure-b", 0, 1, 2),
+        "reference": [f"{R}/benchmarks/sure-b.parquet"],
+    }
+
+
+def test_a_searched_alpha_depends_on_the_parts_of_its_alphas_and_neighbours(plan):
+    # alder: parts (0, 0.25), (0.5, 0.75), (1.0); 0.75 and its neighbours lie in the last two.
+    assert plan.state_sources("alder", "s-least") == {
+        "run": [f"{R}/directions/alder/safe"],
+        "judgements": judged("alder", "steering/safe/5", "ask-a", "starts", 1, 2),
+        "guard": answers("alder", "steering/safe/5", "sure-a", 1, 2),
+        "reference": [f"{R}/benchmarks/sure-a.parquet"],
+    }
+    # birch: parts (0, 0.5), (1, 1.5), (2, 2.5), (3); 0.5 and 1 with 0 and 1.5 lie in the first two.
+    assert plan.state_sources("birch", "s-least") == {
+        "run": [f"{R}/directions/birch/safe"],
+        "judgements": judged("birch", "steering/safe/6", "ask-b", "rule", 0, 1),
+        "guard": answers("birch", "steering/safe/6", "sure-b", 0, 1),
+        "reference": [f"{R}/benchmarks/sure-b.parquet"],
+    }
+
+
+def test_what_is_beyond_the_neighbours_changes_nothing_for_a_searched_alpha(plan, config):
+    more = changed(
+        config,
+        "{steering: {alphas: [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5]},"
+        " states: {s-pin: {alpha: 1.5}, s-more: {direction: safe, checkpoint: 5, rank: 1,"
+        " alphas: [1.25], per_model: {birch: {alphas: [1.0]}}}}}",
+    )
+    assert more.state_sources("alder", "s-least") == plan.state_sources("alder", "s-least")
+    found = more.state_sources("alder", "s-more")["judgements"]
+    assert found == judged("alder", "steering/safe/5", "ask-a", "starts", 2, 3)
+
+
+def test_neighbours_are_grid_values_at_delta(plan):
+    assert plan.neighbours("alder", [0.75]) == [0.5, 0.75, 1.0]
+    assert plan.neighbours("alder", [0.75, 0.5]) == [0.25, 0.5, 0.75, 1.0]
+    assert plan.neighbours("birch", [0.5]) == [0.0, 0.5, 1.0]
+    # Sums of floats are off by rounding: 0.1 + 0.2 is not 0.3.
+    tenths = Plan(resolve(plan.config, {
+        "steering": {"alphas": [0.0, 0.1, 0.2, 0.3]}, "sensitivity": {"delta": 0.1},
+    }))  # fmt: skip
+    assert tenths.neighbours("alder", [0.2]) == [0.1, 0.2, 0.3]
+
+
+def test_a_state_without_a_guard(config):
+    plan = changed(config, "sensitivity: {guard: null}")
+    none = {"guard": [], "reference": []}
+    assert plan.state_sources("alder", "s-pin") == {"run": [f"{R}/directions/alder/safe"]} | none
+    searched = plan.state_sources("birch", "d-rank")
+    assert {key: searched[key] for key in none} == none
+    assert searched["judgements"] == judged("birch", "pilots/calm", "ask-b", "rule", 0, 1, 2)
+    least = plan.state_sources("alder", "s-least")
+    assert {key: least[key] for key in none} == none and len(least["judgements"]) == 2
+    assert plan.search_settings("alder", "s-pin") == {}
+    assert plan.search_settings("alder", "s-least") == {"delta": 0.25}
+    assert plan.search_settings("birch", "d-rank") == {"floor_fraction": 0.1}
+
+
+def test_a_choice_depends_on_the_settings_it_uses_and_no_others(plan):
+    assert plan.search_settings("alder", "s-pin") == {"minimum_exact_share": 0.5}
+    assert plan.search_settings("birch", "d-step") == {"minimum_exact_share": 0.25}
+    assert plan.search_settings("alder", "d-rank") == {
+        "floor_fraction": 0.03, "minimum_exact_share": 0.5,
+    }  # fmt: skip
+    assert plan.search_settings("birch", "s-least") == {"delta": 0.5, "minimum_exact_share": 0.25}
+
+
+def test_a_pinned_state_names_itself(config):
+    pinned = {name for name, entry in config["states"].items() if is_pinned(entry)}
+    assert pinned == {"d-step", "s-pin"}
+
+
+def test_a_direction_is_steered_in_parts_of_its_grid(plan):
+    alder = plan.curve_subject("alder", "safe")
+    folder = f"{R}/directions/alder/safe"
+    assert alder.parts == tuple(
+        {"folder": folder, "checkpoint": "final", "alphas": part}
+        for part in ([0.0, 0.25], [0.5, 0.75], [1.0])
+    )
+    assert alder.runs == ((folder,),) * 3
+    assert (alder.model, alder.name) == ("alder", "steering/safe/final")
+    birch = plan.curve_subject("birch", "harm")
+    assert (birch.model, birch.name) == ("birch", "steering/harm/3")
+    assert [part["alphas"] for part in birch.parts] == [[0.0, 0.5], [1.0, 1.5], [2.0, 2.5], [3.0]]
+    assert {part["checkpoint"] for part in birch.parts} == {3}
+
+
+def test_a_pilot_is_evaluated_in_parts_of_its_checkpoints(plan):
+    alder, birch = plan.pilot_subject("alder", "calm"), plan.pilot_subject("birch", "calm")
+    assert alder.parts == tuple(
+        {"pilot": f"{R}/pilots/alder/calm", "part": part} for part in ([0, 2], [2, 4])
+    )
+    assert alder.runs == ((f"{R}/pilots/alder/calm",),) * 2
+    assert birch.name == "pilots/calm"
+    assert [part["part"] for part in birch.parts] == [[0, 2], [2, 4], [4, 6]]
+    assert [plan.pilot_checkpoints(m, "calm") for m in MODELS] == [3, 4]
+
+
+def run(finetune, model, dataset, method, seed, window, tuning):
+    folder = f"{R}/finetunes/{finetune}/{model}/{dataset}/{method}/seed-{seed}/{window}"
+    return {"folder": folder, "tuning": tuning, "window": window, "seed": seed}
+
+
+def test_fine_tunes_are_evaluated_seed_by_seed(plan):
+    arm = Arm("first", "alder", "rows-a", "both")
+    subject = plan.finetune_subject("small", arm)
+    assert (subject.model, subject.name) == ("alder", "finetunes/small/alder/rows-a/both")
+    runs = [
+        run("small", "alder", "rows-a", "both", seed, window, "lora")
+        for seed, window in [(7, "s1"), (7, "s2"), (7, "s3"), (8, "s1"), (8, "s2"), (8, "s3")]
+    ]
+    assert subject.parts == ({"runs": runs[:4]}, {"runs": runs[4:]})
+    assert subject.runs == tuple(tuple(r["folder"] for r in p) for p in (runs[:4], runs[4:]))
+    assert subject.part_names() == ["0", "1"]
+
+
+def test_a_fine_tune_of_a_model_and_with_all_weights(plan):
+    subject = plan.finetune_subject("small", Arm("second", "birch", "rows-b", "dice"))
+    assert subject.parts == (
+        {"runs": [run("small", "birch", "rows-b", "dice", 9, f"s{k}", "full") for k in (1, 2, 3)]},
+    )
+    assert [plan.finetune_lora("small", m) for m in ("alder", "birch", "cedar")] == [
+        {"r": 4, "lora_alpha": 8}, None, {"r": 4, "lora_alpha": 8},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "dataset"), [("alder", "rows-c"), ("birch", "rows-b")])
+def test_a_fine_tune_that_names_its_target(plan, model, dataset):
+    assert plan.target("moved", model) == "cedar" and plan.target("small", model) == model
+    subject = plan.finetune_subject("moved", Arm("x", model, dataset, "half"))
+    # The target is evaluated; the model that scored stands in the name and in the folders.
+    assert (subject.model, subject.name) == ("cedar", f"finetunes/moved/{model}/{dataset}/half")
+    assert subject.parts == (
+        {"runs": [run("moved", model, dataset, "half", 6, f"s{k}", "full") for k in (1, 2, 3)]},
+    )
+    assert plan.finetune_lora("moved", "cedar") is None
+
+
+def test_how_many_states_a_job_has_may_differ_by_model(plan, config):
+    other = changed(
+        config,
+        "evaluation: {per_model: {birch: {states_per_job: {steering: 3, pilot: 4}},"
+        " alder: {states_per_job: {finetunes: 1}}, cedar: {states_per_job: {finetunes: 2}}}}",
+    )
+    assert [len(part["alphas"]) for part in other.curve_subject("birch", "harm").parts] == [3, 3, 1]
+    assert [part["part"] for part in other.pilot_subject("birch", "calm").parts] == [[0, 4], [4, 8]]
+    assert other.curve_subject("alder", "harm") == plan.curve_subject("alder", "harm")
+    arm = Arm("first", "alder", "rows-a", "both")
+    # Of the target, which is evaluated.
+    assert len(other.finetune_subject("small", arm).parts) == 6
+    assert [len(part["runs"]) for part in other.finetune_subject("moved", arm).parts] == [2, 1]
+
+
+def full_parts(subject, size, kind):
+    return [
+        (part, runs)
+        for part, runs in zip(subject.parts, subject.runs, strict=True)
+        if len(part[kind]) == size
+    ]
+
+
+@given(
+    st.lists(st.integers(0, 99), min_size=1, max_size=6, unique=True),
+    st.integers(100, 200),
+    st.integers(2, 4),
+    st.integers(1, 7),
+)
+def test_a_further_seed_leaves_full_parts_as_they_are(seeds, further, windows, size):
+    def parts_of(seeds):
+        config = {
+            "run": "grid", "models": {"m": {}}, "subsets": {"count": windows},
+            "evaluation": {"states_per_job": {"finetunes": size}},
+            "finetunes": {"f": {"tuning": "lora", "seeds": seeds}},
+        }  # fmt: skip
+        return Plan(config).finetune_subject("f", Arm("e", "m", "d", "x"))
+
+    before, after = parts_of(seeds), parts_of([*seeds, further])
+    full = full_parts(before, size, "runs")
+    assert full == full_parts(after, size, "runs")[: len(full)]
+    listed = [(r["seed"], r["window"]) for part in after.parts for r in part["runs"]]
+    assert listed == [(s, f"s{k}") for s in [*seeds, further] for k in range(1, windows + 1)]
+    for subject in (before, after):
+        assert all(len(part["runs"]) == size for part in subject.parts[:-1])
+        assert [list(runs) for runs in subject.runs] == [
+            [r["folder"] for r in part["runs"]] for part in subject.parts
+        ]
+
+
+@given(
+    st.lists(st.integers(0, 50), min_size=1, max_size=9, unique=True),
+    st.integers(51, 60),
+    st.integers(1, 7),
+)
+def test_a_further_alpha_leaves_full_parts_as_they_are(tenths, further, size):
+    def parts_of(alphas):
+        config = {
+            "run": "grid", "models": {"m": {}}, "subsets": {"count": 2},
+            "steering": {"alphas": alphas}, "evaluation": {"states_per_job": {"steering": size}},
+        }  # fmt: skip
+        return Plan(config).steering_subject("m", "v", 25)
+
+    grid = [value / 10 for value in tenths]
+    before, after = parts_of(grid), parts_of([*grid, further / 10])
+    full = full_parts(before, size, "alphas")
+    assert full == full_parts(after, size, "alphas")[: len(full)]
+    assert [a for part in after.parts for a in part["alphas"]] == [*grid, further / 10]
+    assert after.name == before.name == "steering/v/25"
+
+
+@given(st.lists(st.integers(), max_size=20), st.integers(1, 6))
+def test_parts_hold_every_item_once_in_order(items, size):
+    parts = chunks(items, size)
+    assert [item for part in parts for item in part] == items
+    assert all(len(part) == size for part in parts[:-1]) and all(parts)
+
+
+def test_the_subjects_of_a_run(plan):
+    expected = {
+        ("alder", "steering/harm/final"), ("alder", "steering/safe/final"),
+        ("alder", "steering/safe/5"), ("alder", "pilots/calm"), ("alder", "states/d-step"),
+        ("alder", "states/s-pin"), ("alder", "finetunes/small/alder/rows-a/both"),
+        ("alder", "finetunes/small/alder/rows-a/dice"),
+        ("birch", "steering/harm/3"), ("birch", "steering/safe/4"), ("birch", "steering/safe/6"),
+        ("birch", "pilots/calm"), ("birch", "states/d-step"), ("birch", "states/s-pin"),
+        ("birch", "finetunes/small/birch/rows-b/both"),
+        ("birch", "finetunes/small/birch/rows-b/dice"),
+        ("cedar", "finetunes/moved/alder/rows-c/half"),
+        ("cedar", "finetunes/moved/birch/rows-b/half"),
+    }  # fmt: skip
+    assert set(plan.subjects) >= expected
+    for (model, name), subject in plan.subjects.items():
+        assert (subject.model, subject.name) == (model, name)
+
+
+@pytest.mark.parametrize(
+    ("selected", "table"),
+    [
+        # `snakemake scores` where the selection has other tables only.
+        (None, "judged"),
+        ("{selection: {tables: [risky]}}", "scores"),
+        # An experiment of another model, which only a table names.
+        ("{selection: {experiments: [second], tables: [risky]}}", "scores"),
+    ],
+)
+def test_whatever_a_table_reads_has_its_subject(config, selected, table):
+    plan = changed(config, selected or "{}")
+    for files in plan.table_inputs(table).values():
+        for file in files:
+            subject = file.removeprefix(f"{R}/evaluations/").rsplit("/", 4)[0]
+            assert tuple(subject.split("/", 1)) in plan.subjects
+
+
+def test_states_of_a_model_that_only_a_table_names_have_their_subjects(config):
+    plan = changed(
+        config,
+        "{selection: {experiments: [second], tables: [risky]},"
+        " tables: {risky: {methods: [half, both], experiments: [first]}}}",
+    )
+    assert {
+        ("alder", "states/s-pin"), ("alder", "pilots/calm"), ("alder", "steering/safe/5"),
+    } <= set(plan.subjects)  # fmt: skip
+
+
+def test_models_are_those_of_the_selected_experiments_once(plan, config):
+    assert plan.models == ["alder", "birch"]
+    both = changed(config, "selection: {experiments: [third, second, first]}")
+    assert both.models == ["alder", "birch"]
+
+
+def test_a_judge_that_needs_the_subject_reads_its_weights(plan):
+    lora = plan.finetune_subject("small", Arm("first", "alder", "rows-a", "both"))
+    last = [f"{R}/finetunes/small/alder/rows-a/both/seed-8/s{k}" for k in (2, 3)]
+    for judge in ("starts", "rule"):
+        assert plan.judged_models(judge, "alder", lora, 1) == {
+            "model": [f"{R}/models/alder"], "runs": last, "judge_model": [],
+        }  # fmt: skip
+    assert plan.judged_models("rule", "alder", lora, 0)["runs"][-1].endswith("/seed-8/s1")
+    nothing = {"model": [], "runs": [], "judge_model": []}
+    assert plan.judged_models("words", "alder", lora, 1) == nothing
+    moved = plan.finetune_subject("moved", Arm("second", "birch", "rows-b", "half"))
+    assert plan.judged_models("rule", "cedar", moved, 0)["model"] == [f"{R}/models/cedar"]
+
+
+def test_a_judge_s_own_model_is_what_it_reads_and_asks_resources_by(config):
+    plan = changed(config, "judges: {watch: {kind: guard, model: cedar}}")
+    lora = plan.finetune_subject("small", Arm("first", "alder", "rows-a", "both"))
+    models = {"model": [], "runs": [], "judge_model": [f"{R}/models/cedar"]}
+    assert plan.judged_models("watch", "alder", lora, 1) == models
+    assert [plan.judge_reads(judge) for judge in ("watch", "rule", "words")] == [
+        "own", "subject", None,
+    ]  # fmt: skip
+    named = [plan.judge_model(judge, "alder") for judge in ("watch", "rule", "words")]
+    assert named == ["cedar", "alder", "alder"]
+
+
+def test_arms_are_experiments_by_methods(plan):
+    assert plan.arms("attacks") == [
+        Arm("first", "alder", "rows-a", "both"), Arm("first", "alder", "rows-a", "dice"),
+        Arm("second", "birch", "rows-b", "both"), Arm("second", "birch", "rows-b", "dice"),
+    ]  # fmt: skip
+    # A table's own experiments, in their order, selected or not.
+    assert plan.arms("scores") == [
+        Arm("third", "alder", "rows-c", "half"), Arm("second", "birch", "rows-b", "half"),
+    ]  # fmt: skip
+
+
+def test_a_table_is_a_figure_too_where_its_kind_is_drawn(plan):
+    def made(table, folder, *ends):
+        return {end: f"{R}/{folder}/{table}.{end}" for end in ends}
+
+    for table in ("risky", "where", "alphas", "steps"):
+        assert plan.table_files(table) == made(table, "tables", "parquet", "csv", "md")
+    for table in ("attacks", "judged", "along", "steered"):
+        assert plan.table_files(table) == (
+            made(table, "tables", "parquet", "csv", "md") | made(table, "figures", "png", "svg")
+        )
+
+
+def small(model, dataset, method, benchmark, judge, *parts):
+    return judged(model, f"finetunes/small/{model}/{dataset}/{method}", benchmark, judge, *parts)
+
+
+TABLE_INPUTS = {
+    "attacks": {
+        # By the judge and the benchmark of each model.
+        "judgements first both": small("alder", "rows-a", "both", "try-a", "words", 0, 1),
+        "judgements first dice": small("alder", "rows-a", "dice", "try-a", "words", 0, 1),
+        "judgements second both": small("birch", "rows-b", "both", "try-b", "rule", 0),
+        "judgements second dice": small("birch", "rows-b", "dice", "try-b", "rule", 0),
+    },
+    "scores": {
+        # By what the target says of benchmark and judge, whoever scored.
+        "judgements third half": judged(
+            "cedar", "finetunes/moved/alder/rows-c/half", "try-c", "rule", 0
+        ),
+        "judgements second half": judged(
+            "cedar", "finetunes/moved/birch/rows-b/half", "try-c", "rule", 0
+        ),
+    },
+    "judged": {
+        "judgements first both": small("alder", "rows-a", "both", "ask-a", "rule", 0, 1),
+        "judgements second both": small("birch", "rows-b", "both", "ask-b", "rule", 0),
+    },
+    "risky": {
+        "scores first both": [f"{R}/scores/alder/rows-a/both.parquet"],
+        "rows first both": [f"{R}/data/rows-a.parquet"],
+        "scores first long": [f"{R}/scores/alder/rows-a/long.parquet"],
+        "rows first long": [f"{R}/data/rows-a.parquet"],
+        "scores second both": [f"{R}/scores/birch/rows-b/both.parquet"],
+        "rows second both": [f"{R}/data/rows-b.parquet"],
+        "scores second long": [f"{R}/scores/birch/rows-b/long.parquet"],
+        "rows second long": [f"{R}/data/rows-b.parquet"],
+    },
+    "where": {
+        "state alder s-pin": [f"{R}/states/alder/s-pin.json"],
+        "state alder d-rank": [f"{R}/states/alder/d-rank.json"],
+        "state birch s-pin": [f"{R}/states/birch/s-pin.json"],
+        "state birch d-rank": [f"{R}/states/birch/d-rank.json"],
+    },
+    "alphas": {
+        "ranking alder safe": [f"{R}/sensitivity/alder/alphas/safe.parquet"],
+        "ranking alder harm": [f"{R}/sensitivity/alder/alphas/harm.parquet"],
+        "ranking birch safe": [f"{R}/sensitivity/birch/alphas/safe.parquet"],
+        "ranking birch harm": [f"{R}/sensitivity/birch/alphas/harm.parquet"],
+    },
+    "steps": {
+        "ranking alder harm": [f"{R}/sensitivity/alder/checkpoints/calm/harm.parquet"],
+        "ranking birch harm": [f"{R}/sensitivity/birch/checkpoints/calm/harm.parquet"],
+    },
+    "along": {
+        f"{role} {model} {direction}": files
+        for model, benchmark, asr, score, parts in (
+            ("alder", "ask-a", "words", "starts", (0, 1)),
+            ("birch", "ask-b", "rule", "rule", (0, 1, 2)),
+        )
+        for direction in ("harm", "safe")
+        for role, files in (
+            ("trajectory", [f"{R}/trajectories/{model}/calm/{direction}.parquet"]),
+            ("asr", judged(model, "pilots/calm", benchmark, asr, *parts)),
+            ("safety_score", judged(model, "pilots/calm", benchmark, score, *parts)),
+        )
+    },
+    "steered": {
+        f"{measure} {model} {direction}": judged(
+            model, f"steering/{direction}/{checkpoint}", benchmark, judge, *parts
+        )
+        for model, direction, checkpoint, benchmark, judges, parts in (
+            ("alder", "harm", "final", "try-a", ("words", "starts"), (0, 1, 2)),
+            ("alder", "safe", "final", "try-a", ("words", "starts"), (0, 1, 2)),
+            ("birch", "harm", 3, "try-b", ("rule", "rule"), (0, 1, 2, 3)),
+            ("birch", "safe", 4, "try-b", ("rule", "rule"), (0, 1, 2, 3)),
+        )
+        for measure, judge in zip(("asr", "safety_score"), judges, strict=True)
+    },
+}
+
+
+@pytest.mark.parametrize("table", TABLE_INPUTS)
+def test_what_a_table_is_made_of(plan, table):
+    assert plan.table_inputs(table) == TABLE_INPUTS[table]
+
+
+NAMES = {
+    "attacks": [("first", "both"), ("first", "dice"), ("second", "both"), ("second", "dice")],
+    "scores": [("third", "half"), ("second", "half")],
+    "judged": [("first", "both"), ("second", "both")],
+    "risky": [("first", "both"), ("first", "long"), ("second", "both"), ("second", "long")],
+    "where": [(m, s) for m in MODELS for s in ("s-pin", "d-rank")],
+    "alphas": [(m, d) for m in MODELS for d in ("safe", "harm")],
+    "steps": [(m, "harm") for m in MODELS],
+    "along": [(m, d) for m in MODELS for d in ("harm", "safe")],
+    "steered": [(m, d) for m in MODELS for d in ("harm", "safe")],
+}
+KEYS = {
+    **dict.fromkeys(("attacks", "scores", "judged", "risky"), ("experiment", "method")),
+    "where": ("model", "state"),
+    **dict.fromkeys(("alphas", "steps", "along", "steered"), ("model", "direction")),
+}
+ROLES = {
+    **dict.fromkeys(("attacks", "scores", "judged"), ("judgements",)), "risky": ("scores", "rows"),
+    "where": ("state",), "alphas": ("ranking",), "steps": ("ranking",),
+    "along": ("trajectory", "asr", "safety_score"), "steered": ("asr", "safety_score"),
+}  # fmt: skip
+SEEDS = {
+    "attacks": [[7, 8], [7, 8], [9], [9]], "scores": [[6], [6]], "judged": [[7, 8], [9]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("table", NAMES)
+def test_the_rows_and_curves_of_a_table(plan, table):
+    options = [
+        {"seeds": seeds, "random": names[1] == "dice"}
+        for seeds, names in zip(SEEDS.get(table, []), NAMES[table], strict=False)
+    ] or [{}] * len(NAMES[table])
+    assert plan.table_params(table) == [
+        {
+            "names": dict(zip(KEYS[table], names, strict=True)),
+            "options": option,
+            "inputs": {role: " ".join([role, *names]) for role in ROLES[table]},
+        }
+        for names, option in zip(NAMES[table], options, strict=True)
+    ]
+
+
+def test_settings_of_a_table(plan):
+    windows = ["s1", "s2", "s3"]
+    assert plan.table_settings("attacks") == {"windows": windows, "measure": "asr"}
+    assert plan.table_settings("scores") == {"windows": windows, "measure": "safety_score"}
+    assert plan.table_settings("steered") == plan.table_settings("where") == {}
+
+
+def test_a_deselected_method_takes_its_row_and_nothing_else(plan, config):
+    fewer = changed(config, "tables: {attacks: {methods: [both]}}")
+    left = {k: v for k, v in TABLE_INPUTS["attacks"].items() if k.endswith("both")}
+    assert fewer.table_inputs("attacks") == left
+    for table in set(TABLE_INPUTS) - {"attacks"}:
+        assert fewer.table_inputs(table) == TABLE_INPUTS[table]
+    gone = set(plan.subjects) - set(fewer.subjects)
+    assert {name.rsplit("/", 1)[1] for _, name in gone} <= {"dice"}
+    assert all(fewer.subjects[key] == plan.subjects[key] for key in fewer.subjects)
+
+
+def test_another_test_benchmark_changes_no_state_and_no_reading(plan, config):
+    other = changed(config, "evaluation: {benchmarks: {try: try-c}}")
+    for model in MODELS:
+        for state in config["states"]:
+            assert other.state_sources(model, state) == plan.state_sources(model, state)
+    assert other.subjects == plan.subjects
+    assert other.table_inputs("steered") != plan.table_inputs("steered")
+    assert other.table_inputs("along") == plan.table_inputs("along")
+
+
+def test_another_alpha_of_a_pinned_state_changes_its_own_subject_alone(plan, config):
+    other = changed(config, "states: {s-pin: {alpha: 0.5}}")
+    assert {k for k in plan.subjects if other.subjects[k] != plan.subjects[k]} == {
+        ("alder", "states/s-pin")
+    }
+
+
+def test_the_resolved_configuration_lies_beside_its_results(plan, config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = deepcopy(config)
+    write_config(plan)
+    write_config(plan)
+    assert os.listdir(R) == ["config.yaml"]
+    text = Path(R, "config.yaml").read_text()
+    assert yaml.safe_load(text) == config == before
+    assert list(yaml.safe_load(text)) == list(config)
+    # It can be given again, and means the same.
+    assert resolve({}, yaml.safe_load(text)) == config
+
+
+def test_a_configuration_is_written_whole_or_not_at_all(plan, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_config(plan)
+    before = Path(R, "config.yaml").read_text()
+
+    def torn(path, text):
+        with open(path, "w") as file:
+            file.write(text[:10])
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "write_text", torn)
+    with pytest.raises(OSError, match="no space left"):
+        write_config(plan)
+    assert Path(R, "config.yaml").read_text() == before

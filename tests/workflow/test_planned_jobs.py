@@ -1,0 +1,941 @@
+"""Inputs, outputs, params and resources of every rule, read off the planned DAG of `two.yaml`.
+
+Its two experiments differ in every name and value; what is expected of a job is written by hand,
+with paths below results/two.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT
+from planner import distinct_versions, relative
+
+VERSIONS = distinct_versions()
+DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+TABLES = ("rates", "levels", "order", "list", "where", "tops", "steps", "walked", "curves")
+DRAWN = ("rates", "levels", "walked", "curves")
+LORA = {"r": 3, "lora_alpha": 5}
+GRADIENTS = {
+    "rows_per_shard": 40, "max_length_tokens": 67, "max_tokens_per_batch": 999,
+    "dtype": "float32", "checkpointing": False,
+}  # fmt: skip
+LIGHT = {"threads": 1}
+TRAIN_ELM = {"gpu": 1, "mem_mb": 1001, "runtime": 11, "threads": 2}
+TRAIN_OAK = {"gpu": 2, "mem_mb": 1002, "runtime": 12, "threads": 3}
+TRAIN_ASH = {"gpu": 3, "mem_mb": 1001, "runtime": 11, "threads": 4}
+INFER_ELM = {"gpu": 4, "mem_mb": 1004, "runtime": 14, "threads": 5}
+INFER_OAK = {"gpu": 5, "mem_mb": 1005, "runtime": 15, "threads": 6}
+INFER_ASH = {"gpu": 6, "mem_mb": 1004, "runtime": 14, "threads": 7}
+INFER_YEW = {"gpu": 7, "mem_mb": 1004, "runtime": 14, "threads": 8}
+NO_GPU = {"gpu": 0}
+
+
+def training(max_length_tokens: int, **more) -> dict[str, Any]:
+    return {
+        "learning_rate": 1.0e-3, "epochs": 1, "batch_size": 8,
+        "max_length_tokens": max_length_tokens, "schedule": "linear", "warmup_fraction": 0.1,
+        "weight_decay": 0.2, "dtype": "float32", **more,
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Expected:
+    inputs: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
+    resources: dict[str, int] = field(default_factory=lambda: LIGHT)
+
+
+def parts(folder: str, *numbers: int) -> list[str]:
+    return [f"{folder}/{n}.parquet" for n in numbers]
+
+
+DATA = {
+    "make_dataset grain": Expected(
+        outputs={"": ["data/grain.parquet"]},
+        params={"spec": {"source": "sandbox:benign", "rows": 70, "seed": 41}},
+    ),
+    "make_dataset fruit-harm": Expected(
+        outputs={"": ["data/fruit-harm.parquet"]},
+        params={"spec": {"source": "sandbox:danger", "rows": 40, "seed": 46}},
+    ),
+    "make_preferences grain-calm": Expected(
+        outputs={"": ["preferences/grain-calm.parquet"]},
+        params={"spec": {"source": "sandbox:safety", "rows": 24, "seed": 47}},
+    ),
+    "make_preferences fruit-calm": Expected(
+        outputs={"": ["preferences/fruit-calm.parquet"]},
+        params={"spec": {"source": "sandbox:safety", "rows": 56, "seed": 48}},
+    ),
+    "make_benchmark elm-plain": Expected(
+        outputs={"": ["benchmarks/elm-plain.parquet"]},
+        params={"spec": {"source": "sandbox:exact", "seed": 53}},
+    ),
+    "make_benchmark ash-exam": Expected(
+        outputs={"": ["benchmarks/ash-exam.parquet"]},
+        params={"spec": {"source": "sandbox:test", "seed": 56}},
+    ),
+}
+
+MODELS = {
+    "pretrain_model elm": Expected(
+        outputs={"model": "pretrained/elm"},
+        params={
+            "seed": 31,
+            "architecture": DEFAULT["sandbox"]["architecture"] | {"hidden_size": 64},
+            "corpus": {"rows": 501, "restricted_share": 0.15},
+            "training": DEFAULT["sandbox"]["pretraining"] | {"batch_size": 4},
+            "work": "resume/pretrained/elm",
+        },
+        resources=TRAIN_ELM,
+    ),
+    "align_model elm": Expected(
+        inputs={"model": "pretrained/elm"},
+        outputs={"model": "models/elm"},
+        params={
+            "seed": 31,
+            "alignment": {"rows": 502, "refusal_share": 0.3},
+            "training": DEFAULT["sandbox"]["alignment_training"] | {"batch_size": 2},
+            "work": "resume/models/elm",
+        },
+        resources=TRAIN_ELM,
+    ),
+    "fetch_model oak": Expected(
+        outputs={"model": "models/oak"}, params={"spec": {"source": "hub:wood/oak"}}
+    ),
+    "fetch_model yew": Expected(
+        outputs={"model": "models/yew"}, params={"spec": {"source": "hub:wood/yew"}}
+    ),
+    "fetch_model ash": Expected(
+        outputs={"model": "models/ash"},
+        params={"spec": {"source": "hub:wood/ash", "revision": "v2"}},
+    ),
+}
+
+DIRECTIONS = {
+    "train_direction elm ill": Expected(
+        inputs={"model": "models/elm", "rows": "data/grain-harm.parquet"},
+        outputs={"adapter": "directions/elm/ill"},
+        params={
+            "objective": "sft",
+            "training": training(61),
+            "save_steps": 2,
+            "lora": LORA,
+            "seed": 31,
+            "work": "resume/directions/elm/ill",
+        },
+        resources=TRAIN_ELM,
+    ),
+    "train_direction oak calm": Expected(
+        inputs={"model": "models/oak", "rows": "preferences/fruit-calm.parquet"},
+        outputs={"adapter": "directions/oak/calm"},
+        params={
+            "objective": "dpo",
+            "training": training(64, beta=0.3),
+            "save_steps": 2,
+            "lora": LORA,
+            "seed": 32,
+            "work": "resume/directions/oak/calm",
+        },
+        resources=TRAIN_OAK,
+    ),
+}
+
+SENSITIVITY = {
+    "train_pilot elm stroll": Expected(
+        inputs={"model": "models/elm", "rows": "data/grain-pilot.parquet"},
+        outputs={"adapter": "pilots/elm/stroll"},
+        params={
+            "training": training(65),
+            "save_steps": 2,
+            "lora": LORA,
+            "seed": 31,
+            "work": "resume/pilots/elm/stroll",
+        },
+        resources=TRAIN_ELM,
+    ),
+    "train_pilot oak walk": Expected(
+        inputs={"model": "models/oak", "rows": "data/fruit-pilot.parquet"},
+        outputs={"adapter": "pilots/oak/walk"},
+        params={
+            "training": training(66),
+            "save_steps": 3,
+            "lora": LORA,
+            "seed": 32,
+            "work": "resume/pilots/oak/walk",
+        },
+        resources=TRAIN_OAK,
+    ),
+    "measure_trajectory elm walk ill": Expected(
+        inputs={"pilot": "pilots/elm/walk", "direction": "directions/elm/ill"},
+        outputs={"": ["trajectories/elm/walk/ill.parquet"]},
+        params={"checkpoint": 4},
+    ),
+    "measure_trajectory oak stroll meek": Expected(
+        inputs={"pilot": "pilots/oak/stroll", "direction": "directions/oak/meek"},
+        outputs={"": ["trajectories/oak/stroll/meek.parquet"]},
+        params={"checkpoint": 6},
+    ),
+    # theta_0 and checkpoints 2, 4, 6 and 8, three to a part.
+    "rank_checkpoints elm walk ill": Expected(
+        inputs={
+            "trajectory": "trajectories/elm/walk/ill.parquet",
+            "judgements": parts("evaluations/elm/pilots/walk/elm-try/judgements/rule", 0, 1),
+            "guard": parts("evaluations/elm/pilots/walk/elm-plain/responses", 0, 1),
+            "reference": ["benchmarks/elm-plain.parquet"],
+        },
+        outputs={"": ["sensitivity/elm/checkpoints/walk/ill.parquet"]},
+        params={"floor_fraction": 0.12, "minimum_exact_share": 0.11},
+    ),
+    # theta_0 and checkpoints 3 and 6; no guard.
+    "rank_checkpoints oak walk harm": Expected(
+        inputs={
+            "trajectory": "trajectories/oak/walk/harm.parquet",
+            "judgements": parts("evaluations/oak/pilots/walk/oak-try/judgements/open", 0),
+            "guard": [],
+            "reference": [],
+        },
+        outputs={"": ["sensitivity/oak/checkpoints/walk/harm.parquet"]},
+        params={"floor_fraction": 0.14, "minimum_exact_share": 0.13},
+    ),
+    "rank_alphas elm meek": Expected(
+        inputs={
+            "judgements": parts("evaluations/elm/steering/meek/3/elm-try/judgements/rule", 0, 1, 2),
+            "guard": parts("evaluations/elm/steering/meek/3/elm-plain/responses", 0, 1, 2),
+            "reference": ["benchmarks/elm-plain.parquet"],
+        },
+        outputs={"": ["sensitivity/elm/alphas/meek.parquet"]},
+        params={"delta": 0.25, "minimum_exact_share": 0.11},
+    ),
+    "rank_alphas oak calm": Expected(
+        inputs={
+            "judgements": parts("evaluations/oak/steering/calm/6/oak-try/judgements/open", 0, 1),
+            "guard": [],
+            "reference": [],
+        },
+        outputs={"": ["sensitivity/oak/alphas/calm.parquet"]},
+        params={"delta": 0.5, "minimum_exact_share": 0.13},
+    ),
+    "choose_state elm d-north": Expected(
+        inputs={
+            "model": "models/elm",
+            "run": ["pilots/elm/walk"],
+            "trajectory": ["trajectories/elm/walk/harm.parquet"],
+            "judgements": parts("evaluations/elm/pilots/walk/elm-try/judgements/rule", 0, 1),
+            "guard": parts("evaluations/elm/pilots/walk/elm-plain/responses", 0, 1),
+            "reference": ["benchmarks/elm-plain.parquet"],
+        },
+        outputs={"": ["states/elm/d-north.json"]},
+        params={
+            "state": {"pilot": "walk", "direction": "harm", "rank": 2},
+            "sensitivity": {"floor_fraction": 0.12, "minimum_exact_share": 0.11},
+        },
+    ),
+    "choose_state oak d-north": Expected(
+        inputs={
+            "model": "models/oak",
+            "run": ["pilots/oak/walk"],
+            "trajectory": ["trajectories/oak/walk/harm.parquet"],
+            "judgements": parts("evaluations/oak/pilots/walk/oak-try/judgements/open", 0),
+            "guard": [],
+            "reference": [],
+        },
+        outputs={"": ["states/oak/d-north.json"]},
+        params={
+            "state": {"pilot": "walk", "direction": "harm", "rank": 1},
+            "sensitivity": {"floor_fraction": 0.14},
+        },
+    ),
+    # 0.75 and its neighbours 0.5 and 1.0 lie in the last two parts; V's checkpoint would be 3.
+    "choose_state elm s-north": Expected(
+        inputs={
+            "model": "models/elm",
+            "run": ["directions/elm/calm"],
+            "judgements": parts(
+                "evaluations/elm/steering/calm/final/elm-try/judgements/rule", 1, 2
+            ),
+            "guard": parts("evaluations/elm/steering/calm/final/elm-plain/responses", 1, 2),
+            "reference": ["benchmarks/elm-plain.parquet"],
+        },
+        outputs={"": ["states/elm/s-north.json"]},
+        params={
+            "state": {"direction": "calm", "checkpoint": "final", "rank": 1, "alphas": [0.75]},
+            "sensitivity": {"delta": 0.25, "minimum_exact_share": 0.11},
+        },
+    ),
+    # 1.5 and its neighbours 1.0, of the first part, and 2.0.
+    "choose_state oak s-north": Expected(
+        inputs={
+            "model": "models/oak",
+            "run": ["directions/oak/calm"],
+            "judgements": parts(
+                "evaluations/oak/steering/calm/final/oak-try/judgements/open", 0, 1
+            ),
+            "guard": [],
+            "reference": [],
+        },
+        outputs={"": ["states/oak/s-north.json"]},
+        params={
+            "state": {"direction": "calm", "checkpoint": "final", "rank": 1, "alphas": [1.5]},
+            "sensitivity": {"delta": 0.5},
+        },
+    ),
+    # Pinned: only the guard's answers at the state itself.
+    "choose_state elm s-south": Expected(
+        inputs={
+            "model": "models/elm",
+            "run": ["directions/elm/meek"],
+            "guard": parts("evaluations/elm/states/s-south/elm-plain/responses", 0),
+            "reference": ["benchmarks/elm-plain.parquet"],
+        },
+        outputs={"": ["states/elm/s-south.json"]},
+        params={
+            "state": {"direction": "meek", "checkpoint": 2, "alpha": 0.1},
+            "sensitivity": {"minimum_exact_share": 0.11},
+        },
+    ),
+    "choose_state oak d-south": Expected(
+        inputs={
+            "model": "models/oak",
+            "run": ["pilots/oak/stroll"],
+            "guard": [],
+            "reference": [],
+        },
+        outputs={"": ["states/oak/d-south.json"]},
+        params={"state": {"pilot": "stroll", "step": 6}, "sensitivity": {}},
+    ),
+}
+
+GRADIENT_FOLDERS = {
+    "elm d-north": "gradients/elm/grain/d-north/harm",
+    "elm s-north": "gradients/elm/grain/s-north/calm",
+    "oak d-south": "gradients/oak/fruit/d-south/ill",
+    "oak s-south": "gradients/oak/fruit/s-south/meek",
+}
+
+
+def shards(of: str, table: str, *numbers: int) -> list[str]:
+    return [f"{GRADIENT_FOLDERS[of]}/{n:05d}-{table}.parquet" for n in numbers]
+
+
+def gradients(of: str, dataset: str, run: str, direction: str, shard: int, checkpoint, resources):
+    model, state = of.split()
+    return Expected(
+        inputs={
+            "model": f"models/{model}",
+            "rows": f"data/{dataset}.parquet",
+            "state": f"states/{model}/{state}.json",
+            "adapter": run,
+            "direction": direction,
+        },
+        outputs={
+            "samples": shards(of, "samples", shard)[0],
+            "modules": shards(of, "modules", shard)[0],
+        },
+        params={"checkpoint": checkpoint, "gradients": GRADIENTS},
+        resources=resources,
+    )
+
+
+SCORES = {
+    "encode_samples elm grain": Expected(
+        inputs={"model": "models/elm", "rows": "data/grain.parquet"},
+        outputs={"": ["samples/elm/grain.parquet"]},
+        params={"max_length_tokens": 67},
+    ),
+    "encode_samples oak fruit": Expected(
+        inputs={"model": "models/oak", "rows": "data/fruit.parquet"},
+        outputs={"": ["samples/oak/fruit.parquet"]},
+        params={"max_length_tokens": 67},
+    ),
+    "collect_gradients elm grain d-north harm 00001": gradients(
+        "elm d-north", "grain", "pilots/elm/walk", "directions/elm/harm", 1, 4, INFER_ELM
+    ),
+    "collect_gradients elm grain s-north calm 00000": gradients(
+        "elm s-north", "grain", "directions/elm/calm", "directions/elm/calm", 0, 3, INFER_ELM
+    ),
+    "collect_gradients oak fruit d-south ill 00001": gradients(
+        "oak d-south", "fruit", "pilots/oak/stroll", "directions/oak/ill", 1, "final", INFER_OAK
+    ),
+    "collect_gradients oak fruit s-south meek 00002": gradients(
+        "oak s-south", "fruit", "directions/oak/meek", "directions/oak/meek", 2, 6, INFER_OAK
+    ),
+    "score_samples elm grain sqsd-north": Expected(
+        inputs={
+            "danger_samples": shards("elm d-north", "samples", 0, 1),
+            "danger_modules": shards("elm d-north", "modules", 0, 1),
+            "safety_samples": shards("elm s-north", "samples", 0, 1),
+            "safety_modules": shards("elm s-north", "modules", 0, 1),
+        },
+        outputs={"": ["scores/elm/grain/sqsd-north.parquet"]},
+        params={
+            "method": {
+                "kind": "sqsd",
+                "danger": {"direction": "harm", "state": "d-north"},
+                "safety": {"direction": "calm", "state": "s-north"},
+            },
+            "seed": 31,
+        },
+    ),
+    "score_samples elm grain long-north": Expected(
+        inputs={"tokens_samples": ["samples/elm/grain.parquet"], "tokens_modules": []},
+        outputs={"": ["scores/elm/grain/long-north.parquet"]},
+        params={"method": {"kind": "length"}, "seed": 31},
+    ),
+    "score_samples oak fruit sqsd-south": Expected(
+        inputs={
+            "danger_samples": shards("oak d-south", "samples", 0, 1, 2),
+            "danger_modules": shards("oak d-south", "modules", 0, 1, 2),
+            "safety_samples": shards("oak s-south", "samples", 0, 1, 2),
+            "safety_modules": shards("oak s-south", "modules", 0, 1, 2),
+        },
+        outputs={"": ["scores/oak/fruit/sqsd-south.parquet"]},
+        params={
+            "method": {
+                "kind": "sqsd",
+                "normalised": False,
+                "danger": {"direction": "ill", "state": "d-south"},
+                "safety": {"direction": "meek", "state": "s-south"},
+            },
+            "seed": 32,
+        },
+    ),
+    "score_samples oak fruit chance-south": Expected(
+        inputs={"tokens_samples": ["samples/oak/fruit.parquet"], "tokens_modules": []},
+        outputs={"": ["scores/oak/fruit/chance-south.parquet"]},
+        params={"method": {"kind": "random"}, "seed": 32},
+    ),
+    "make_subsets elm grain long-north": Expected(
+        inputs={
+            "scores": "scores/elm/grain/long-north.parquet",
+            "rows": "data/grain.parquet",
+        },
+        outputs={
+            "s1": "subsets/elm/grain/long-north/s1.parquet",
+            "s2": "subsets/elm/grain/long-north/s2.parquet",
+        },
+        params={"size": 20, "windows": ["s1", "s2"]},
+    ),
+    "make_subsets oak fruit sqsd-south": Expected(
+        inputs={
+            "scores": "scores/oak/fruit/sqsd-south.parquet",
+            "rows": "data/fruit.parquet",
+        },
+        outputs={
+            "s1": "subsets/oak/fruit/sqsd-south/s1.parquet",
+            "s2": "subsets/oak/fruit/sqsd-south/s2.parquet",
+        },
+        params={"size": 20, "windows": ["s1", "s2"]},
+    ),
+}
+
+FINETUNES = {
+    "finetune_subsets north elm grain sqsd-north 7": Expected(
+        inputs={
+            "model": "models/elm",
+            "s1": "subsets/elm/grain/sqsd-north/s1.parquet",
+            "s2": "subsets/elm/grain/sqsd-north/s2.parquet",
+        },
+        outputs={
+            "s1": "finetunes/north/elm/grain/sqsd-north/seed-7/s1",
+            "s2": "finetunes/north/elm/grain/sqsd-north/seed-7/s2",
+        },
+        params={
+            "training": training(68),
+            "lora": LORA,
+            "seed": 7,
+            "windows": ["s1", "s2"],
+            "work": "resume/finetunes/north/elm/grain/sqsd-north/seed-7",
+        },
+        resources=TRAIN_ELM,
+    ),
+    # The model that is trained is ash, on the rows that oak has scored.
+    "finetune_subsets south oak fruit chance-south 6": Expected(
+        inputs={
+            "model": "models/ash",
+            "s1": "subsets/oak/fruit/chance-south/s1.parquet",
+            "s2": "subsets/oak/fruit/chance-south/s2.parquet",
+        },
+        outputs={
+            "s1": "finetunes/south/oak/fruit/chance-south/seed-6/s1",
+            "s2": "finetunes/south/oak/fruit/chance-south/seed-6/s2",
+        },
+        params={
+            "training": training(70),
+            "lora": None,
+            "seed": 6,
+            "windows": ["s1", "s2"],
+            "work": "resume/finetunes/south/oak/fruit/chance-south/seed-6",
+        },
+        resources=TRAIN_ASH,
+    ),
+}
+
+
+def listed(model: str, subject: str, part: int, runs: list[str], listing: dict) -> Expected:
+    return Expected(
+        inputs={"model": f"models/{model}", "runs": runs},
+        outputs={"": [f"evaluations/{model}/{subject}/states/{part}.json"]},
+        params={"listing": listing},
+    )
+
+
+def run_of(folder: str, tuning: str, window: str, seed: int) -> dict[str, Any]:
+    return {"folder": folder, "tuning": tuning, "window": window, "seed": seed}
+
+
+NORTH, SOUTH = "finetunes/north/elm/grain/long-north", "finetunes/south/oak/fruit/sqsd-south"
+LISTINGS = {
+    "list_states elm steering/harm/4 1": listed(
+        "elm", "steering/harm/4", 1, ["directions/elm/harm"],
+        {"folder": "directions/elm/harm", "checkpoint": 4, "alphas": [0.5, 0.75]},
+    ),
+    "list_states oak steering/calm/final 0": listed(
+        "oak", "steering/calm/final", 0, ["directions/oak/calm"],
+        {"folder": "directions/oak/calm", "checkpoint": "final", "alphas": [0.0, 0.5, 1.0]},
+    ),
+    "list_states oak steering/calm/6 1": listed(
+        "oak", "steering/calm/6", 1, ["directions/oak/calm"],
+        {"folder": "directions/oak/calm", "checkpoint": 6, "alphas": [1.5, 2.0]},
+    ),
+    "list_states elm pilots/walk 1": listed(
+        "elm", "pilots/walk", 1, ["pilots/elm/walk"], {"pilot": "pilots/elm/walk", "part": [3, 6]}
+    ),
+    "list_states oak pilots/stroll 0": listed(
+        "oak", "pilots/stroll", 0, ["pilots/oak/stroll"],
+        {"pilot": "pilots/oak/stroll", "part": [0, 3]},
+    ),
+    "list_states elm states/d-south 0": listed(
+        "elm", "states/d-south", 0, ["pilots/elm/stroll"],
+        {"pilot": "pilots/elm/stroll", "steps": [2]},
+    ),
+    "list_states elm states/s-south 0": listed(
+        "elm", "states/s-south", 0, ["directions/elm/meek"],
+        {"folder": "directions/elm/meek", "checkpoint": 2, "alphas": [0.1]},
+    ),
+    "list_states elm finetunes/north/elm/grain/long-north 0": listed(
+        "elm", NORTH, 0, [f"{NORTH}/seed-8/s1", f"{NORTH}/seed-8/s2", f"{NORTH}/seed-7/s1"],
+        {
+            "runs": [
+                run_of(f"{NORTH}/seed-8/s1", "lora", "s1", 8),
+                run_of(f"{NORTH}/seed-8/s2", "lora", "s2", 8),
+                run_of(f"{NORTH}/seed-7/s1", "lora", "s1", 7),
+            ]
+        },
+    ),
+    "list_states ash finetunes/south/oak/fruit/sqsd-south 1": listed(
+        "ash", SOUTH, 1, [f"{SOUTH}/seed-6/s2"],
+        {"runs": [run_of(f"{SOUTH}/seed-6/s2", "full", "s2", 6)]},
+    ),
+}  # fmt: skip
+
+EXACT = {"max_new_tokens": 21, "batch_size": 22, "dtype": "float32"}
+
+
+def answered(
+    model: str, subject: str, benchmark: str, part: int, runs: list[str], params, resources
+) -> Expected:
+    folder = f"evaluations/{model}/{subject}"
+    return Expected(
+        inputs={
+            "model": f"models/{model}",
+            "states": f"{folder}/states/{part}.json",
+            "runs": runs,
+            "prompts": f"benchmarks/{benchmark}.parquet",
+        },
+        outputs={"": [f"{folder}/{benchmark}/responses/{part}.parquet"]},
+        params=params,
+        resources=resources,
+    )
+
+
+RESPONSES = {
+    "generate_responses elm steering/calm/final elm-plain 2": answered(
+        "elm", "steering/calm/final", "elm-plain", 2, ["directions/elm/calm"],
+        {"max_new_tokens": 21, "batch_size": 22, "dtype": "float32"}, INFER_ELM,
+    ),
+    "generate_responses elm finetunes/north/elm/grain/sqsd-north elm-exam 1": answered(
+        "elm", "finetunes/north/elm/grain/sqsd-north", "elm-exam", 1,
+        ["finetunes/north/elm/grain/sqsd-north/seed-7/s2"],
+        {"max_new_tokens": 21, "batch_size": 22, "dtype": "float32"}, INFER_ELM,
+    ),
+    "generate_responses oak pilots/walk oak-try 0": answered(
+        "oak", "pilots/walk", "oak-try", 0, ["pilots/oak/walk"],
+        {"max_new_tokens": 23, "batch_size": 24, "dtype": "bfloat16"}, INFER_OAK,
+    ),
+    "generate_responses ash finetunes/south/oak/fruit/sqsd-south ash-exam 0": answered(
+        "ash", SOUTH, "ash-exam", 0,
+        [f"{SOUTH}/seed-5/s1", f"{SOUTH}/seed-5/s2", f"{SOUTH}/seed-6/s1"],
+        {"max_new_tokens": 25, "batch_size": 26, "dtype": "float32"}, INFER_ASH,
+    ),
+}  # fmt: skip
+
+
+def judged(
+    model: str, subject: str, benchmark: str, judge: str, part: int, runs: list[str], params,
+    resources, judging: str | None = None,
+) -> Expected:  # fmt: skip
+    """runs: what a judge reads that asks the subject, else none; judging: a judge's own model."""
+    folder = f"evaluations/{model}/{subject}"
+    return Expected(
+        inputs={
+            "model": [f"models/{model}"] if runs else [],
+            "runs": runs,
+            "judge_model": [f"models/{judging}"] if judging else [],
+            "states": f"{folder}/states/{part}.json",
+            "responses": f"{folder}/{benchmark}/responses/{part}.parquet",
+        },
+        outputs={"": [f"{folder}/{benchmark}/judgements/{judge}/{part}.parquet"]},
+        params=params,
+        resources=resources,
+    )
+
+
+JUDGEMENTS = {
+    "judge_responses elm steering/harm/4 elm-exam wary 2": judged(
+        "elm", "steering/harm/4", "elm-exam", "wary", 2, [],
+        {"judge": {"kind": "phrases", "phrases": ["no"]}, "dtype": "float32"},
+        INFER_ELM | NO_GPU,
+    ),
+    "judge_responses elm pilots/stroll elm-try rule 1": judged(
+        "elm", "pilots/stroll", "elm-try", "rule", 1, ["pilots/elm/stroll"],
+        {"judge": {"kind": "sandbox"}, "dtype": "float32"}, INFER_ELM,
+    ),
+    "judge_responses elm finetunes/north/elm/grain/long-north elm-exam keen 1": judged(
+        "elm", NORTH, "elm-exam", "keen", 1, [],
+        {"judge": {"kind": "guard", "model": "yew"}, "dtype": "float32"}, INFER_YEW, "yew",
+    ),
+    "judge_responses oak pilots/stroll oak-try keen 0": judged(
+        "oak", "pilots/stroll", "oak-try", "keen", 0, [],
+        {"judge": {"kind": "guard", "model": "yew"}, "dtype": "bfloat16"}, INFER_YEW, "yew",
+    ),
+    "judge_responses oak steering/meek/6 oak-try open 1": judged(
+        "oak", "steering/meek/6", "oak-try", "open", 1, ["directions/oak/meek"],
+        {
+            "judge": {"kind": "openings", "refusal": "No .", "compliance": "Yes ."},
+            "dtype": "bfloat16",
+        },
+        INFER_OAK,
+    ),
+    "judge_responses ash finetunes/south/oak/fruit/sqsd-south ash-exam rule 1": judged(
+        "ash", SOUTH, "ash-exam", "rule", 1, [f"{SOUTH}/seed-6/s2"],
+        {"judge": {"kind": "sandbox"}, "dtype": "float32"}, INFER_ASH,
+    ),
+}  # fmt: skip
+
+
+def table(name: str, kind: str, rows: list[tuple[dict, dict, dict]], settings=None) -> Expected:
+    """rows: names that stand in the table, options, and files by role, of each row or curve."""
+    ends = [f"tables/{name}.{end}" for end in ("parquet", "csv", "md")]
+    ends += [f"figures/{name}.{end}" for end in ("png", "svg")] if name in DRAWN else []
+    inputs, found = {}, []
+    for names, options, files in rows:
+        called = {role: " ".join([role, *names.values()]) for role in files}
+        inputs |= {called[role]: files[role] for role in files}
+        found.append({"names": names, "options": options, "inputs": called})
+    return Expected(
+        inputs,
+        {Path(end).suffix[1:]: end for end in ends},
+        {"kind": kind, "parts": found, "settings": settings or {}},
+    )
+
+
+def effects(experiment: str, method: str, seeds: list[int], folder: str):
+    names = {"experiment": experiment, "method": method}
+    options = {"seeds": seeds, "random": method == "chance-south"}
+    return names, options, {"judgements": parts(folder, 0, 1)}
+
+
+def ranked(experiment: str, method: str, scores: str, rows: str):
+    names = {"experiment": experiment, "method": method}
+    return names, {}, {"scores": [scores], "rows": [rows]}
+
+
+def along(model: str, direction: str, **files: list[str]):
+    return {"model": model, "direction": direction}, {}, files
+
+
+REPORTS = {
+    "rates": table(
+        "rates",
+        "subsets",
+        [
+            effects(
+                "north", "long-north", [8, 7], f"evaluations/elm/{NORTH}/elm-exam/judgements/keen"
+            ),
+            effects(
+                "north",
+                "sqsd-north",
+                [8, 7],
+                "evaluations/elm/finetunes/north/elm/grain/sqsd-north/elm-exam/judgements/keen",
+            ),
+        ],
+        {"windows": ["s1", "s2"], "measure": "asr"},
+    ),
+    "levels": table(
+        "levels",
+        "subsets",
+        [
+            effects(
+                "south", "sqsd-south", [5, 6], f"evaluations/ash/{SOUTH}/ash-exam/judgements/rule"
+            ),
+            effects(
+                "south",
+                "chance-south",
+                [5, 6],
+                "evaluations/ash/finetunes/south/oak/fruit/chance-south/ash-exam/judgements/rule",
+            ),
+        ],
+        {"windows": ["s1", "s2"], "measure": "safety_score"},
+    ),
+    "order": table(
+        "order",
+        "ranking",
+        [
+            ranked(
+                "north", "sqsd-north", "scores/elm/grain/sqsd-north.parquet", "data/grain.parquet"
+            )
+        ],
+    ),
+    "list": table(
+        "list",
+        "ranking",
+        [
+            ranked(
+                "south", "sqsd-south", "scores/oak/fruit/sqsd-south.parquet", "data/fruit.parquet"
+            )
+        ],
+    ),
+    "where": table(
+        "where",
+        "states",
+        [
+            ({"model": model, "state": state}, {}, {"state": [f"states/{model}/{state}.json"]})
+            for model in ("elm", "oak")
+            for state in ("s-north", "d-north", "d-south", "s-south")
+        ],
+    ),
+    "tops": table(
+        "tops",
+        "alphas",
+        [
+            along(model, direction, ranking=[f"sensitivity/{model}/alphas/{direction}.parquet"])
+            for model in ("elm", "oak")
+            for direction in ("calm", "meek")
+        ],
+    ),
+    "steps": table(
+        "steps",
+        "checkpoints",
+        [
+            along(
+                model,
+                direction,
+                ranking=[f"sensitivity/{model}/checkpoints/walk/{direction}.parquet"],
+            )
+            for model in ("elm", "oak")
+            for direction in ("ill", "harm")
+        ],
+    ),
+    "walked": table(
+        "walked",
+        "trajectory",
+        [
+            along(
+                "elm",
+                "meek",
+                trajectory=["trajectories/elm/stroll/meek.parquet"],
+                asr=parts("evaluations/elm/pilots/stroll/elm-try/judgements/wary", 0, 1),
+                safety_score=parts("evaluations/elm/pilots/stroll/elm-try/judgements/rule", 0, 1),
+            ),
+            along(
+                "oak",
+                "meek",
+                trajectory=["trajectories/oak/stroll/meek.parquet"],
+                asr=parts("evaluations/oak/pilots/stroll/oak-try/judgements/keen", 0),
+                safety_score=parts("evaluations/oak/pilots/stroll/oak-try/judgements/open", 0),
+            ),
+        ],
+    ),
+    "curves": table(
+        "curves",
+        "steering",
+        [
+            along(
+                "elm",
+                "harm",
+                asr=parts("evaluations/elm/steering/harm/4/elm-exam/judgements/wary", 0, 1, 2),
+                safety_score=parts(
+                    "evaluations/elm/steering/harm/4/elm-exam/judgements/rule", 0, 1, 2
+                ),
+            ),
+            along(
+                "oak",
+                "harm",
+                asr=parts("evaluations/oak/steering/harm/final/oak-exam/judgements/keen", 0, 1),
+                safety_score=parts(
+                    "evaluations/oak/steering/harm/final/oak-exam/judgements/open", 0, 1
+                ),
+            ),
+        ],
+    ),
+}
+
+EXPECTED = (
+    DATA | MODELS | DIRECTIONS | SENSITIVITY | SCORES | FINETUNES | LISTINGS | RESPONSES
+    | JUDGEMENTS | REPORTS
+)  # fmt: skip
+
+
+def every(*choices: str) -> set[str]:
+    """Wildcards of every combination; alternatives are apart by |."""
+    return {" ".join(names) for names in product(*(choice.split("|") for choice in choices))}
+
+
+# What is judged, by model: subject, benchmark, judges, parts.
+JUDGED = {
+    "elm": [
+        ("steering/calm/3", "elm-try", "rule", "0|1|2"),
+        ("steering/meek/3", "elm-try", "rule", "0|1|2"),
+        ("steering/calm/final", "elm-try", "rule", "1|2"),
+        ("steering/harm/4", "elm-exam", "rule|wary", "0|1|2"),
+        ("pilots/walk", "elm-try", "rule", "0|1"),
+        ("pilots/stroll", "elm-try", "rule|wary", "0|1"),
+        ("finetunes/north/elm/grain/sqsd-north", "elm-exam", "keen", "0|1"),
+        (NORTH, "elm-exam", "keen", "0|1"),
+    ],
+    "oak": [
+        ("steering/calm/6", "oak-try", "open", "0|1"),
+        ("steering/meek/6", "oak-try", "open", "0|1"),
+        ("steering/calm/final", "oak-try", "open", "0|1"),
+        ("steering/harm/final", "oak-exam", "keen|open", "0|1"),
+        ("pilots/walk", "oak-try", "open", "0"),
+        ("pilots/stroll", "oak-try", "keen|open", "0"),
+    ],
+    "ash": [
+        (SOUTH, "ash-exam", "rule", "0|1"),
+        ("finetunes/south/oak/fruit/chance-south", "ash-exam", "rule", "0|1"),
+    ],
+}
+# Only elm has a guard. A searched state of elm asks the parts that hold its candidates and their
+# neighbours; a pinned one is a subject of its own.
+GUARDED = [
+    ("steering/calm/3", "0|1|2"),
+    ("steering/meek/3", "0|1|2"),
+    ("steering/calm/final", "1|2"),
+    ("pilots/walk", "0|1"),
+    ("states/d-south", "0"),
+    ("states/s-south", "0"),
+]
+PLANNED = {
+    "make_dataset": every(
+        "grain|fruit",
+    )
+    | every("grain-pilot|fruit-pilot|grain-harm|fruit-harm"),
+    "make_preferences": every("grain-calm|fruit-calm"),
+    "make_benchmark": every("elm-try|elm-exam|elm-plain|oak-try|oak-exam|ash-exam"),
+    "pretrain_model": {"elm"},
+    "align_model": {"elm"},
+    "fetch_model": {"oak", "ash", "yew"},
+    "train_direction": every("elm|oak", "harm|ill|calm|meek"),
+    "train_pilot": every("elm|oak", "walk|stroll"),
+    "measure_trajectory": every("elm|oak", "walk", "harm|ill") | every("elm|oak", "stroll", "meek"),
+    "rank_checkpoints": every("elm|oak", "walk", "harm|ill"),
+    "rank_alphas": every("elm|oak", "calm|meek"),
+    "choose_state": every("elm|oak", "d-north|s-north|d-south|s-south"),
+    "encode_samples": {"elm grain", "oak fruit"},
+    # 70 and 100 rows in shards of 40.
+    "collect_gradients": every("elm grain", "d-north harm|s-north calm", "00000|00001")
+    | every("oak fruit", "d-south ill|s-south meek", "00000|00001|00002"),
+    "score_samples": every("elm grain", "sqsd-north|long-north")
+    | every("oak fruit", "sqsd-south|chance-south"),
+    "make_subsets": every("elm grain", "sqsd-north|long-north")
+    | every("oak fruit", "sqsd-south|chance-south"),
+    "finetune_subsets": every("north elm grain", "sqsd-north|long-north", "8|7")
+    | every("south oak fruit", "sqsd-south|chance-south", "5|6"),
+    "list_states": {
+        name
+        for model, rows in JUDGED.items()
+        for subject, _, _, numbers in rows
+        for name in every(model, subject, numbers)
+    }
+    | every("elm", "states/d-south|states/s-south", "0"),
+    "generate_responses": {
+        name
+        for model, rows in JUDGED.items()
+        for subject, benchmark, _, numbers in rows
+        for name in every(model, subject, benchmark, numbers)
+    }
+    | {
+        name for subject, numbers in GUARDED for name in every("elm", subject, "elm-plain", numbers)
+    },
+    "judge_responses": {
+        name
+        for model, rows in JUDGED.items()
+        for subject, benchmark, judges, numbers in rows
+        for name in every(model, subject, benchmark, judges, numbers)
+    },
+    **{name: {""} for name in (*TABLES, "all")},
+}
+
+
+def test_these_jobs_and_no_others(planned):
+    found = defaultdict(set)
+    for job in planned.values():
+        found[job.rule].add(" ".join(job.wildcards.values()))
+    assert dict(found) == PLANNED
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_job(planned, name):
+    job, expected = planned[name], EXPECTED[name]
+    stage = "make_table" if job.rule in TABLES else job.rule
+    assert relative(job.inputs) == expected.inputs
+    assert relative(job.outputs) == expected.outputs
+    assert relative(job.params) == expected.params | {"version": VERSIONS[stage]}
+    given = ("gpu", "mem_mb", "runtime", "threads")
+    assert {k: v for k, v in job.resources.items() if k in given} == expected.resources
+    assert job.local == (expected.resources == LIGHT)
+
+
+def test_every_rule_is_expected_for_both_experiments():
+    told = {name.split()[0] for name in EXPECTED}
+    assert told | {"all"} == PLANNED.keys()
+    for rule in told - set(TABLES):
+        models = {names.split()[0] for names in PLANNED[rule]} & {"elm", "oak", "ash"}
+        words = {word for name in EXPECTED if name.split()[0] == rule for word in name.split()}
+        assert models <= words, rule
+
+
+def test_all_asks_for_every_table_and_figure(planned):
+    files = {f"tables/{table}.{end}" for table in TABLES for end in ("parquet", "csv", "md")}
+    files |= {f"figures/{table}.{end}" for table in DRAWN for end in ("png", "svg")}
+    assert sorted(relative(planned["all"].inputs[""])) == sorted(files)
+
+
+def test_every_job_has_a_log_and_the_long_ones_times_of_their_own(planned):
+    jobs = [job for job in planned.values() if job.rule != "all"]
+    for job in jobs:
+        place = "/".join([job.rule, *job.wildcards.values()])
+        place = place.replace(f"/{job.wildcards.get('seed')}", f"/seed-{job.wildcards.get('seed')}")
+        assert job.log == f"results/two/logs/{place}.log"
+        short = job.local and job.rule != "fetch_model"
+        assert job.times == (None if short else f"results/two/times/{place}.tsv")
+
+
+def test_fine_tunes_go_before_the_evaluations(planned):
+    before = {job.rule for job in planned.values() if job.priority > 0}
+    assert before == {"finetune_subsets"}
+
+
+def test_no_entry_of_the_default_is_used(planned):
+    """Two configurations are merged: what is left over from the default must not get in."""
+    names = {"sandbox", "mixed", "pilot", "danger", "safety", "tuning", "test", "exact", "lora"}
+    for job in planned.values():
+        for path in job.makes:
+            assert not names & set(Path(path).with_suffix("").parts), path

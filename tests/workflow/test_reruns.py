@@ -1,0 +1,741 @@
+"""What a change runs again, on a finished tiny run: job by job, for every key of the configuration.
+
+The lines that users meet most are counted by hand. For every other key the table says which jobs
+the change itself touches; what comes after them runs too, and nothing else does.
+"""
+
+import fnmatch
+from collections import Counter
+from collections.abc import Iterable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT, TINY, write_config
+from planner import Job, Planner
+
+from sqsd.config import resolve
+from sqsd.provenance import STAGE_VERSIONS
+
+GIVEN = yaml.safe_load(TINY.read_text())
+DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+
+
+def changed(folder: Path, values: dict[str, Any]) -> Path:
+    """The tiny configuration with other values, each by its dotted key."""
+    config = deepcopy(GIVEN)
+    for key, value in values.items():
+        *above, last = key.split(".")
+        place = config
+        for name in above:
+            place = place.setdefault(name, {})
+        place[last] = value
+    return write_config(folder / "changed.yaml", **config)
+
+
+def run_again(jobs: Iterable[Job]) -> set[str]:
+    return {job.name for job in jobs if job.runs}
+
+
+def by_rule(jobs: Iterable[Job]) -> dict[str, int]:
+    return dict(Counter(job.rule for job in jobs if job.runs))
+
+
+def and_what_follows(jobs: list[Job], touched: Iterable[str]) -> set[str]:
+    """Jobs whose name fits a pattern, and all that come after one of them.
+
+    A pattern that no name fits stands for itself, so that it is never run.
+    """
+    names = [job.name for job in jobs]
+    found = {name for pattern in touched for name in fnmatch.filter(names, pattern) or [pattern]}
+    makers = {file: job.name for job in jobs for file in job.makes}
+    before = {job.name: {makers[f] for f in job.needs if f in makers} for job in jobs}
+    while more := {name for name, needed in before.items() if needed & found} - found:
+        found |= more
+    return found
+
+
+def test_a_second_run_has_nothing_to_do(planner, tiny_run):
+    assert run_again(planner.plan(tiny_run, TINY)) == set()
+
+
+def test_the_order_of_keys_is_no_change(planner, tiny_run, tmp_path):
+    config = tmp_path / "sorted.yaml"
+    config.write_text(yaml.safe_dump(GIVEN, sort_keys=True))
+    assert config.read_text() != TINY.read_text()
+    assert run_again(planner.plan(tiny_run, config)) == set()
+
+
+# Two experiments of three methods, of which `sandbox` has a fourth in table 3; two seeds of three
+# windows make one part of six states. Table 1 has the judge `steps`, all else the judge `sandbox`.
+LINES = {
+    "method `length` deselected": (
+        {
+            "tables.table1.methods": ["sqsd-danger", "random"],
+            "tables.table7.methods": ["sqsd-danger", "random"],
+        },
+        {"table1": 1, "table7": 1, "all": 1},
+    ),
+    "another `test` benchmark": (
+        {
+            "benchmarks.another": {"source": "sandbox:test", "seed": 9},
+            "evaluation.benchmarks.test": "another",
+        },
+        # Of the model `sandbox`, since `young` has its own: its four methods, of which tables 3
+        # and 7 show four by the one judge and table 1 three by the other.
+        {
+            "make_benchmark": 1, "generate_responses": 4, "judge_responses": 4 + 3, "table1": 1,
+            "table3": 1, "table7": 1, "all": 1,
+        },
+    ),
+    "a third fine-tuning seed": (
+        {"finetunes.lora.seeds": [1, 2, 3]},
+        {
+            "finetune_subsets": 4 + 3, "list_states": 4 + 3, "generate_responses": 4 + 3,
+            "judge_responses": 4 + 3 + 3 + 3, "table1": 1, "table3": 1, "table7": 1, "all": 1,
+        },
+    ),
+    "an alpha added": (
+        {"steering.alphas": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]},
+        # Two models and two directions, of which table 4 asks the guard along one.
+        {
+            "list_states": 4, "generate_responses": 4 + 2, "judge_responses": 4, "rank_alphas": 2,
+            "table4": 1, "figure5": 1, "all": 1,
+        },
+    ),
+    "a method added whose readings are there": (
+        {"tables.table1.methods": ["sqsd-danger", "random", "length", "danger-alone"]},
+        # Once for each experiment; two seeds.
+        {
+            "score_samples": 2, "make_subsets": 2, "finetune_subsets": 4, "list_states": 2,
+            "generate_responses": 2, "judge_responses": 2, "table1": 1, "all": 1,
+        },
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_change_costs_what_it_changes(planner, tiny_run, tmp_path, line):
+    values, expected = LINES[line]
+    jobs = planner.plan(tiny_run, changed(tmp_path, values))
+    assert by_rule(jobs) == expected
+
+
+def test_a_third_seed_trains_that_seed_alone(planner, tiny_run, tmp_path):
+    jobs = planner.plan(tiny_run, changed(tmp_path, {"finetunes.lora.seeds": [1, 2, 3]}))
+    trained = [job for job in jobs if job.runs and job.rule == "finetune_subsets"]
+    assert {job.wildcards["seed"] for job in trained} == {"3"}
+    evaluated = [job for job in jobs if job.runs and "subject" in job.wildcards]
+    assert {job.wildcards["part"] for job in evaluated} == {"1"}
+
+
+SECOND_PILOT = {
+    "pilots.second": {
+        "data": "pilot", "save_steps": 5,
+        "training": DEFAULT["pilots"]["pilot"]["training"] | {"epochs": 1},
+    }
+}  # fmt: skip
+OTHER_JUDGE = {"judges.other": {"kind": "openings", "refusal": "Sorry ,", "compliance": "First ,"}}
+INSENSITIVE_OF_YOUNG = [
+    "choose_state young d-danger-insensitive", "list_states young steering/safety/final 0",
+]  # fmt: skip
+ON_SUBSETS = ["table1", "table3", "table7"]
+
+# Keys (of which those changed stand for the others that a pattern covers: they are values of one
+# and the same parameter), the change, and the jobs that it touches by itself.
+ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
+    ("run", {"run": "again"}, ["*"]),
+    (
+        "selection.experiments",
+        {"selection.experiments": ["sandbox"]},
+        # Table 3 names its experiments.
+        ["table1", "table4", "table5", "table6", "table7", "ranking", "figure2", "figure5"],
+    ),
+    ("selection.tables", {"selection.tables": ["table1", "figure5"]}, []),
+    (
+        "experiments.*.model",
+        {"experiments.sandbox.model": "young"},
+        [
+            "encode_samples young mixed",
+            "collect_gradients young mixed *",
+            *INSENSITIVE_OF_YOUNG,
+            "table4",
+            "table5",
+            "table6",
+            "figure2",
+            "figure5",
+        ],
+    ),
+    (
+        "experiments.*.dataset",
+        {"experiments.sandbox.dataset": "rows"},
+        ["encode_samples sandbox rows", "collect_gradients sandbox rows *"],
+    ),
+    (
+        "models.*.source",
+        {"models.sandbox.source": "hub:some/model"},
+        ["fetch_model sandbox"],
+    ),
+    ("models.*.seed", {"models.young.seed": 7}, ["pretrain_model young"]),
+    ("sandbox.architecture.*", {"sandbox.architecture.hidden_size": 64}, ["pretrain_model *"]),
+    ("sandbox.corpus.*", {"sandbox.corpus.rows": 3001}, ["pretrain_model *"]),
+    ("sandbox.alignment.*", {"sandbox.alignment.rows": 601}, ["align_model *"]),
+    (
+        "sandbox.pretraining.*",
+        {"sandbox.pretraining.learning_rate": 1.0e-4},
+        ["pretrain_model *"],
+    ),
+    (
+        "sandbox.alignment_training.*",
+        {"sandbox.alignment_training.weight_decay": 0.1},
+        ["align_model *"],
+    ),
+    ("datasets.mixed.*", {"datasets.mixed.seed": 5}, ["make_dataset mixed"]),
+    ("datasets.pilot.*", {"datasets.pilot.rows": 121}, ["make_dataset pilot"]),
+    ("datasets.danger.*", {"datasets.danger.source": "sandbox:benign"}, ["make_dataset danger"]),
+    ("datasets.rows.*", {"datasets.rows.rows": 71}, ["make_dataset rows"]),
+    ("datasets.young-pilot.*", {"datasets.young-pilot.seed": 5}, ["make_dataset young-pilot"]),
+    ("datasets.young-danger.*", {"datasets.young-danger.seed": 5}, ["make_dataset young-danger"]),
+    ("preferences.safety.*", {"preferences.safety.rows": 49}, ["make_preferences safety"]),
+    (
+        "preferences.young-safety.*",
+        {"preferences.young-safety.seed": 5},
+        ["make_preferences young-safety"],
+    ),
+    ("benchmarks.tuning.*", {"benchmarks.tuning.seed": 5}, ["make_benchmark tuning"]),
+    ("benchmarks.test.*", {"benchmarks.test.source": "sandbox:exact"}, ["make_benchmark test"]),
+    ("benchmarks.exact.*", {"benchmarks.exact.seed": 5}, ["make_benchmark exact"]),
+    (
+        "benchmarks.young-tuning.*",
+        {"benchmarks.young-tuning.seed": 5},
+        ["make_benchmark young-tuning"],
+    ),
+    ("benchmarks.young-test.*", {"benchmarks.young-test.seed": 5}, ["make_benchmark young-test"]),
+    (
+        "benchmarks.young-exact.*",
+        {"benchmarks.young-exact.seed": 5},
+        ["make_benchmark young-exact"],
+    ),
+    (
+        "lora.r",
+        {"lora.r": 4},
+        ["train_direction *", "train_pilot *", "finetune_subsets *"],
+    ),
+    (
+        "lora.lora_alpha",
+        {"lora.lora_alpha": 8},
+        ["train_direction *", "train_pilot *", "finetune_subsets *"],
+    ),
+    (
+        "directions.*.objective",
+        {
+            "directions.danger.objective": "dpo",
+            "directions.danger.data": "safety",
+            "directions.danger.training.beta": 0.1,
+            "directions.danger.per_model.young.data": "young-safety",
+        },
+        ["train_direction * danger"],
+    ),
+    (
+        "directions.danger.data",
+        {"directions.danger.data": "pilot"},
+        ["train_direction sandbox danger"],
+    ),
+    (
+        "directions.danger.per_model.young.data",
+        {"directions.danger.per_model.young.data": "danger"},
+        ["train_direction young danger"],
+    ),
+    (
+        "directions.danger.save_steps",
+        {"directions.danger.save_steps": 20},
+        ["train_direction * danger"],
+    ),
+    # V and its curve, not its training.
+    (
+        "directions.danger.checkpoint",
+        {"directions.danger.checkpoint": 10},
+        [
+            "collect_gradients * danger ?????",
+            "measure_trajectory * danger",
+            "list_states * steering/danger/10 0",
+        ],
+    ),
+    (
+        "directions.danger.training.*",
+        {"directions.danger.training.epochs": 9},
+        ["train_direction * danger"],
+    ),
+    (
+        "directions.safety.data",
+        {"directions.safety.data": "young-safety"},
+        ["train_direction sandbox safety"],
+    ),
+    (
+        "directions.safety.save_steps",
+        {"directions.safety.save_steps": 3},
+        ["train_direction * safety"],
+    ),
+    # `young` has its own; the states `s` and `s-insensitive` name theirs.
+    (
+        "directions.safety.checkpoint",
+        {"directions.safety.checkpoint": 6},
+        [
+            "collect_gradients sandbox * safety ?????",
+            "measure_trajectory sandbox * safety",
+            "list_states sandbox steering/safety/6 0",
+        ],
+    ),
+    (
+        "directions.safety.per_model.young.checkpoint",
+        {"directions.safety.per_model.young.checkpoint": 12},
+        [
+            "collect_gradients young * safety ?????",
+            "measure_trajectory young * safety",
+            "list_states young steering/safety/12 0",
+        ],
+    ),
+    (
+        "directions.safety.per_model.young.data",
+        {"directions.safety.per_model.young.data": "safety"},
+        ["train_direction young safety"],
+    ),
+    (
+        "directions.safety.training.*",
+        {"directions.safety.training.beta": 0.2},
+        ["train_direction * safety"],
+    ),
+    ("pilots.pilot.data", {"pilots.pilot.data": "mixed"}, ["train_pilot sandbox pilot"]),
+    ("pilots.pilot.save_steps", {"pilots.pilot.save_steps": 5}, ["train_pilot sandbox pilot"]),
+    ("pilots.pilot.training.*", {"pilots.pilot.training.schedule": "cosine"}, ["train_pilot *"]),
+    (
+        "pilots.pilot.per_model.young.data",
+        {"pilots.pilot.per_model.young.data": "pilot"},
+        ["train_pilot young pilot"],
+    ),
+    (
+        "pilots.pilot.per_model.young.save_steps",
+        {"pilots.pilot.per_model.young.save_steps": 4},
+        ["train_pilot young pilot"],
+    ),
+    (
+        "states.d-danger.pilot",
+        {"states.d-danger.pilot": "second", **SECOND_PILOT},
+        ["train_pilot * second"],
+    ),
+    (
+        "states.d-danger.direction",
+        {"states.d-danger.direction": "safety"},
+        ["choose_state * d-danger"],
+    ),
+    ("states.d-danger.rank", {"states.d-danger.rank": 2}, ["choose_state * d-danger"]),
+    (
+        "states.d-danger-insensitive.pilot",
+        {"states.d-danger-insensitive.pilot": "second", **SECOND_PILOT},
+        ["train_pilot sandbox second"],
+    ),
+    (
+        "states.d-danger-insensitive.direction",
+        {"states.d-danger-insensitive.direction": "safety"},
+        ["choose_state sandbox d-danger-insensitive"],
+    ),
+    (
+        "states.s.direction",
+        {"states.s.direction": "danger", "states.s.per_model.young.checkpoint": 20},
+        ["list_states * states/s 0"],
+    ),
+    ("states.s.checkpoint", {"states.s.checkpoint": 6}, ["list_states sandbox states/s 0"]),
+    ("states.s.alpha", {"states.s.alpha": 0.25}, ["list_states sandbox states/s 0"]),
+    (
+        "states.s.per_model.young.checkpoint",
+        {"states.s.per_model.young.checkpoint": 6},
+        ["list_states young states/s 0"],
+    ),
+    (
+        "states.s.per_model.young.alpha",
+        {"states.s.per_model.young.alpha": 0.1},
+        ["list_states young states/s 0"],
+    ),
+    # Answered there already for figure 5, but for the guard.
+    (
+        "states.s-insensitive.direction",
+        {"states.s-insensitive.direction": "danger"},
+        [
+            "generate_responses sandbox steering/danger/final exact 0",
+            "choose_state sandbox s-insensitive",
+        ],
+    ),
+    (
+        "states.s-insensitive.checkpoint",
+        {"states.s-insensitive.checkpoint": 6},
+        ["list_states sandbox steering/safety/6 0"],
+    ),
+    (
+        "states.s-insensitive.alphas",
+        {"states.s-insensitive.alphas": [0.1, 0.2, 0.3]},
+        ["choose_state sandbox s-insensitive"],
+    ),
+    ("methods.*.kind", {"methods.random.kind": "length"}, ["score_samples * random"]),
+    (
+        "methods.sqsd-danger.danger.direction",
+        {"methods.sqsd-danger.danger.direction": "safety"},
+        ["collect_gradients * d-danger safety ?????"],
+    ),
+    # Of `sandbox` the reading is there.
+    (
+        "methods.sqsd-danger.danger.state",
+        {"methods.sqsd-danger.danger.state": "d-danger-insensitive"},
+        ["choose_state young d-danger-insensitive", "score_samples sandbox mixed sqsd-danger"],
+    ),
+    (
+        "methods.sqsd-danger.safety.direction",
+        {"methods.sqsd-danger.safety.direction": "danger"},
+        ["collect_gradients * s danger ?????"],
+    ),
+    (
+        "methods.sqsd-danger.safety.state",
+        {"methods.sqsd-danger.safety.state": "s-insensitive"},
+        [
+            "list_states young steering/safety/final 0",
+            "score_samples sandbox mixed sqsd-danger",
+        ],
+    ),
+    (
+        "methods.sqsd-danger.normalised",
+        {"methods.sqsd-danger.normalised": False},
+        ["score_samples * sqsd-danger"],
+    ),
+    (
+        "methods.sqsd-danger-insensitive-state.*",
+        {"methods.sqsd-danger-insensitive-state.safety.state": "s"},
+        ["score_samples sandbox mixed sqsd-danger-insensitive-state"],
+    ),
+    (
+        "steering.alphas",
+        {"steering.alphas": [-0.1, 0.0, 0.1, 0.2, 0.3, 0.4]},
+        ["list_states * steering/*"],
+    ),
+    (
+        "sensitivity.benchmark",
+        {"sensitivity.benchmark": "test"},
+        [
+            "generate_responses * steering/safety/* *test 0",
+            "generate_responses * pilots/pilot *test ?",
+        ],
+    ),
+    (
+        "sensitivity.guard",
+        {"sensitivity.guard": None},
+        ["rank_checkpoints *", "rank_alphas *", "choose_state *"],
+    ),
+    (
+        "sensitivity.minimum_exact_share",
+        {"sensitivity.minimum_exact_share": 0.9},
+        ["rank_checkpoints sandbox *", "rank_alphas sandbox *", "choose_state sandbox *"],
+    ),
+    (
+        "sensitivity.per_model.young.minimum_exact_share",
+        {"sensitivity.per_model.young.minimum_exact_share": 0.01},
+        ["rank_checkpoints young *", "rank_alphas young *", "choose_state young *"],
+    ),
+    (
+        "sensitivity.delta",
+        {"sensitivity.delta": 0.2, "states.s-insensitive.alphas": [0.2]},
+        ["rank_alphas *", "choose_state sandbox s-insensitive"],
+    ),
+    (
+        "sensitivity.floor_fraction",
+        {"sensitivity.floor_fraction": 0.1},
+        ["rank_checkpoints *", "choose_state * d-danger", "choose_state * d-danger-insensitive"],
+    ),
+    ("gradients.rows_per_shard", {"gradients.rows_per_shard": 30}, ["collect_gradients *"]),
+    (
+        "gradients.max_length_tokens",
+        {"gradients.max_length_tokens": 100},
+        ["collect_gradients *", "encode_samples *"],
+    ),
+    (
+        "gradients.max_tokens_per_batch",
+        {"gradients.max_tokens_per_batch": 512},
+        ["collect_gradients *"],
+    ),
+    ("gradients.dtype", {"gradients.dtype": "bfloat16"}, ["collect_gradients *"]),
+    ("gradients.checkpointing", {"gradients.checkpointing": True}, ["collect_gradients *"]),
+    ("subsets.count", {"subsets.count": 2}, ["make_subsets *"]),
+    ("subsets.rows", {"subsets.rows": 20}, ["make_subsets *"]),
+    ("finetunes.lora.tuning", {"finetunes.lora.tuning": "full"}, ["finetune_subsets *"]),
+    ("finetunes.lora.seeds", {"finetunes.lora.seeds": [1, 2, 5]}, ["finetune_subsets * 5"]),
+    (
+        "finetunes.lora.training.*",
+        {"finetunes.lora.training.learning_rate": 1.0e-4},
+        ["finetune_subsets *"],
+    ),
+    # `young` trains itself already.
+    (
+        "finetunes.lora.model",
+        {"finetunes.lora.model": "young"},
+        ["finetune_subsets lora sandbox mixed *", "list_states young finetunes/lora/sandbox/*"],
+    ),
+    (
+        "judges.*.kind",
+        {"judges.steps": {"kind": "sandbox"}},
+        ["judge_responses * steps 0"],
+    ),
+    (
+        "judges.steps.phrases",
+        {"judges.steps.phrases": ["no"]},
+        ["judge_responses * steps 0"],
+    ),
+    (
+        "evaluation.benchmarks.tuning",
+        {"evaluation.benchmarks.tuning": "test"},
+        [
+            "generate_responses sandbox steering/* test 0",
+            "generate_responses sandbox pilots/pilot test 0",
+        ],
+    ),
+    (
+        "evaluation.benchmarks.test",
+        {"evaluation.benchmarks.test": "tuning"},
+        ["generate_responses sandbox finetunes/* tuning 0"],
+    ),
+    (
+        "evaluation.benchmarks.exact",
+        {"evaluation.benchmarks.exact": "young-exact"},
+        ["generate_responses sandbox * young-exact 0"],
+    ),
+    (
+        "evaluation.per_model.young.benchmarks.tuning",
+        {"evaluation.per_model.young.benchmarks.tuning": "tuning"},
+        ["generate_responses young * tuning ?"],
+    ),
+    (
+        "evaluation.per_model.young.benchmarks.test",
+        {"evaluation.per_model.young.benchmarks.test": "test"},
+        ["generate_responses young * test 0"],
+    ),
+    (
+        "evaluation.per_model.young.benchmarks.exact",
+        {"evaluation.per_model.young.benchmarks.exact": "exact"},
+        ["generate_responses young * exact ?"],
+    ),
+    # Table 1 names its judge, and has had the others' responses judged by it.
+    (
+        "evaluation.judges.asr",
+        {"evaluation.judges.asr": "steps"},
+        [
+            "judge_responses * pilots/* steps ?",
+            "judge_responses * steering/* steps 0",
+            "judge_responses */sqsd-danger-insensitive-state test steps 0",
+            "table3",
+        ],
+    ),
+    (
+        "evaluation.judges.safety_score",
+        {"evaluation.judges.safety_score": "other", **OTHER_JUDGE},
+        ["judge_responses * other ?"],
+    ),
+    (
+        "evaluation.max_new_tokens",
+        {"evaluation.max_new_tokens": 30},
+        ["generate_responses *"],
+    ),
+    ("evaluation.batch_size", {"evaluation.batch_size": 50}, ["generate_responses *"]),
+    (
+        "evaluation.dtype",
+        {"evaluation.dtype": "bfloat16"},
+        ["generate_responses *", "judge_responses *"],
+    ),
+    (
+        "evaluation.per_model.sandbox.*",
+        {"evaluation.per_model.sandbox.batch_size": 50},
+        ["generate_responses sandbox *"],
+    ),
+    (
+        "evaluation.states_per_job.steering",
+        {"evaluation.states_per_job.steering": 3},
+        ["list_states * steering/*"],
+    ),
+    (
+        "evaluation.states_per_job.pilot",
+        {"evaluation.states_per_job.pilot": 3},
+        ["list_states * pilots/*"],
+    ),
+    (
+        "evaluation.states_per_job.finetunes",
+        {"evaluation.states_per_job.finetunes": 4},
+        ["list_states * finetunes/*"],
+    ),
+    ("tables.table1.methods", {"tables.table1.methods": ["random", "sqsd-danger"]}, ["table1"]),
+    (
+        "tables.table[137].finetune",
+        {
+            "tables.table1.finetune": "other",
+            "finetunes.other": DEFAULT["finetunes"]["lora"] | {"seeds": [4]},
+        },
+        ["finetune_subsets other *"],
+    ),
+    (
+        "tables.table1.benchmark",
+        {"tables.table1.benchmark": "tuning"},
+        [
+            "generate_responses sandbox finetunes/* tuning 0",
+            "generate_responses young finetunes/* young-tuning 0",
+        ],
+    ),
+    # By the judge of table 7, which has judged these.
+    (
+        "tables.table1.measure",
+        {"tables.table1": {"measure": "safety_score", "judge": "sandbox"}},
+        ["table1"],
+    ),
+    ("tables.table1.judge", {"tables.table1.judge": "sandbox"}, ["table1"]),
+    (
+        "tables.table3.methods",
+        {"tables.table3.methods": ["sqsd-danger", "danger-alone"]},
+        ["score_samples sandbox mixed danger-alone"],
+    ),
+    (
+        "tables.table3.benchmark",
+        {"tables.table3.benchmark": "tuning"},
+        ["generate_responses sandbox */sqsd-danger* tuning 0"],
+    ),
+    ("tables.table3.measure", {"tables.table3.measure": "safety_score"}, ["table3"]),
+    (
+        "tables.table3.experiments",
+        {"tables.table3.experiments": ["sandbox", "other"]},
+        INSENSITIVE_OF_YOUNG,
+    ),
+    (
+        "tables.*.kind",
+        {"tables.table4.kind": "steering", "tables.table4.benchmark": "tuning"},
+        ["table4"],
+    ),
+    (
+        "tables.table4.directions",
+        {"tables.table4.directions": ["danger", "safety"]},
+        ["generate_responses * steering/danger/final *exact 0", "rank_alphas * danger"],
+    ),
+    (
+        "tables.table5.pilot",
+        {"tables.table5.pilot": "second", **SECOND_PILOT},
+        ["train_pilot * second"],
+    ),
+    (
+        "tables.table5.directions",
+        {"tables.table5.directions": ["danger", "safety"]},
+        ["rank_checkpoints * safety"],
+    ),
+    ("tables.table6.states", {"tables.table6.states": ["d-danger", "s"]}, ["table6"]),
+    ("tables.table7.methods", {"tables.table7.methods": ["random", "length"]}, ["table7"]),
+    (
+        "tables.table7.benchmark",
+        {"tables.table7.benchmark": "tuning"},
+        [
+            "generate_responses sandbox finetunes/* tuning 0",
+            "generate_responses young finetunes/* young-tuning 0",
+        ],
+    ),
+    ("tables.table7.measure", {"tables.table7.measure": "asr"}, ["table7"]),
+    ("tables.ranking.methods", {"tables.ranking.methods": ["random"]}, ["ranking"]),
+    (
+        "tables.figure2.pilot",
+        {"tables.figure2.pilot": "second", **SECOND_PILOT},
+        ["train_pilot * second"],
+    ),
+    ("tables.figure2.directions", {"tables.figure2.directions": ["safety"]}, ["figure2"]),
+    (
+        "tables.figure2.benchmark",
+        {"tables.figure2.benchmark": "test"},
+        [
+            "generate_responses sandbox pilots/pilot test 0",
+            "generate_responses young pilots/pilot young-test ?",
+        ],
+    ),
+    ("tables.figure5.directions", {"tables.figure5.directions": ["safety"]}, ["figure5"]),
+    (
+        "tables.figure5.benchmark",
+        {"tables.figure5.benchmark": "test"},
+        [
+            "generate_responses sandbox steering/* test 0",
+            "generate_responses young steering/* young-test 0",
+        ],
+    ),
+    (
+        "resources.*",
+        {
+            f"resources.{kind}": {"gpu": 1, "mem_mb": 99, "runtime": 9, "threads": 2}
+            for kind in ("train", "infer")
+        },
+        [],
+    ),
+    (
+        "tables.*.title",
+        {"tables.table1.title": "Another title.", "tables.figure2.title": "Another."},
+        [],
+    ),
+]
+
+# Keys without a row, and why.
+WITHOUT = {
+    "methods.sqsd-danger-unnormalised.*": "in no selected table; `normalised` has a row",
+    "methods.sqsd-danger-danger-only.*": "in no selected table",
+    "methods.sqsd-danger-safety-only.*": "in no selected table",
+    "methods.danger-alone.*": "in no selected table",
+    "states.*.least": "`true` is all that it may be; the choice it is one of has rows",
+}
+
+
+def leaves(value: Any, place: str = "") -> Iterable[str]:
+    """The dotted keys of a configuration's values; a list is one value."""
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield from leaves(below, f"{place}.{key}".removeprefix("."))
+    else:
+        yield place
+
+
+def test_every_key_of_the_configuration_has_a_row_or_a_reason():
+    patterns = [*(row[0] for row in ROWS), *WITHOUT]
+    keys = list(leaves(resolve(DEFAULT, GIVEN)))
+    missing = [
+        key for key in keys if not any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)
+    ]
+    assert not missing
+    for pattern, values, _ in ROWS:
+        assert any(fnmatch.fnmatchcase(key, pattern) for key in leaves(values)), pattern
+
+
+def start_rows(planner: Planner, tiny_run: Path, folder: Path):
+    for i, (key, values, touched) in enumerate(ROWS):
+        place = folder / str(i)
+        place.mkdir()
+        yield key, planner.start(tiny_run, changed(place, values)), touched
+
+
+def test_a_changed_value_runs_again_what_it_touches_and_no_more(planner, tiny_run, tmp_path):
+    wrong = []
+    for key, future, touched in list(start_rows(planner, tiny_run, tmp_path)):
+        if error := future.exception():
+            wrong.append((key, str(error)))
+            continue
+        jobs = future.result()
+        expected, found = and_what_follows(jobs, touched), run_again(jobs)
+        if found != expected:
+            wrong.append((key, {"not run": expected - found, "in vain": found - expected}))
+    assert not wrong
+
+
+def test_a_raised_version_of_a_stage_runs_it_again_and_what_follows(planner, tiny_run):
+    tables = list(resolve(DEFAULT, GIVEN)["selection"]["tables"])
+    stages = {stage: [f"{stage} *"] for stage in STAGE_VERSIONS} | {"make_table": tables}
+    del stages["fetch_model"]  # the tiny run has none
+    started = {
+        stage: planner.start(tiny_run, TINY, versions={stage: STAGE_VERSIONS[stage] + 1})
+        for stage in stages
+    }
+    for stage, future in started.items():
+        jobs = future.result()
+        assert run_again(jobs) == and_what_follows(jobs, stages[stage]), stage

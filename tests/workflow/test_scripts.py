@@ -1,0 +1,599 @@
+"""What every script calls in the library, with which of its job's inputs, outputs and params.
+
+Scripts run with the jobs that are planned for `two.yaml`, and with stand-ins for what they import,
+which note their calls; what is expected is written by hand, by the names of parameters.
+"""
+
+import ast
+import importlib
+import inspect
+import runpy
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from conftest import ROOT
+from planner import Job, distinct_versions, relative
+
+SCRIPTS = ROOT / "workflow/scripts"
+# What only looks values up is called for real.
+REAL = {"make_scorer"}
+# Params that are told of by their name, "<training>": test_planned_jobs has their values.
+WHOLE = ("training", "architecture", "method")
+VERSIONS = distinct_versions()
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a function with what it was given, standing for what it returns."""
+
+    name: str
+    given: dict[str, Any]
+
+    def __getitem__(self, key) -> "Call":
+        return Call("[]", {"of": self, "key": key})
+
+    def __iter__(self) -> "Iterator[Call]":
+        return iter([self[0], self[1]])  # `two.yaml` has two of everything that is looped over
+
+    def __getattr__(self, name: str):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *args, **given: Call(f".{name}", {"of": self, "": args, **given})
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+
+def call(name: str, /, **given) -> Call:
+    return Call(name, given)
+
+
+class StandIn:
+    """In place of a function or a class: notes its calls, by the names of the real parameters."""
+
+    def __init__(self, real, name: str, calls: list[Call], params: dict[str, Any]):
+        self.real, self.name, self.calls, self.params = real, name, calls, params
+
+    def __call__(self, *args, **kwargs) -> Call:
+        bound = inspect.signature(self.real).bind(*args, **kwargs)
+        given = {name: self.noted(value) for name, value in bound.arguments.items()}
+        self.calls.append(Call(self.name, given))
+        return self.calls[-1]
+
+    def __getattr__(self, name: str):
+        return StandIn(getattr(self.real, name), f"{self.name}.{name}", self.calls, self.params)
+
+    def noted(self, value: Any) -> Any:
+        for name in WHOLE:
+            if value is self.params.get(name, self):
+                return f"<{name}>"
+        if isinstance(value, Path):
+            return str(value)
+        if isinstance(value, Named):
+            return value.label
+        if isinstance(value, dict):
+            return {key: self.noted(below) for key, below in value.items()}
+        return [self.noted(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+class Named:
+    """Named values as a script has them: by attribute, by name or number, and one by one."""
+
+    def __init__(self, label: str, values: dict[str, Any]):
+        self.label, self.values = label, values
+
+    def items(self):
+        return self.values.items()
+
+    def __getattr__(self, name: str):
+        if name not in self.values:
+            raise AttributeError(name)
+        return self.values[name]
+
+    def __getitem__(self, key):
+        return self.values[key] if isinstance(key, str) else self.flat()[key]
+
+    def __iter__(self):
+        return iter(self.flat())
+
+    def flat(self) -> list:
+        values = self.values.values()
+        return [v for value in values for v in (value if isinstance(value, list) else [value])]
+
+
+def calls_of(job: Job, script: str, **params: Any) -> list[Call]:
+    """What a script calls for a job, without the calls whose results went into others.
+
+    params: in place of those of the job.
+    """
+
+    values = relative(job.params) | params
+    given = SimpleNamespace(
+        input=Named("the inputs", relative(job.inputs)),
+        output=Named("the outputs", relative(job.outputs)),
+        params=Named("the params", values),
+        wildcards=Named("the wildcards", dict(job.wildcards)),
+        log=[relative(job.log)],
+    )
+    path = SCRIPTS / f"{script}.py"
+    calls: list[Call] = []
+    with ExitStack() as stack:
+        for module, name in imported(path):
+            real = getattr(importlib.import_module(module), name)
+            if name not in REAL:
+                stand_in = StandIn(real, name, calls, values)
+                stack.enter_context(patch(f"{module}.{name}", stand_in))
+        runpy.run_path(str(path), {"snakemake": given})
+    logged, *calls = calls
+    assert logged == call("log_to", path=given.log[0])
+    used = [below for made in calls for below in within(made.given)]
+    return [made for made in calls if made not in used]
+
+
+def imported(path: Path) -> Iterator[tuple[str, str]]:
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("sqsd."):
+            yield from ((str(node.module), name.name) for name in node.names)
+
+
+def within(value: Any) -> Iterator[Call]:
+    """The calls in a value, and in what they were given."""
+    if isinstance(value, Call):
+        yield value
+        yield from within(value.given)
+    elif isinstance(value, dict):
+        for below in value.values():
+            yield from within(below)
+    elif isinstance(value, list | tuple):
+        for below in value:
+            yield from within(below)
+
+
+def read(path: str, schema: str) -> Call:
+    return call("read_table", path=path, schema=schema)
+
+
+def made_from(stage: str) -> Call:
+    return call("made_from", inputs="the inputs", stage=stage, version=VERSIONS[stage])
+
+
+def written(stage: str, frame: Call, path: str, schema: str) -> Call:
+    return call("write_table", frame=frame, path=path, schema=schema, provenance=made_from(stage))
+
+
+def loaded(model: str) -> dict[str, Call]:
+    """The model and the tokenizer of a training."""
+    return {
+        "model": call("load_model", folder=model, dtype="float32"),
+        "tokenizer": call("load_tokenizer", folder=model),
+    }
+
+
+def trained(stage: str) -> dict[str, Any]:
+    return {"training": "<training>", "version": VERSIONS[stage]}
+
+
+# By rule and wildcards.
+EXPECTED: dict[str, list[Call]] = {
+    "make_dataset grain": [
+        written(
+            "make_dataset",
+            call("make_dataset", spec={"source": "sandbox:benign", "rows": 70, "seed": 41}),
+            "data/grain.parquet",
+            "dataset",
+        )
+    ],
+    "make_preferences fruit-calm": [
+        written(
+            "make_preferences",
+            call("make_preferences", spec={"source": "sandbox:safety", "rows": 56, "seed": 48}),
+            "preferences/fruit-calm.parquet",
+            "preferences",
+        )
+    ],
+    "make_benchmark ash-exam": [
+        written(
+            "make_benchmark",
+            call("make_benchmark", spec={"source": "sandbox:test", "seed": 56}),
+            "benchmarks/ash-exam.parquet",
+            "benchmark",
+        )
+    ],
+    "fetch_model ash": [
+        call("fetch_model", spec={"source": "hub:wood/ash", "revision": "v2"}, out="models/ash")
+    ],
+    "pretrain_model elm": [
+        call(
+            "train_sft",
+            model=call(
+                "make_model",
+                tokenizer=call("make_word_tokenizer", texts=call("vocabulary")),
+                architecture="<architecture>",
+                seed=31,
+            ),
+            tokenizer=call("make_word_tokenizer", texts=call("vocabulary")),
+            rows=call("corpus_rows", seed=31, rows=501, restricted_share=0.15),
+            out="pretrained/elm",
+            work="resume/pretrained/elm",
+            lora=None,
+            seed=31,
+            **trained("pretrain_model"),
+        )
+    ],
+    "align_model elm": [
+        call(
+            "train_sft",
+            **loaded("pretrained/elm"),
+            rows=call("alignment_rows", seed=31, rows=502, refusal_share=0.3),
+            out="models/elm",
+            work="resume/models/elm",
+            lora=None,
+            seed=31,
+            **trained("align_model"),
+        )
+    ],
+    "train_direction elm ill": [
+        call(
+            "train_sft",
+            **loaded("models/elm"),
+            rows=read("data/grain-harm.parquet", "dataset"),
+            out="directions/elm/ill",
+            work="resume/directions/elm/ill",
+            lora={"r": 3, "lora_alpha": 5},
+            seed=31,
+            save_steps=2,
+            **trained("train_direction"),
+        )
+    ],
+    "train_direction oak calm": [
+        call(
+            "train_dpo",
+            **loaded("models/oak"),
+            preferences=read("preferences/fruit-calm.parquet", "preferences"),
+            out="directions/oak/calm",
+            work="resume/directions/oak/calm",
+            lora={"r": 3, "lora_alpha": 5},
+            seed=32,
+            save_steps=2,
+            **trained("train_direction"),
+        )
+    ],
+    "train_pilot oak walk": [
+        call(
+            "train_sft",
+            **loaded("models/oak"),
+            rows=read("data/fruit-pilot.parquet", "dataset"),
+            out="pilots/oak/walk",
+            work="resume/pilots/oak/walk",
+            lora={"r": 3, "lora_alpha": 5},
+            seed=32,
+            save_steps=3,
+            **trained("train_pilot"),
+        )
+    ],
+    "measure_trajectory elm walk ill": [
+        written(
+            "measure_trajectory",
+            call(
+                "measure_trajectory",
+                pilot="pilots/elm/walk",
+                direction=call("direction_folder", folder="directions/elm/ill", checkpoint=4),
+            ),
+            "trajectories/elm/walk/ill.parquet",
+            "trajectory",
+        )
+    ],
+    "rank_checkpoints elm walk ill": [
+        written(
+            "rank_checkpoints",
+            call(
+                "rank_checkpoints",
+                trajectory=read("trajectories/elm/walk/ill.parquet", "trajectory"),
+                measured=call("Measured.read", inputs="the inputs", key="step"),
+                floor_fraction=0.12,
+                minimum_exact_share=0.11,
+            ),
+            "sensitivity/elm/checkpoints/walk/ill.parquet",
+            "drift_ranking",
+        )
+    ],
+    "rank_alphas elm meek": [
+        written(
+            "rank_alphas",
+            call(
+                "rank_alphas",
+                measured=call("Measured.read", inputs="the inputs", key="alpha"),
+                delta=0.25,
+                minimum_exact_share=0.11,
+            ),
+            "sensitivity/elm/alphas/meek.parquet",
+            "linear_ranking",
+        )
+    ],
+    "choose_state elm d-north": [
+        call(
+            "write_states",
+            states=[
+                call(
+                    "find_state",
+                    name="d-north",
+                    model="models/elm",
+                    entry={"pilot": "walk", "direction": "harm", "rank": 2},
+                    inputs="the inputs",
+                    sensitivity={"floor_fraction": 0.12, "minimum_exact_share": 0.11},
+                )
+            ],
+            path="states/elm/d-north.json",
+        )
+    ],
+    "encode_samples oak fruit": [
+        written(
+            "encode_samples",
+            call(
+                "samples_table",
+                encoded=call(
+                    "encode_rows",
+                    rows=read("data/fruit.parquet", "dataset"),
+                    tokenizer=call("load_tokenizer", folder="models/oak"),
+                    max_length_tokens=67,
+                ),
+            ),
+            "samples/oak/fruit.parquet",
+            "samples",
+        )
+    ],
+    "collect_gradients elm grain d-north harm 00001": [
+        call(
+            "collect_shard",
+            rows=read("data/grain.parquet", "dataset"),
+            state=call("read_state", path="states/elm/d-north.json"),
+            direction="directions/elm/harm",
+            checkpoint=4,
+            shard=1,
+            samples_out="gradients/elm/grain/d-north/harm/00001-samples.parquet",
+            modules_out="gradients/elm/grain/d-north/harm/00001-modules.parquet",
+            provenance=made_from("collect_gradients"),
+            rows_per_shard=40,
+            max_length_tokens=67,
+            max_tokens_per_batch=999,
+            dtype="float32",
+            checkpointing=False,
+        )
+    ],
+    "score_samples oak fruit sqsd-south": [
+        written(
+            "score_samples",
+            call(
+                "score_method",
+                method="<method>",
+                readings={
+                    term: call(
+                        "read_readings",
+                        **{
+                            table: [
+                                f"gradients/oak/fruit/{of}/0000{n}-{table}.parquet"
+                                for n in (0, 1, 2)
+                            ]
+                            for table in ("samples", "modules")
+                        },
+                    )
+                    for term, of in (("danger", "d-south/ill"), ("safety", "s-south/meek"))
+                },
+                seed=32,
+            ),
+            "scores/oak/fruit/sqsd-south.parquet",
+            "scores",
+        )
+    ],
+    "score_samples elm grain long-north": [
+        written(
+            "score_samples",
+            call(
+                "score_method",
+                method="<method>",
+                readings={
+                    "tokens": call(
+                        "read_readings", samples=["samples/elm/grain.parquet"], modules=[]
+                    )
+                },
+                seed=31,
+            ),
+            "scores/elm/grain/long-north.parquet",
+            "scores",
+        )
+    ],
+    "make_subsets elm grain long-north": [
+        written(
+            "make_subsets",
+            call(
+                ".merge",
+                of=call(
+                    "windows",
+                    scores=read("scores/elm/grain/long-north.parquet", "scores"),
+                    size=20,
+                    count=2,
+                )[i],
+                on="sample_id",
+                **{
+                    "": (
+                        read("data/grain.parquet", "dataset")[["sample_id", "prompt", "response"]],
+                    )
+                },
+            ),
+            f"subsets/elm/grain/long-north/s{i + 1}.parquet",
+            "subset",
+        )
+        for i in (0, 1)
+    ],
+    "finetune_subsets north elm grain sqsd-north 7": [
+        call(
+            "train_sft",
+            **loaded("models/elm"),
+            rows=read(f"subsets/elm/grain/sqsd-north/{window}.parquet", "subset"),
+            out=f"finetunes/north/elm/grain/sqsd-north/seed-7/{window}",
+            work=f"resume/finetunes/north/elm/grain/sqsd-north/seed-7/{window}",
+            lora={"r": 3, "lora_alpha": 5},
+            seed=7,
+            **trained("finetune_subsets"),
+        )
+        for window in ("s1", "s2")
+    ],
+    "finetune_subsets south oak fruit chance-south 6": [
+        call(
+            "train_sft",
+            **loaded("models/ash"),
+            rows=read(f"subsets/oak/fruit/chance-south/{window}.parquet", "subset"),
+            out=f"finetunes/south/oak/fruit/chance-south/seed-6/{window}",
+            work=f"resume/finetunes/south/oak/fruit/chance-south/seed-6/{window}",
+            lora=None,
+            seed=6,
+            **trained("finetune_subsets"),
+        )
+        for window in ("s1", "s2")
+    ],
+    "list_states elm pilots/walk 1": [
+        call(
+            "write_states",
+            states=call(
+                "list_states",
+                model="models/elm",
+                listing={"pilot": "pilots/elm/walk", "part": [3, 6]},
+            ),
+            path="evaluations/elm/pilots/walk/states/1.json",
+        )
+    ],
+    "generate_responses oak pilots/walk oak-try 0": [
+        written(
+            "generate_responses",
+            call(
+                "generate_responses",
+                prompts=read("benchmarks/oak-try.parquet", "benchmark"),
+                states=call("read_states", path="evaluations/oak/pilots/walk/states/0.json"),
+                max_new_tokens=23,
+                batch_size=24,
+                dtype="bfloat16",
+            ),
+            "evaluations/oak/pilots/walk/oak-try/responses/0.parquet",
+            "responses",
+        )
+    ],
+    "judge_responses oak pilots/stroll oak-try keen 0": [
+        written(
+            "judge_responses",
+            call(
+                "judge_responses",
+                responses=read(
+                    "evaluations/oak/pilots/stroll/oak-try/responses/0.parquet", "responses"
+                ),
+                states=call("read_states", path="evaluations/oak/pilots/stroll/states/0.json"),
+                entry={"kind": "guard", "model": "yew"},
+                dtype="bfloat16",
+                own_model="models/yew",
+            ),
+            "evaluations/oak/pilots/stroll/oak-try/judgements/keen/0.parquet",
+            "judgements",
+        )
+    ],
+    "judge_responses elm pilots/stroll elm-try rule 1": [
+        written(
+            "judge_responses",
+            call(
+                "judge_responses",
+                responses=read(
+                    "evaluations/elm/pilots/stroll/elm-try/responses/1.parquet", "responses"
+                ),
+                states=call("read_states", path="evaluations/elm/pilots/stroll/states/1.json"),
+                entry={"kind": "sandbox"},
+                dtype="float32",
+                own_model=None,
+            ),
+            "evaluations/elm/pilots/stroll/elm-try/judgements/rule/1.parquet",
+            "judgements",
+        )
+    ],
+    "order": [
+        call(
+            "make_table",
+            kind="ranking",
+            parts=[
+                call(
+                    "Part",
+                    names={"experiment": "north", "method": "sqsd-north"},
+                    options={},
+                    files={
+                        "scores": ["scores/elm/grain/sqsd-north.parquet"],
+                        "rows": ["data/grain.parquet"],
+                    },
+                )
+            ],
+            settings={},
+            out={end: f"tables/order.{end}" for end in ("parquet", "csv", "md")},
+            provenance=made_from("make_table"),
+        )
+    ],
+    "levels": [
+        call(
+            "make_table",
+            kind="subsets",
+            parts=[
+                call(
+                    "Part",
+                    names={"experiment": "south", "method": method},
+                    options={"seeds": [5, 6], "random": method == "chance-south"},
+                    files={
+                        "judgements": [
+                            f"evaluations/ash/finetunes/south/oak/fruit/{method}/ash-exam"
+                            f"/judgements/rule/{n}.parquet"
+                            for n in (0, 1)
+                        ]
+                    },
+                )
+                for method in ("sqsd-south", "chance-south")
+            ],
+            settings={"windows": ["s1", "s2"], "measure": "safety_score"},
+            out={
+                **{end: f"tables/levels.{end}" for end in ("parquet", "csv", "md")},
+                **{end: f"figures/levels.{end}" for end in ("png", "svg")},
+            },
+            provenance=made_from("make_table"),
+        )
+    ],
+}
+
+
+TABLES = ("order", "levels")
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_script(planned, name):
+    script = "make_table" if name in TABLES else name.split()[0]
+    assert calls_of(planned[name], script) == EXPECTED[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "loader", "schema"),
+    [
+        ("make_dataset grain", "load_dataset", "dataset"),
+        ("make_preferences fruit-calm", "load_preferences", "preferences"),
+        ("make_benchmark ash-exam", "load_benchmark", "benchmark"),
+    ],
+)
+def test_rows_that_are_not_of_the_sandbox_are_loaded(planned, name, loader, schema):
+    spec = {"source": "mine.jsonl", "fields": {"instruction": "q"}}
+    (made,) = calls_of(planned[name], name.split()[0], spec=spec)
+    assert made.given["frame"] == call(loader, spec=spec)
+    assert made.given["schema"] == schema
+
+
+def test_every_script_is_run_here():
+    run = {"make_table" if name in TABLES else name.split()[0] for name in EXPECTED}
+    assert run == {path.stem for path in SCRIPTS.glob("*.py")}

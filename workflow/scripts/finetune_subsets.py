@@ -1,0 +1,21 @@
+from pathlib import Path
+
+from sqsd.logs import log_to
+from sqsd.models import load_model, load_tokenizer
+from sqsd.tables import read_table
+from sqsd.training import train_sft
+
+with log_to(snakemake.log[0]):
+    parameters = snakemake.params
+    for window in parameters.windows:
+        train_sft(
+            model=load_model(snakemake.input.model, parameters.training["dtype"]),
+            tokenizer=load_tokenizer(snakemake.input.model),
+            rows=read_table(snakemake.input[window], "subset"),
+            out=Path(snakemake.output[window]),
+            work=Path(parameters.work) / window,
+            training=parameters.training,
+            lora=parameters.lora,
+            seed=parameters.seed,
+            version=parameters.version,
+        )
