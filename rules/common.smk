@@ -36,6 +36,15 @@ wildcard_constraints:
     part=r"\d+",
 
 
+def picked(settings, *keys):
+    """Some settings as one param.
+
+    Snakemake compares a job's params as a set of texts: two params whose values change places
+    would be no change.
+    """
+    return {key: settings[key] for key in keys}
+
+
 def any_of(names):
     """A regular expression of these names, that matches nothing where there are none."""
     return "|".join(map(re.escape, names)) or "(?!)"

@@ -16,9 +16,9 @@ rule train_direction:
     params:
         objective=lambda w: PLAN.entry("directions", w.direction, w.model)["objective"],
         training=lambda w: PLAN.entry("directions", w.direction, w.model)["training"],
-        save_steps=lambda w: PLAN.entry("directions", w.direction, w.model)["save_steps"],
         lora=CONFIG["lora"],
-        seed=lambda w: PLAN.seed(w.model),
+        run=lambda w: {"seed": PLAN.seed(w.model)}
+        | picked(PLAN.entry("directions", w.direction, w.model), "save_steps"),
         work=PATHS.resume("directions", "{model}/{direction}"),
         version=VERSION["train_direction"],
     script:

@@ -34,9 +34,9 @@ rule generate_responses:
     resources:
         **resources_of("infer"),
     params:
-        max_new_tokens=lambda w: PLAN.setting("evaluation", w.model)["max_new_tokens"],
-        batch_size=lambda w: PLAN.setting("evaluation", w.model)["batch_size"],
-        dtype=lambda w: PLAN.setting("evaluation", w.model)["dtype"],
+        generation=lambda w: picked(
+            PLAN.setting("evaluation", w.model), "max_new_tokens", "batch_size", "dtype"
+        ),
         version=VERSION["generate_responses"],
     script:
         f"{SCRIPTS}/generate_responses.py"

@@ -15,9 +15,9 @@ rule train_pilot:
         **resources_of("train"),
     params:
         training=lambda w: PLAN.entry("pilots", w.pilot, w.model)["training"],
-        save_steps=lambda w: PLAN.entry("pilots", w.pilot, w.model)["save_steps"],
         lora=CONFIG["lora"],
-        seed=lambda w: PLAN.seed(w.model),
+        run=lambda w: {"seed": PLAN.seed(w.model)}
+        | picked(PLAN.entry("pilots", w.pilot, w.model), "save_steps"),
         work=PATHS.resume("pilots", "{model}/{pilot}"),
         version=VERSION["train_pilot"],
     script:
@@ -54,8 +54,9 @@ rule rank_checkpoints:
     conda:
         ENVIRONMENT
     params:
-        floor_fraction=lambda w: PLAN.setting("sensitivity", w.model)["floor_fraction"],
-        minimum_exact_share=lambda w: PLAN.setting("sensitivity", w.model)["minimum_exact_share"],
+        sensitivity=lambda w: picked(
+            PLAN.setting("sensitivity", w.model), "floor_fraction", "minimum_exact_share"
+        ),
         version=VERSION["rank_checkpoints"],
     script:
         f"{SCRIPTS}/rank_checkpoints.py"
@@ -72,8 +73,9 @@ rule rank_alphas:
     conda:
         ENVIRONMENT
     params:
-        delta=lambda w: PLAN.setting("sensitivity", w.model)["delta"],
-        minimum_exact_share=lambda w: PLAN.setting("sensitivity", w.model)["minimum_exact_share"],
+        sensitivity=lambda w: picked(
+            PLAN.setting("sensitivity", w.model), "delta", "minimum_exact_share"
+        ),
         version=VERSION["rank_alphas"],
     script:
         f"{SCRIPTS}/rank_alphas.py"

@@ -124,9 +124,8 @@ DIRECTIONS = {
         params={
             "objective": "sft",
             "training": training(61),
-            "save_steps": 2,
             "lora": LORA,
-            "seed": 31,
+            "run": {"seed": 31, "save_steps": 2},
             "work": "resume/directions/elm/ill",
         },
         resources=TRAIN_ELM,
@@ -137,9 +136,8 @@ DIRECTIONS = {
         params={
             "objective": "dpo",
             "training": training(64, beta=0.3),
-            "save_steps": 2,
             "lora": LORA,
-            "seed": 32,
+            "run": {"seed": 32, "save_steps": 2},
             "work": "resume/directions/oak/calm",
         },
         resources=TRAIN_OAK,
@@ -152,9 +150,8 @@ SENSITIVITY = {
         outputs={"adapter": "pilots/elm/stroll"},
         params={
             "training": training(65),
-            "save_steps": 2,
             "lora": LORA,
-            "seed": 31,
+            "run": {"seed": 31, "save_steps": 2},
             "work": "resume/pilots/elm/stroll",
         },
         resources=TRAIN_ELM,
@@ -164,9 +161,8 @@ SENSITIVITY = {
         outputs={"adapter": "pilots/oak/walk"},
         params={
             "training": training(66),
-            "save_steps": 3,
             "lora": LORA,
-            "seed": 32,
+            "run": {"seed": 32, "save_steps": 3},
             "work": "resume/pilots/oak/walk",
         },
         resources=TRAIN_OAK,
@@ -190,7 +186,7 @@ SENSITIVITY = {
             "reference": ["benchmarks/elm-plain.parquet"],
         },
         outputs={"": ["sensitivity/elm/checkpoints/walk/ill.parquet"]},
-        params={"floor_fraction": 0.12, "minimum_exact_share": 0.11},
+        params={"sensitivity": {"floor_fraction": 0.12, "minimum_exact_share": 0.11}},
     ),
     # theta_0 and checkpoints 3 and 6; no guard.
     "rank_checkpoints oak walk harm": Expected(
@@ -201,7 +197,7 @@ SENSITIVITY = {
             "reference": [],
         },
         outputs={"": ["sensitivity/oak/checkpoints/walk/harm.parquet"]},
-        params={"floor_fraction": 0.14, "minimum_exact_share": 0.13},
+        params={"sensitivity": {"floor_fraction": 0.14, "minimum_exact_share": 0.13}},
     ),
     "rank_alphas elm meek": Expected(
         inputs={
@@ -210,7 +206,7 @@ SENSITIVITY = {
             "reference": ["benchmarks/elm-plain.parquet"],
         },
         outputs={"": ["sensitivity/elm/alphas/meek.parquet"]},
-        params={"delta": 0.25, "minimum_exact_share": 0.11},
+        params={"sensitivity": {"delta": 0.25, "minimum_exact_share": 0.11}},
     ),
     "rank_alphas oak calm": Expected(
         inputs={
@@ -219,7 +215,7 @@ SENSITIVITY = {
             "reference": [],
         },
         outputs={"": ["sensitivity/oak/alphas/calm.parquet"]},
-        params={"delta": 0.5, "minimum_exact_share": 0.13},
+        params={"sensitivity": {"delta": 0.5, "minimum_exact_share": 0.13}},
     ),
     "choose_state elm d-north": Expected(
         inputs={
@@ -549,7 +545,7 @@ def answered(
             "prompts": f"benchmarks/{benchmark}.parquet",
         },
         outputs={"": [f"{folder}/{benchmark}/responses/{part}.parquet"]},
-        params=params,
+        params={"generation": params},
         resources=resources,
     )
 

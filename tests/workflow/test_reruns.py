@@ -450,6 +450,17 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         {"sensitivity.floor_fraction": 0.1},
         ["rank_checkpoints *", "choose_state * d-danger", "choose_state * d-danger-insensitive"],
     ),
+    (
+        "sensitivity.floor_fraction",
+        {"sensitivity.floor_fraction": 0.25, "sensitivity.minimum_exact_share": 0.03},
+        [
+            "rank_checkpoints *",
+            "rank_alphas sandbox *",
+            "choose_state sandbox *",
+            "choose_state * d-danger",
+            "choose_state * d-danger-insensitive",
+        ],
+    ),
     ("gradients.rows_per_shard", {"gradients.rows_per_shard": 30}, ["collect_gradients *"]),
     (
         "gradients.max_length_tokens",
@@ -543,6 +554,12 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         ["generate_responses *"],
     ),
     ("evaluation.batch_size", {"evaluation.batch_size": 50}, ["generate_responses *"]),
+    # Two values that change places.
+    (
+        "evaluation.batch_size",
+        {"evaluation.max_new_tokens": 100, "evaluation.batch_size": 40},
+        ["generate_responses *"],
+    ),
     (
         "evaluation.dtype",
         {"evaluation.dtype": "bfloat16"},

@@ -9,9 +9,7 @@ with log_to(snakemake.log[0]):
     responses = generate_responses(
         prompts=read_table(snakemake.input.prompts, "benchmark"),
         states=read_states(snakemake.input.states),
-        max_new_tokens=parameters.max_new_tokens,
-        batch_size=parameters.batch_size,
-        dtype=parameters.dtype,
+        **parameters.generation,
     )
     provenance = made_from(snakemake.input, "generate_responses", parameters.version)
     write_table(responses, snakemake.output[0], "responses", provenance)

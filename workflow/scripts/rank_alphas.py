@@ -6,6 +6,6 @@ from sqsd.tables import write_table
 with log_to(snakemake.log[0]):
     parameters = snakemake.params
     measured = Measured.read(snakemake.input, "alpha")
-    ranking = rank_alphas(measured, parameters.delta, parameters.minimum_exact_share)
+    ranking = rank_alphas(measured, **parameters.sensitivity)
     provenance = made_from(snakemake.input, "rank_alphas", parameters.version)
     write_table(ranking, snakemake.output[0], "linear_ranking", provenance)

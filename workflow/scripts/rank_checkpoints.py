@@ -8,8 +8,7 @@ with log_to(snakemake.log[0]):
     ranking = rank_checkpoints(
         trajectory=read_table(snakemake.input.trajectory, "trajectory"),
         measured=Measured.read(snakemake.input, "step"),
-        floor_fraction=parameters.floor_fraction,
-        minimum_exact_share=parameters.minimum_exact_share,
+        **parameters.sensitivity,
     )
     provenance = made_from(snakemake.input, "rank_checkpoints", parameters.version)
     write_table(ranking, snakemake.output[0], "drift_ranking", provenance)

@@ -16,7 +16,6 @@ with log_to(snakemake.log[0]):
         work=Path(parameters.work),
         training=parameters.training,
         lora=parameters.lora,
-        seed=parameters.seed,
+        **parameters.run,
         version=parameters.version,
-        save_steps=parameters.save_steps,
     )
