@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 TRAINED_ON = ("prompt", "response", "problem", "chosen", "rejected")
 # What a run depended on, beside its result.
 RECORD = "training.json"
+SECONDS_BETWEEN_SAVES = 600
 
 # Its bars would fill the log between the lines of `progress`.
 disable_progress_bars()
@@ -43,11 +45,33 @@ class StopOnNonFiniteLoss(TrainerCallback):
             raise TrainingError(non_finite_message(args.output_dir, loss, state.global_step))
 
 
+def callbacks(save_steps: int | None) -> list[TrainerCallback]:
+    found = [StopOnNonFiniteLoss(), ProgressCallback()]
+    return found if save_steps else [*found, SaveCallback()]
+
+
 def non_finite_message(place: str | Path, loss: float, step: int) -> str:
     return (
         f"{place}: the loss is {loss} at step {step}; "
         "lower learning_rate or check the rows of the data set"
     )
+
+
+class SaveCallback(TrainerCallback):
+    """Something to resume from every `SECONDS_BETWEEN_SAVES` of a run without save_steps.
+
+    At every epoch, as is usual, a run of seconds would spend a tenth of its time on saving.
+    """
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.saved = time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if time.monotonic() - self.saved >= SECONDS_BETWEEN_SAVES:
+            control.should_save = True
+
+    def on_save(self, args, state, control, **kwargs):
+        self.saved = time.monotonic()
 
 
 class ProgressCallback(TrainerCallback):
@@ -118,7 +142,7 @@ def train_sft(
         train_dataset=sft_dataset(rows, tokenizer, training["max_length_tokens"]),
         processing_class=tokenizer,
         peft_config=lora_config(lora),  # pyright: ignore[reportArgumentType]
-        callbacks=[StopOnNonFiniteLoss(), ProgressCallback()],
+        callbacks=callbacks(save_steps),
     )
     train(trainer, work)
     publish(work, out, record)
@@ -162,7 +186,7 @@ def train_dpo(
         train_dataset=Dataset.from_dict(columns),
         processing_class=tokenizer,
         peft_config=lora_config(lora),
-        callbacks=[StopOnNonFiniteLoss(), ProgressCallback()],
+        callbacks=callbacks(save_steps),
     )
     train(trainer, work)
     publish(work, out, record)
@@ -195,7 +219,7 @@ def common_arguments(work: Path, training: dict, seed: int, save_steps: int | No
         "weight_decay": training.get("weight_decay", 0.0),
         "seed": seed,
         "data_seed": seed,
-        "save_strategy": "steps" if save_steps else "epoch",
+        "save_strategy": "steps" if save_steps else "no",
         "save_steps": save_steps or 500,
         "save_total_limit": None if save_steps else 1,
         "logging_steps": 10,

@@ -422,14 +422,33 @@ def test_a_torn_checkpoint_is_not_resumed_from(base, tmp_path, undisturbed, step
     assert_same_weights(weights(out), undisturbed[objective])
 
 
-def test_a_run_without_save_steps_resumes_from_its_last_epoch(base, tmp_path, undisturbed, steps):
-    # Two steps an epoch, and only the newest checkpoint is kept.
-    killed(steps, 5, SFT, base, tmp_path, save_steps=None)
-    assert [p.name for p in only_run(tmp_path).glob("checkpoint-*")] == ["checkpoint-4"]
-    out = run(SFT, base, tmp_path, save_steps=None)
-    assert steps.trained == [5, 6]
+@OBJECTIVES
+@pytest.mark.parametrize(
+    ("seconds", "saved"), [(1, [4]), (200, [4]), (201, [3]), (300, [3]), (400, [4]), (401, [])]
+)
+def test_a_run_without_save_steps_resumes_from_the_last_time_it_saved(
+    base, tmp_path, undisturbed, steps, monkeypatch, objective, seconds, saved
+):
+    # Steps of 100 s, killed in the fifth; only the newest checkpoint is kept. A save counts from
+    # the one before it: at 201 s, after the third step and not after the fourth.
+    clock = SimpleNamespace(monotonic=lambda: 7.0 + 100 * len(steps.trained))
+    monkeypatch.setattr(training, "time", clock)
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_SAVES", seconds)
+    killed(steps, 5, objective, base, tmp_path, save_steps=None)
+    found = [p.name for p in only_run(tmp_path).glob("checkpoint-*")]
+    assert found == [f"checkpoint-{step}" for step in saved]
+    out = run(objective, base, tmp_path, save_steps=None)
+    assert steps.trained == list(range(sum(saved) + 1, 7))
     name = "adapter_model.safetensors"
-    assert_same_weights(weights(out), {name: undisturbed[SFT][name]})
+    assert_same_weights(weights(out), {name: undisturbed[objective][name]})
+
+
+def test_a_short_run_without_save_steps_saves_its_end_alone(base, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(SFTTrainer, "_save_checkpoint", lambda *args, **kwargs: saved.append(args))
+    out = run(SFT, base, tmp_path, save_steps=None)
+    assert saved == []
+    assert list(weights(out)) == ["adapter_model.safetensors"]
 
 
 def test_a_run_killed_while_its_end_is_saved_is_finished(
@@ -453,7 +472,8 @@ def test_a_run_killed_while_its_end_is_saved_is_finished(
     assert_same_weights(weights(out), undisturbed[SFT])
 
 
-def test_training_all_weights_resumes_too(base, tmp_path, steps):
+def test_training_all_weights_resumes_too(base, tmp_path, steps, monkeypatch):
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_SAVES", 0)
     changed = {"lora": None, "save_steps": None, "training": TRAINING | {"epochs": 2}}
     whole = run(SFT, base, tmp_path / "whole", **changed)
     steps.trained = []
@@ -569,7 +589,8 @@ def test_a_finished_run_keeps_nothing_to_resume_from(finished):
             assert {path.name for path in checkpoint.iterdir()} == files
 
 
-def test_without_save_steps_no_checkpoint_keeps_a_file(base, tmp_path):
+def test_without_save_steps_no_checkpoint_keeps_a_file(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_SAVES", 0)
     run(SFT, base, tmp_path, save_steps=None, training=TRAINING | {"epochs": 1})
     work = only_run(tmp_path)
     assert not list(work.glob("checkpoint-*/*"))
