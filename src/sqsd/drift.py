@@ -4,11 +4,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from sqsd.errors import ShapeMismatch
+from sqsd.states import checkpoints
 
 
 @dataclass(frozen=True)
@@ -82,3 +84,16 @@ def projection(drift: Adapter, direction: Adapter) -> float:
     products = sum(float(inner_product(drift[m], direction[m])) for m in direction)
     squares = sum(float(inner_product(w, w)) for w in direction.values())
     return products / squares**0.5
+
+
+def measure_trajectory(pilot: str | Path, direction: str | Path) -> pd.DataFrame:
+    """Projection of the drift at every checkpoint on a direction (Eqs. 7, 8), 0 at step 0.
+
+    pilot: folder of its checkpoints; direction: folder of an adapter. The `trajectory` table.
+    """
+    loaded = load_adapter(direction)
+    rows = [(0, 0.0)]
+    rows += [
+        (step, projection(load_adapter(folder), loaded)) for step, folder in checkpoints(pilot)
+    ]
+    return pd.DataFrame(rows, columns=pd.Index(["step", "projection"]))

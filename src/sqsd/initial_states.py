@@ -1,14 +1,12 @@
-"""From measured trajectories and judgements to the initial states of the score (tables 4 to 6)."""
+"""From trajectories and judgements to the initial states of the score (tables 4 to 6)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
-from sqsd.drift import load_adapter, projection
 from sqsd.errors import UselessModelError
 from sqsd.sensitivity import (
     choose_state,
@@ -18,24 +16,11 @@ from sqsd.sensitivity import (
     position,
     rank_states,
 )
-from sqsd.states import State, checkpoint_folder, checkpoints, direction_folder
+from sqsd.states import State, checkpoint_folder, direction_folder
 from sqsd.tables import read_table
 
 # What a state was chosen by, as its file and table 6 have it; null where it was not measured.
 CHOSEN_BY = ("rank", "sensitivity", "exact_share")
-
-
-def measure_trajectory(pilot: str | Path, direction: str | Path) -> pd.DataFrame:
-    """Projection of the drift at every checkpoint on a direction (Eqs. 7, 8), 0 at step 0.
-
-    pilot: folder of its checkpoints; direction: folder of an adapter. The `trajectory` table.
-    """
-    loaded = load_adapter(direction)
-    rows = [(0, 0.0)]
-    rows += [
-        (step, projection(load_adapter(folder), loaded)) for step, folder in checkpoints(pilot)
-    ]
-    return pd.DataFrame(rows, columns=pd.Index(["step", "projection"]))
 
 
 @dataclass(frozen=True)

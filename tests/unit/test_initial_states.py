@@ -1,16 +1,12 @@
-"""Rankings and choices on tables small enough to work out by hand; projections densely."""
+"""Rankings and choices on tables small enough to work out by hand."""
 
-import json
-import math
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 
 from sqsd.errors import ConfigurationError, DataError, SqsdError, UselessModelError
 from sqsd.evaluation import with_origin
@@ -20,7 +16,6 @@ from sqsd.initial_states import (
     choose,
     exact_share,
     find_state,
-    measure_trajectory,
     rank_alphas,
     rank_checkpoints,
     rank_useful,
@@ -28,8 +23,6 @@ from sqsd.initial_states import (
 )
 from sqsd.states import State, read_state, write_states
 from sqsd.tables import write_table
-
-SHAPES = {"model.layers.0.mlp.up_proj": (5, 4), "model.layers.1.self_attn.o_proj": (3, 6)}
 
 
 def measured(scores, exact=None):
@@ -476,46 +469,3 @@ def test_the_guard_s_share_is_read_from_its_tables(tmp_path):
     assert shares is not None
     assert shares.to_dict() == pytest.approx({0.0: 2 / 3, 0.5: 0})
     assert read_guard(SimpleNamespace(**NO_GUARD), "alpha") is None
-
-
-def write_adapter(folder, seed, r, lora_alpha):
-    """An adapter's files as PEFT writes them; returns its whole drift as one float64 vector."""
-    generator = torch.Generator().manual_seed(seed)
-    tensors, parts = {}, []
-    for name, (d_out, d_in) in SHAPES.items():
-        a = torch.randn(r, d_in, generator=generator)
-        b = torch.randn(d_out, r, generator=generator)
-        tensors[f"base_model.model.{name}.lora_A.weight"] = a
-        tensors[f"base_model.model.{name}.lora_B.weight"] = b
-        parts.append((lora_alpha / r * b.double() @ a.double()).flatten())
-    folder.mkdir(parents=True)
-    save_file(tensors, folder / "adapter_model.safetensors")
-    config = {"r": r, "lora_alpha": lora_alpha}
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    return torch.cat(parts)
-
-
-def test_a_trajectory_is_the_dense_projection_of_every_checkpoint(tmp_path):
-    dense = {
-        name: write_adapter(tmp_path / name, seed=i, r=2 + i, lora_alpha=5)
-        for i, name in enumerate(("danger", "safety"))
-    }
-    drifts = {0: torch.zeros(5 * 4 + 3 * 6, dtype=torch.float64)}
-    for step in (300, 1500, 150):
-        folder = tmp_path / f"pilot/checkpoint-{step}"
-        drifts[step] = write_adapter(folder, seed=step, r=3, lora_alpha=2)
-    # The run's last adapter, beside its checkpoints, is no point of the trajectory.
-    (tmp_path / "pilot/adapter_config.json").write_text("{}")
-    for name, direction in dense.items():
-        table = measure_trajectory(tmp_path / "pilot", tmp_path / name)
-        write_table(table, tmp_path / "trajectory.parquet", "trajectory", {})
-        assert table["step"].tolist() == [0, 150, 300, 1500]
-        length = math.sqrt(direction @ direction)
-        expected = [float(drifts[s] @ direction) / length for s in table["step"]]
-        assert table["projection"].tolist() == pytest.approx(expected, abs=1e-10)
-
-
-def test_a_direction_projects_on_itself_with_its_length(tmp_path):
-    v = write_adapter(tmp_path / "pilot/checkpoint-10", seed=1, r=2, lora_alpha=4)
-    table = measure_trajectory(tmp_path / "pilot", tmp_path / "pilot/checkpoint-10")
-    assert table["projection"].tolist() == pytest.approx([0, float(v.norm())])

@@ -1,4 +1,4 @@
-from sqsd.initial_states import measure_trajectory
+from sqsd.drift import measure_trajectory
 from sqsd.logs import log_to
 from sqsd.provenance import made_from
 from sqsd.states import direction_folder
