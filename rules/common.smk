@@ -2,10 +2,11 @@ import re
 
 import yaml
 
-from sqsd.config import check_layout, resolve, validate_config
+from sqsd.config import check_layout, resolve
 from sqsd.paths import NAME
 from sqsd.plan import Plan, is_pinned, write_config
 from sqsd.provenance import STAGE_VERSIONS, StageVersion
+from sqsd.validation import validate_config
 
 RESOLVED = resolve(yaml.safe_load((ROOT / "config/config.yaml").read_text()), config)
 validate_config(RESOLVED, ROOT / "config/schemas/config.schema.json")

@@ -135,7 +135,9 @@ def floor_magnitude(change: np.ndarray, fraction: float) -> tuple[np.ndarray, np
 
 def position(alphas: Sequence[float] | np.ndarray, wanted: float) -> int | None:
     """Index of the first of alphas [n] within 1e-9 of the wanted one, None where none is."""
-    matches = np.flatnonzero(np.abs(np.asarray(alphas, dtype=float) - wanted) <= ALPHA_TOLERANCE)
+    with np.errstate(invalid="ignore"):  # inf - inf: near nothing
+        apart = np.abs(np.asarray(alphas, dtype=float) - wanted)
+    matches = np.flatnonzero(apart <= ALPHA_TOLERANCE)
     return int(matches[0]) if len(matches) else None
 
 

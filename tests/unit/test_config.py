@@ -17,12 +17,11 @@ from sqsd.config import (
     expanded,
     for_model,
     merged,
-    options_of,
     resolve,
     training_steps,
-    validate_config,
 )
 from sqsd.errors import ConfigurationError, DataError
+from sqsd.validation import options_of, validate_config
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "config/schemas/config.schema.json"
@@ -315,8 +314,8 @@ CASES = {
         r"finetunes\.lora\.seeds: \[1, 2, 1\] has non-unique elements",
     ),
     "alpha out of range": (
-        "steering: {alphas: [0.0, 0.1, 9.0]}",
-        r"steering\.alphas\[2\]: 9\.0 is greater than the maximum of 4",
+        "steering: {alphas: [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 9.0]}",
+        r"steering\.alphas\[9\]: 9\.0 is greater than the maximum of 4",
     ),
     "pinned alpha out of range": (
         "states: {s: {alpha: 7}}",
@@ -450,8 +449,8 @@ CASES = {
         "judges: {words: {kind: phrases}}",
         r"judges\.words: 'phrases' is missing; kind 'phrases' needs it",
     ),
-    "judge of openings with phrases": (
-        "judges: {words: {kind: openings, refusal: no, compliance: 'yes', phrases: ['no']}}",
+    "a truth for an opening": (
+        "judges: {words: {kind: openings, refusal: no, compliance: 'yes'}}",
         r"judges\.words\.refusal: False is not of type 'string'",
     ),
     "option of a judge of openings": (
@@ -461,8 +460,8 @@ CASES = {
     ),
     "option of another kind of table": (
         "tables: {table4: {benchmark: test}}",
-        r"tables\.table4: 'benchmark' means nothing for kind 'alphas', which has directions, "
-        r"kind, title; remove it",
+        r"tables\.table4: 'benchmark' means nothing for kind 'alphas', which has directions; "
+        r"remove it",
     ),
     # States.
     "a pilot's state without a way": (
@@ -874,6 +873,43 @@ def test_what_is_wrong_where_and_what_is_allowed(case):
         validate_config(changed(text, *without), SCHEMA)
 
 
+# A problem that every stage of the checks may come beside.
+COMPANIONS = {
+    "of the schema": ("{envs: 1}", "(top level): 'envs' is not a key"),
+    "of a kind": ("{judges: {odd: {kind: odd}}}", "judges.odd.kind: 'odd' is not a kind"),
+    "of a name": (
+        "{pilots: {odd: {data: odd, save_steps: 10, training: TRAINING}}}",
+        "pilots.odd.data: 'odd'",
+    ),
+    "of a source": (
+        "{benchmarks: {odd: {source: odd.txt, fields: {prompt: a}}}}",
+        "benchmarks.odd.source: 'odd.txt' does",
+    ),
+    "of a range": (
+        "{directions: {odd: {objective: sft, data: danger, save_steps: 25, checkpoint: 26,"
+        " training: TRAINING}}}",
+        "directions.odd.checkpoint: 26 is no",
+    ),
+}
+
+
+@pytest.mark.parametrize("companion", COMPANIONS)
+def test_no_problem_hides_another(companion):
+    text, message = COMPANIONS[companion]
+    text = text.replace("TRAINING", json.dumps(DEFAULT["pilots"]["pilot"]["training"]))
+    hidden = []
+    for name, (wrong, _, *without) in CASES.items():
+        beside = resolve(changed(wrong, *without), yaml.safe_load(text))
+        alone, together = problems(changed(wrong, *without)), problems(beside)
+        # By place: what there is to choose from has one more.
+        places = {problem.split(": ")[0] for problem in together}
+        if not {problem.split(": ")[0] for problem in alone} <= places:
+            hidden.append((name, alone, together))
+        if not any(message in problem for problem in together):
+            hidden.append((name, message, together))
+    assert hidden == []
+
+
 MISSING = {
     "run": r"\(top level\): 'run' is a required property",
     "lora.r": r"lora: 'r' is a required property",
@@ -960,6 +996,20 @@ def test_all_problems_at_once():
     assert [line.split(": ")[0] for line in found] == [
         "methods.random.kind", "methods.length", "tables.table4", "experiments.sandbox.model",
         "datasets.pilot.source", "models.sandbox.source",
+    ]  # fmt: skip
+    # Of the schema, of names, of files and of ranges side by side.
+    found = problems(
+        changed(
+            "{lora: {rr: 1}, sensitivity: {floor_fraction: .nan},"
+            " datasets: {mixed: {rows: 1000000000}, danger: {source: a.txt}},"
+            " models: {sandbox: {source: 'hub:z'}}, methods: {random: {kind: [y]}},"
+            " pilots: {pilot: {save_steps: 9999}}, states: {s: {checkpoint: 30}}}"
+        )
+    )
+    assert [line.split(": ")[0] for line in found] == [
+        "sensitivity.floor_fraction", "lora", "methods.random.kind", "datasets.danger.source",
+        "models.sandbox.source", "pilots.pilot.save_steps", "datasets.mixed.rows",
+        "states.s.checkpoint",
     ]  # fmt: skip
     found = problems(
         changed(

@@ -7,9 +7,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqsd.config import resolve, validate_config
+from sqsd.config import resolve
 from sqsd.plan import Arm, Plan, chunks, is_pinned, write_config
 from sqsd.scorers import Tokens, Update
+from sqsd.validation import validate_config
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "config/schemas/config.schema.json"

