@@ -57,7 +57,7 @@ def write_config(plan: "Plan") -> None:
 
 
 class Plan:
-    """A validated configuration with the paths of its run; see `sqsd.config`."""
+    """A resolved configuration (`sqsd.config`), which is valid, with the paths of its run."""
 
     def __init__(self, config: Mapping[str, Any]):
         self.resolved = config
