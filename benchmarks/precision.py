@@ -16,8 +16,9 @@ from pathlib import Path
 import common
 import pandas as pd
 
-from sqsd.scorers import read_readings, score_method
-from sqsd.shards import collect_shard
+from sqsd.readings import Update, read_readings
+from sqsd.scorers import score_method
+from sqsd.shards import Shard, collect_shard
 from sqsd.states import read_state
 from sqsd.tables import read_table
 
@@ -36,14 +37,17 @@ def scores(options: argparse.Namespace, dtype: str, max_tokens: int) -> pd.Serie
         for term, (direction, state) in terms.items():
             samples, modules = (f"{folder}/{term}-{k}.parquet" for k in ("samples", "modules"))
             collect_shard(
-                rows=read_table(results / "data" / f"{options.dataset}.parquet", "dataset"),
+                shard=Shard.of(
+                    read_table(results / "data" / f"{options.dataset}.parquet", "dataset"), 0,
+                    options.rows, max_length_tokens=1024, max_tokens_per_batch=max_tokens,
+                    dtype=dtype, checkpointing=False,
+                ),
                 state=read_state(results / "states" / options.model / f"{state}.json"),
                 direction=str(results / "directions" / options.model / direction),
-                checkpoint="final", shard=0, samples_out=samples, modules_out=modules,
-                rows_per_shard=options.rows, max_length_tokens=1024,
-                max_tokens_per_batch=max_tokens, dtype=dtype, checkpointing=False, provenance={},
+                checkpoint="final", samples_out=samples, modules_out=modules, provenance={},
             )  # fmt: skip
-            readings[term] = read_readings([samples], [modules])
+            files = {"samples": [samples], "modules": [modules]}
+            readings[term] = read_readings(Update(state, direction), files)
     names = {k: {"direction": d, "state": s} for k, (d, s) in terms.items()}
     table = score_method({"kind": "sqsd", **names}, readings, seed=0)
     return table.set_index("sample_id")["score"].dropna()

@@ -266,7 +266,8 @@ class GradientEngine:
         Raises SqsdError where they differ: the model does something between embeddings and
         logits that the engine does not know of (soft-capped logits, for example).
         """
-        batch = PackedBatch.of([sample], self.model.device)
+        # Probes of layers read these passes too, and forget them at the next one.
+        self.batch = batch = PackedBatch.of([sample], self.model.device)
         at_labels = self._hidden(batch)[batch.predicted_from]
         head = self.model.get_output_embeddings()
         weights = torch.ones_like(batch.labels)

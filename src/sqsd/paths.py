@@ -73,6 +73,23 @@ class Paths:
         folder = f"{self.root}/gradients/{model}/{dataset}/{state}/{direction}"
         return f"{folder}/{shard}-{table}.parquet"
 
+    def layer(self, model: str, layer: str) -> str:
+        return f"{self.root}/layers/{model}/{layer}.json"
+
+    def layer_search(self, model: str, layer: str) -> str:
+        return f"{self.root}/layers/{model}/{layer}.parquet"
+
+    def hidden_states(self, model: str, dataset: str, layer: str, token: str, shard: str) -> str:
+        """token: from a row's end, -1 its last."""
+        return f"{self.root}/hidden-states/{model}/{dataset}/{layer}/token{token}/{shard}.parquet"
+
+    def anchor(self, model: str, anchor: str) -> str:
+        return f"{self.root}/anchors/{model}/{anchor}.safetensors"
+
+    def gradients(self, model: str, dataset: str, reading: str, shard: str, table: str) -> str:
+        """Of all parameters; table: `samples` or `products`."""
+        return f"{self.root}/full-gradients/{model}/{dataset}/{reading}/{shard}-{table}.parquet"
+
     def scores(self, model: str, dataset: str, method: str) -> str:
         return f"{self.root}/scores/{model}/{dataset}/{method}.parquet"
 

@@ -17,7 +17,8 @@ import yaml
 from sqsd.config import DRAWN, MEASURES, count_rows, for_model, ordered, training_steps
 from sqsd.judges import KINDS as JUDGES
 from sqsd.paths import Paths
-from sqsd.scorers import Reading, Tokens, make_scorer
+from sqsd.readings import Gradient, HiddenState, Reading, Texts, Tokens, Update
+from sqsd.scorers import make_scorer
 from sqsd.sensitivity import position
 
 
@@ -109,19 +110,42 @@ class Plan:
         return make_scorer(self.config["methods"][method]).needs()
 
     def reading_files(self, model: str, dataset: str, method: str) -> dict[str, list[str]]:
-        """Files of a method's readings: `<reading>_samples` and `<reading>_modules` by name."""
-        files: dict[str, list[str]] = {}
-        for name, reading in self.needs(method).items():
-            if isinstance(reading, Tokens):
-                files[f"{name}_samples"] = [self.paths.samples(model, dataset)]
-                files[f"{name}_modules"] = []
-                continue
-            for table in ("samples", "modules"):
-                files[f"{name}_{table}"] = [
-                    self.paths.shard(model, dataset, reading.state, reading.direction, s, table)
-                    for s in self.shards(dataset)
-                ]
-        return files
+        """Files of a method's readings: `<reading>_<role>` by name."""
+        return {
+            f"{name}_{role}": self.reading_tables(model, dataset, reading, role)
+            for name, reading in self.needs(method).items()
+            for role in reading.tables
+        }
+
+    def reading_tables(self, model: str, dataset: str, reading: Reading, role: str) -> list[str]:
+        """Files of one of a reading's tables, shard by shard."""
+        dataset = reading.dataset or dataset
+        shards, paths = self.shards(dataset), self.paths
+        match reading:
+            case Update(state, direction):
+                return [paths.shard(model, dataset, state, direction, s, role) for s in shards]
+            case HiddenState(layer, token):
+                return [paths.hidden_states(model, dataset, layer, str(token), s) for s in shards]
+            case Gradient():
+                return [paths.gradients(model, dataset, reading.name, s, role) for s in shards]
+            case Tokens() | Texts():
+                samples = role == "samples"
+                return [paths.samples(model, dataset) if samples else paths.dataset(dataset)]
+
+    @cached_property
+    def gradient_anchors(self) -> dict[str, tuple[str, ...]]:
+        """The anchors of every `Gradient` that a method reads, by its name."""
+        readings = (r for method in self.config["methods"] for r in self.needs(method).values())
+        return {r.name: r.anchors for r in readings if isinstance(r, Gradient)}
+
+    def layer_prompts(self, model: str, layer: str) -> str:
+        """The benchmark that a layer is searched by."""
+        return self.benchmark(model, self.entry("layers", layer, model)["benchmark"])
+
+    def layer_search(self, model: str, layer: str) -> list[str]:
+        """The search of a layer, none where it is named."""
+        named = "layer" in self.entry("layers", layer, model)
+        return [] if named else [self.paths.layer_search(model, layer)]
 
     def state_run(self, model: str, state: str) -> str:
         """The training run that a state's adapter is of."""

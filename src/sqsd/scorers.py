@@ -1,4 +1,4 @@
-"""Every method: the readings it needs, and how they become a score per row (Eqs. 11, 12).
+"""Every method: the readings it needs, and how they become a score per row (Eqs. 11, 12, 20-25).
 
 A method is one class in `KINDS` and one entry of `methods` in the configuration.
 """
@@ -10,39 +10,17 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import pandas as pd
 
-from sqsd.tables import read_table
-
-
-@dataclass(frozen=True)
-class Update:
-    """Reading: each row's one-step update at a state, against one direction, per module."""
-
-    state: str
-    direction: str
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Reading: each row's length in tokens, and whether it can be scored; needs no model."""
-
-
-Reading = Update | Tokens
-
-
-@dataclass(frozen=True)
-class Readings:
-    """What was read of every row of a data set.
-
-    samples: a `samples` or `gradient_samples` table, its `reason` null where the row can be
-    scored. modules: the `gradient_modules` table of an `Update`, None of others.
-    """
-
-    samples: pd.DataFrame
-    modules: pd.DataFrame | None = None
+from sqsd.errors import DataError
+from sqsd.readings import Gradient, HiddenState, Reading, Readings, Texts, Tokens, Update
 
 
 class Scorer(Protocol):
-    """A method. Its fields are the options of its entry in the configuration, beside `kind`."""
+    """A method. Its fields are the options of its entry in the configuration, beside `kind`.
+
+    points: options that name an entry of a registry, or a list of them, and which registry.
+    """
+
+    points: ClassVar[Mapping[str, str]]
 
     def needs(self) -> dict[str, Reading]:
         """The readings, by the method's own names for them; one at least."""
@@ -65,6 +43,7 @@ class SqsdScorer:
     safety: Mapping[str, str] | None = None
     normalised: bool = True
     signs: ClassVar[Mapping[str, int]] = {"danger": 1, "safety": -1}
+    points: ClassVar[Mapping[str, str]] = {}
 
     def needs(self) -> dict[str, Reading]:
         terms = {"danger": self.danger, "safety": self.safety}
@@ -74,8 +53,7 @@ class SqsdScorer:
         column = "cosine" if self.normalised else "projection"
         parts = []
         for name, reading in readings.items():
-            assert reading.modules is not None
-            parts.append(self.signs[name] * sums_over_modules(reading.modules)[column])
+            parts.append(self.signs[name] * sums_over_modules(reading["modules"])[column])
         return pd.concat(parts, axis=1).sum(axis=1, skipna=False)
 
 
@@ -83,11 +61,13 @@ class SqsdScorer:
 class RandomScorer:
     """Control: a random order, seeded by the model's seed."""
 
+    points: ClassVar[Mapping[str, str]] = {}
+
     def needs(self) -> dict[str, Reading]:
         return {"tokens": Tokens()}
 
     def score(self, readings: Mapping[str, Readings], seed: int) -> pd.Series:
-        ids = sorted(readings["tokens"].samples["sample_id"])
+        ids = sorted(readings["tokens"]["samples"]["sample_id"])
         values = np.random.default_rng(seed).permutation(len(ids)).astype(float)
         return pd.Series(values, index=ids)
 
@@ -96,31 +76,175 @@ class RandomScorer:
 class LengthScorer:
     """Control: response length in tokens, end token included; the longest first."""
 
+    points: ClassVar[Mapping[str, str]] = {}
+
     def needs(self) -> dict[str, Reading]:
         return {"tokens": Tokens()}
 
     def score(self, readings: Mapping[str, Readings], seed: int) -> pd.Series:
-        samples = readings["tokens"].samples
+        samples = readings["tokens"]["samples"]
         return samples.set_index("sample_id")["response_tokens"].astype(float)
 
 
-KINDS: dict[str, type] = {"sqsd": SqsdScorer, "random": RandomScorer, "length": LengthScorer}
+@dataclass(frozen=True)
+class RefusalScorer:
+    """Control: rows whose response opens as a refusal are the safest, by `phrases`, in any case.
+
+    All others are equally risky, and so stand in no order that means anything.
+    """
+
+    phrases: Sequence[str]
+    points: ClassVar[Mapping[str, str]] = {}
+
+    def needs(self) -> dict[str, Reading]:
+        return {"texts": Texts()}
+
+    def score(self, readings: Mapping[str, Readings], seed: int) -> pd.Series:
+        rows = readings["texts"]["rows"]
+        openings = tuple(phrase.lower() for phrase in self.phrases)
+        texts = rows["response"].fillna("").str.strip().str.lower()
+        return pd.Series([-float(text.startswith(openings)) for text in texts], rows["sample_id"])
+
+
+@dataclass(frozen=True)
+class BiAnchorRepsScorer:
+    """Bi-Anchor(Reps), Eq. 21: the highest cosine of a row's hidden state with an anchor's.
+
+    anchors: a data set of harmful rows. layer: an entry of `layers`, the last in the paper.
+    token: from the end, -2 in the paper (He et al.'s code: -1, the end token). most: the mean of
+    so many highest cosines (He et al.'s `avg_n`, 1).
+    """
+
+    anchors: str
+    layer: str
+    token: int = -2
+    most: int = 1
+    points: ClassVar[Mapping[str, str]] = {"anchors": "datasets", "layer": "layers"}
+
+    def needs(self) -> dict[str, Reading]:
+        return {
+            "rows": HiddenState(self.layer, self.token),
+            "anchors": HiddenState(self.layer, self.token, self.anchors),
+        }
+
+    def score(self, readings: Mapping[str, Readings], seed: int) -> pd.Series:
+        rows, anchors = hidden_states(readings["rows"]), references(readings["anchors"])
+        cosines = unit(rows.to_numpy()) @ unit(anchors).T
+        highest = np.sort(cosines, axis=1)[:, -self.most :]
+        return pd.Series(highest.mean(1), rows.index)
+
+
+@dataclass(frozen=True)
+class LarfScorer:
+    """LARF, Eq. 25: a row's hidden state along the mean of unsafe rows rather than of safe ones.
+
+    unsafe, safe: data sets of references. layer: an entry of `layers`, the safety-sensitive one.
+    similarity: `dot` with the mean hidden state (the paper), or `cosine`, the mean of the cosines
+    (the published code).
+    """
+
+    unsafe: str
+    safe: str
+    layer: str
+    token: int = -1
+    similarity: str = "dot"
+    points: ClassVar[Mapping[str, str]] = {
+        "unsafe": "datasets", "safe": "datasets", "layer": "layers",
+    }  # fmt: skip
+
+    def needs(self) -> dict[str, Reading]:
+        datasets = {"rows": None, "unsafe": self.unsafe, "safe": self.safe}
+        return {name: HiddenState(self.layer, self.token, of) for name, of in datasets.items()}
+
+    def score(self, readings: Mapping[str, Readings], seed: int) -> pd.Series:
+        rows = hidden_states(readings["rows"])
+        scaled = unit if self.similarity == "cosine" else np.asarray
+        unsafe, safe = (scaled(references(readings[n])).mean(0) for n in ("unsafe", "safe"))
+        return pd.Series(scaled(rows.to_numpy()) @ (unsafe - safe), rows.index)
+
+
+@dataclass(frozen=True)
+class SelfInfScorer:
+    """Self-Inf-N, Eqs. 23, 24: log(<g, g> + 1) + log(tokens of the response + 1).
+
+    length: False leaves out the second term, as the published code does, and the logarithm.
+    """
+
+    length: bool = True
+    points: ClassVar[Mapping[str, str]] = {}
+
+    def needs(self) -> dict[str, Reading]:
+        return {"gradient": Gradient()}
+
+    def score(self, readings: Mapping[str, Readings], seed: int) -> pd.Series:
+        samples = readings["gradient"]["samples"].set_index("sample_id")
+        influence = samples["gradient_norm"] ** 2
+        if not self.length:
+            return influence
+        return np.log(influence + 1) + np.log(samples["response_tokens"] + 1)
+
+
+@dataclass(frozen=True)
+class BiAnchorGradScorer:
+    """Bi-Anchor(Grad), Eq. 22: a row's normalised gradient along harmful rather than safe anchors.
+
+    harmful: an entry of `anchors`; harmless: two of them in the paper, each subtracted.
+    """
+
+    harmful: str
+    harmless: Sequence[str]
+    points: ClassVar[Mapping[str, str]] = {"harmful": "anchors", "harmless": "anchors"}
+
+    def needs(self) -> dict[str, Reading]:
+        return {"gradient": Gradient((self.harmful, *self.harmless))}
+
+    def score(self, readings: Mapping[str, Readings], seed: int) -> pd.Series:
+        samples = readings["gradient"]["samples"].set_index("sample_id")
+        products = readings["gradient"]["products"].pivot(
+            index="sample_id", columns="anchor", values="product"
+        )
+        along = products[self.harmful] - products[list(self.harmless)].sum(axis=1, skipna=False)
+        # A gradient that is exactly zero points nowhere.
+        return (along / samples["gradient_norm"]).mask(samples["gradient_norm"] == 0, 0.0)
+
+
+KINDS: dict[str, type] = {
+    "sqsd": SqsdScorer, "random": RandomScorer, "length": LengthScorer,
+    "refusal-opening": RefusalScorer, "bi-anchor-reps": BiAnchorRepsScorer,
+    "bi-anchor-grad": BiAnchorGradScorer, "self-inf": SelfInfScorer, "larf": LarfScorer,
+}  # fmt: skip
+
+
+def hidden_states(readings: Readings) -> pd.DataFrame:
+    """Hidden states [n, d] in float64 by sample_id, of the rows that have one."""
+    samples = readings["samples"]
+    usable = samples[samples["reason"].isna()]
+    values = np.stack(usable["hidden_state"].to_list()).astype(float)
+    return pd.DataFrame(values, index=usable["sample_id"])
+
+
+def references(readings: Readings) -> np.ndarray:
+    """Hidden states [n, d] of anchors. Raises DataError naming one that has none, and why."""
+    unusable = readings["samples"].dropna(subset="reason")
+    if len(unusable):
+        row = unusable.iloc[0]
+        raise DataError(
+            f"{len(unusable)} of {len(readings['samples'])} anchors cannot be read (the first: "
+            f"{row['sample_id']}, {row['reason']}); correct the anchors' data set"
+        )
+    return hidden_states(readings).to_numpy()
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors [n, d] of length 1; a zero one stays zero."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
 
 
 def make_scorer(method: Mapping[str, Any]) -> Scorer:
     """The scorer of a method's entry in the configuration."""
     options = {key: value for key, value in method.items() if key != "kind"}
     return KINDS[method["kind"]](**options)
-
-
-def read_readings(samples: Sequence[str], modules: Sequence[str]) -> Readings:
-    """One reading from the files of its shards; modules is empty where there are none."""
-    parts = [read_table(path, "gradient_samples" if modules else "samples") for path in samples]
-    tables = [read_table(path, "gradient_modules") for path in modules]
-    return Readings(
-        pd.concat(parts, ignore_index=True),
-        pd.concat(tables, ignore_index=True) if tables else None,
-    )
 
 
 def score_method(
@@ -130,8 +254,10 @@ def score_method(
 
     A row that any reading could not take has a null score and rank, and that reading's reason.
     """
-    samples = merged_samples([reading.samples for reading in readings.values()])
-    return score_table(make_scorer(method).score(readings, seed), samples)
+    scorer = make_scorer(method)
+    of_rows = [name for name, reading in scorer.needs().items() if reading.dataset is None]
+    samples = merged_samples([readings[name]["samples"] for name in of_rows])
+    return score_table(scorer.score(readings, seed), samples)
 
 
 def merged_samples(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -1,89 +1,186 @@
-"""One shard of a data set at one state: from rows to Parquet readings."""
+"""One shard of a data set: from rows to Parquet readings."""
 
+import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import load_file, save_file
 
 from sqsd.chat import encode_rows
-from sqsd.drift import load_adapter, module_norms
-from sqsd.errors import ConfigurationError
-from sqsd.gradients import BatchReadings, GradientEngine
+from sqsd.drift import Adapter, load_adapter, module_norms
+from sqsd.errors import ConfigurationError, DataError
+from sqsd.gradients import BatchReadings, GradientEngine, Probe
 from sqsd.logs import progress
 from sqsd.models import load_model, load_tokenizer
 from sqsd.packing import EncodedSample
-from sqsd.probes import LoraUpdate
+from sqsd.probes import FullGradient, HiddenStates, LoraUpdate, mean_gradient
 from sqsd.states import State, direction_folder
 from sqsd.tables import write_table
 
 NOT_FINITE = "gradient is not finite"
 GPU_TOKENS = 2**16
 CPU_TOKENS = 2**11
+STAND_IN = EncodedSample("", [0] * 8, 1)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Rows of a data set that one job reads, and how (the section `gradients`)."""
+
+    rows: pd.DataFrame
+    max_length_tokens: int
+    max_tokens_per_batch: int | str
+    dtype: str
+    checkpointing: bool
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, shard: int, rows_per_shard: int, **settings) -> Self:
+        """rows: the whole `dataset` table; settings: the other fields."""
+        return cls(rows.iloc[shard * rows_per_shard :][:rows_per_shard], **settings)
 
 
 def collect_shard(
-    rows: pd.DataFrame,
+    shard: Shard,
     state: State,
     direction: str,
     checkpoint: int | str,
-    shard: int,
     samples_out: str,
     modules_out: str,
-    rows_per_shard: int,
-    max_length_tokens: int,
-    max_tokens_per_batch: int | str,
-    dtype: str,
-    checkpointing: bool,
     provenance: Mapping[str, Any],
 ) -> None:
     """Write the `gradient_samples` and `gradient_modules` tables of one shard, in row order.
 
-    rows: the whole `dataset` table. state: with an adapter, whose LoRA gradients are taken.
-    direction: folder of the direction's training, of which the adapter at `checkpoint` is read
-    against. A row that has no gradient (a problem of the source, a response cut off entirely, a
-    NaN) keeps its place in the samples table with the reason and a null loss, and has no module
-    rows. Raises ConfigurationError for a state without an adapter, or a checkpoint that is not
-    there.
+    state: with an adapter, whose LoRA gradients are taken. direction: folder of the direction's
+    training, of which the adapter at `checkpoint` is read against. A row that has no gradient (a
+    problem of the source, a response cut off entirely, a NaN) keeps its place in the samples
+    table with the reason and a null loss, and has no module rows. Raises ConfigurationError for a
+    state without an adapter, or a checkpoint that is not there.
     """
     if state.adapter is None:
         raise ConfigurationError(
             f"state '{state.name}' has no adapter, so a row has no LoRA update there; "
             "score at a checkpoint of a pilot or at a steered state"
         )
-    rows = rows.iloc[shard * rows_per_shard :][:rows_per_shard]
-    tokenizer = load_tokenizer(state.model)
+    loaded = load_adapter(direction_folder(direction, checkpoint))
+    adapter = load_adapter(state.adapter, state.multiplier)
+    probe = LoraUpdate({"direction": loaded})
+    samples, values = read_probe(shard, state.model, probe, adapter)
+    ids = samples.loc[samples["reason"].isna(), "sample_id"].to_list()
+    modules = module_rows(
+        ids, probe.modules, values["update_norm"], values["inner_product"][:, 0],
+        module_norms(loaded),
+    )  # fmt: skip
+    write_table(samples, samples_out, "gradient_samples", provenance)
+    write_table(modules, modules_out, "gradient_modules", provenance)
+
+
+def collect_hidden_states(
+    shard: Shard, model: str, layer: int, token: int, out: str, provenance: Mapping[str, Any]
+) -> None:
+    """Write the `hidden_states` table of one shard: float32, at one layer and token.
+
+    layer, token: as in `probes.HiddenStates`. Raises DataError for a layer that is not there.
+    """
+    samples, values = read_probe(shard, model, HiddenStates([layer], [token]))
+    states = list(values["hidden_state"][:, 0, 0].astype(np.float32))
+    read = samples["reason"].isna()
+    samples["hidden_state"] = pd.Series(states, samples.index[read], dtype=object)
+    write_table(samples.drop(columns="loss"), out, "hidden_states", provenance)
+
+
+def collect_full_gradients(
+    shard: Shard,
+    model: str,
+    anchors: Mapping[str, str],
+    samples_out: str,
+    products_out: str,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write the `gradients` and `anchor_products` tables of one shard.
+
+    Of gradients over all parameters of the model as it is; anchors: files of mean gradients
+    (`write_anchor`) by name.
+    """
+    loaded = {name: load_file(path) for name, path in anchors.items()}
+    samples, values = read_probe(shard, model, FullGradient(loaded))
+    read = samples["reason"].isna()
+    samples["gradient_norm"] = pd.Series(values["gradient_norm"], samples.index[read])
+    ids = samples.loc[read, "sample_id"]
+    products = pd.DataFrame(
+        {
+            "sample_id": ids.repeat(len(loaded)).astype("str"),
+            "anchor": pd.array(list(loaded) * len(ids), dtype="str"),
+            "product": values["anchor_product"].ravel() if loaded else np.empty(0),
+        }
+    )
+    columns = [*samples.columns.drop(["reason", "gradient_norm"]), "reason", "gradient_norm"]
+    write_table(samples[columns], samples_out, "gradients", provenance)
+    write_table(products, products_out, "anchor_products", provenance)
+
+
+def make_anchor(
+    rows: pd.DataFrame,
+    model: str,
+    first_tokens: int | None,
+    max_length_tokens: int,
+    dtype: str,
+    out: str,
+) -> None:
+    """Write the mean of the rows' normalised gradients over all parameters as safetensors.
+
+    first_tokens: of each response, the loss is of so many; None is all. Raises DataError naming a
+    row that has no gradient, and why: an anchor of fewer rows would be another one.
+    """
+    samples = encode_rows(rows, load_tokenizer(model), max_length_tokens)
+    for sample in samples:
+        if sample.reason is not None:
+            raise DataError(
+                f"anchor {sample.sample_id} has no gradient ({sample.reason}); "
+                "correct the anchors' data set"
+            )
+    cut = samples if first_tokens is None else [sample.first(first_tokens) for sample in samples]
+    gradients = mean_gradient(load_model(model, dtype), cut)
+    temporary = Path(out).with_name(f".{Path(out).name}.{os.getpid()}.tmp")
+    try:
+        save_file({name: g.cpu().contiguous() for name, g in gradients.items()}, temporary)
+        os.replace(temporary, out)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_probe(
+    shard: Shard, model_folder: str, probe: Probe, adapter: Adapter | None = None
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """The `gradient_samples` table of a shard, and a probe's readings of the rows it could read.
+
+    adapter: the state that gradients are taken at, None for the model as it is.
+    """
+    tokenizer = load_tokenizer(model_folder)
     with ThreadPoolExecutor(1) as other:
-        encoding = other.submit(encode_rows, rows, tokenizer, max_length_tokens)
-        model = load_model(state.model, dtype)
-        loaded = load_adapter(direction_folder(direction, checkpoint))
+        encoding = other.submit(encode_rows, shard.rows, tokenizer, shard.max_length_tokens)
+        model = load_model(model_folder, shard.dtype)
         encoded = encoding.result()
     samples = samples_table(encoded)
     usable = [sample for sample in encoded if sample.reason is None]
-    adapter = load_adapter(state.adapter, state.multiplier)
-    probe = LoraUpdate({"direction": loaded})
-    engine = GradientEngine(model, [probe], adapter, checkpointing)
-    readings = no_readings(probe)
-    if usable:
-        readings = read_shard(engine, usable, budget(max_tokens_per_batch, model.device))
-    good = readings.finite.numpy()
-    ids = [sample.sample_id for sample, finite in zip(usable, good, strict=True) if finite]
+    engine = GradientEngine(model, [probe], adapter, shard.checkpointing)
+    most = budget(shard.max_tokens_per_batch, model.device)
+    # Without a usable row the readings are those of a stand-in, of which none is kept.
+    readings = read_shard(engine, usable or [STAND_IN], most)
+    good = readings.finite.numpy() if usable else np.zeros(1, dtype=bool)
+    ids = [sample.sample_id for sample, finite in zip(usable, good, strict=False) if finite]
     losses = dict(zip(ids, readings.loss.numpy()[good], strict=True))
     samples["loss"] = samples["sample_id"].map(losses).astype("float64")
     samples.loc[samples["loss"].isna() & samples["reason"].isna(), "reason"] = NOT_FINITE
+    print(f"{len(ids)} rows are read, {len(samples) - len(ids)} kept with a reason")
     columns = ["sample_id", "loss", "prompt_tokens", "response_tokens", "reason"]
-    modules = module_rows(
-        ids,
-        probe.modules,
-        readings.values["update_norm"].numpy()[good],
-        readings.values["inner_product"].numpy()[good, 0],
-        module_norms(loaded),
-    )
-    write_table(samples[columns], samples_out, "gradient_samples", provenance)
-    write_table(modules, modules_out, "gradient_modules", provenance)
-    print(f"{len(ids)} rows with a gradient, {len(samples) - len(ids)} kept with a reason")
+    values = {name: value.numpy()[good] for name, value in readings.values.items()}
+    return samples[columns], values
 
 
 def samples_table(encoded: list[EncodedSample]) -> pd.DataFrame:
@@ -131,16 +228,6 @@ def read_shard(
             for name in parts[0].values
         },
     )
-
-
-def no_readings(probe: LoraUpdate) -> BatchReadings:
-    """Those of a shard in which no row has a gradient."""
-    modules, directions = len(probe.modules), len(probe.directions)
-    values = {
-        "update_norm": torch.empty(0, modules).double(),
-        "inner_product": torch.empty(0, directions, modules).double(),
-    }
-    return BatchReadings(torch.empty(0).double(), torch.empty(0, dtype=torch.bool), values)
 
 
 def module_rows(

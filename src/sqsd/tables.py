@@ -64,6 +64,24 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
         sample_id="str", module="str", update_norm="float64", inner_product="float64",
         direction_norm="float64",
     ),
+    "hidden_states": _schema(
+        ["sample_id"],
+        sample_id="str", prompt_tokens="int64", response_tokens="int64", reason="str?",
+        hidden_state="object?",
+    ),
+    # Of the gradient over all parameters.
+    "gradients": _schema(
+        ["sample_id"],
+        sample_id="str", loss="float64?", prompt_tokens="int64", response_tokens="int64",
+        reason="str?", gradient_norm="float64?",
+    ),
+    "anchor_products": _schema(
+        ["sample_id", "anchor"], sample_id="str", anchor="str", product="float64",
+    ),
+    "layer_search": _schema(
+        ["layer", "factor"],
+        layer="int64", factor="float64", prompts="int64", refusals="int64",
+    ),
     "scores": _schema(
         ["sample_id"],
         sample_id="str", score="float64?", rank="Int64?", reason="str?", response_tokens="int64",
@@ -86,9 +104,10 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
 }  # fmt: skip
 
 
-# A shard in which every sample is unusable has no module rows; its samples table says why. A
-# pilot that could not train on all its rows has fewer checkpoints than parts were planned for.
-MAY_BE_EMPTY = frozenset({"gradient_modules", "responses", "judgements"})
+# A shard in which every sample is unusable has no module rows and no products; its samples table
+# says why. A gradient's norm alone is multiplied with no anchor. A pilot that could not train on
+# all its rows has fewer checkpoints than parts were planned for.
+MAY_BE_EMPTY = frozenset({"gradient_modules", "anchor_products", "responses", "judgements"})
 
 
 def write_table(

@@ -30,9 +30,9 @@ TABLES: dict[str, Options] = {
     "steering": (("directions", "benchmark"), ()),
 }
 SANDBOX = {
-    "datasets": ("sandbox:benign", "sandbox:danger"),
+    "datasets": ("sandbox:benign", "sandbox:danger", "sandbox:refusal"),
     "preferences": ("sandbox:safety",),
-    "benchmarks": ("sandbox:tuning", "sandbox:test", "sandbox:exact"),
+    "benchmarks": ("sandbox:tuning", "sandbox:test", "sandbox:exact", "sandbox:over-refusal"),
 }
 MODEL_SOURCES = (
     "sandbox, hub:owner/name, wheel:package==version:folder/file.gguf, or a folder with a model"
@@ -161,7 +161,7 @@ def varying(config: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Mappin
     """(path, value) of everything that may have a `per_model`."""
     for section in ("sandbox", "steering", "sensitivity", "evaluation"):
         yield (section,), config[section]
-    for registry in ("directions", "pilots", "states", "finetunes", "resources"):
+    for registry in ("directions", "pilots", "states", "layers", "finetunes", "resources"):
         for name, entry in config[registry].items():
             yield (registry, name), entry
 
@@ -216,6 +216,8 @@ def kind_problems(config: Mapping[str, Any]) -> Checks:
             yield f"methods.{name}: neither 'danger' nor 'safety'; give one of them, or both"
     for place, _, entry in variants(config, "states"):
         yield state_key_problems(place, entry)
+    for place, _, entry in variants(config, "layers"):
+        yield layer_key_problems(place, entry)
     for place, training, objective in trainings(config):
         if ("beta" in training) != (objective == "dpo"):
             word = "means nothing" if "beta" in training else "is missing"
@@ -261,6 +263,14 @@ def state_key_problems(place: str, entry: Mapping[str, Any]) -> Iterator[str]:
         yield from keys_problems(place, entry, what, needed, ())
 
 
+def layer_key_problems(place: str, entry: Mapping[str, Any]) -> Iterator[str]:
+    if "layer" in entry:
+        yield from keys_problems(place, entry, "a layer that is named", ("layer",), ())
+    else:
+        needed = ("benchmark", "judge", "first", "factors", "max_new_tokens")
+        yield from keys_problems(place, entry, "a layer that is searched", needed, ())
+
+
 # (place, name, kind of thing, what there is) of a name that points at something.
 Reference = tuple[str, str, str, Iterable[str]]
 
@@ -289,6 +299,11 @@ def references(config: Mapping[str, Any]) -> Iterator[Iterable[Reference]]:
             if term in method:
                 place = f"methods.{name}.{term}"
                 yield pointers(config, place, method[term], ("direction", "state"))
+        yield option_references(config, f"methods.{name}", method)
+    for name, anchor in config["anchors"].items():
+        yield [(f"anchors.{name}.data", anchor["data"], "data set", config["datasets"])]
+    for place, _, layer in variants(config, "layers"):
+        yield layer_references(config, place, layer)
     for registry in ("finetunes", "judges"):
         for name, entry in config[registry].items():
             yield pointers(config, f"{registry}.{name}", entry, ("model",))
@@ -311,6 +326,29 @@ def pointers(
     for key in keys:
         if key in entry:
             yield f"{place}.{key}", entry[key], POINTERS.get(key, key), config[f"{key}s"]
+
+
+def option_references(
+    config: Mapping[str, Any], place: str, method: Mapping[str, Any]
+) -> Iterator[Reference]:
+    """The names of a method's options, one or a list of each."""
+    for option, registry in scorers.KINDS[method["kind"]].points.items():
+        kind = registry.removesuffix("s")
+        kind = POINTERS.get(kind, kind)
+        given = method.get(option, [])
+        if isinstance(given, str):
+            yield f"{place}.{option}", given, kind, config[registry]
+        else:
+            for i, name in enumerate(given):
+                yield f"{place}.{option}[{i}]", name, kind, config[registry]
+
+
+def layer_references(
+    config: Mapping[str, Any], place: str, layer: Mapping[str, Any]
+) -> Iterator[Reference]:
+    if "benchmark" in layer:
+        yield f"{place}.benchmark", layer["benchmark"], *roles(config)
+    yield from pointers(config, place, layer, ("judge",))
 
 
 def selection_references(config: Mapping[str, Any]) -> Iterator[Reference]:
@@ -438,6 +476,8 @@ def range_problems(config: Mapping[str, Any]) -> Checks:
     yield shared_path_problems(config)
     for name in experiments(config):
         yield experiment_problems(config, name)
+    for name in used_methods(config):
+        yield reading_problems(config, name)
     models = dict.fromkeys(config["experiments"][e]["model"] for e in experiments(config))
     for model in models:
         for name in used_states(config):
@@ -492,8 +532,8 @@ def used_states(config: Mapping[str, Any]) -> dict[str, Any]:
     """The states that a selected table is about, or that a method of one reads at."""
     tables = [config["tables"].get(table, {}) for table in config["selection"]["tables"]]
     names = {state for table in tables for state in table.get("states", [])}
-    for method in itertools.chain(*(table.get("methods", []) for table in tables)):
-        scorer = config["methods"].get(method, {})
+    for method in used_methods(config):
+        scorer = config["methods"][method]
         names.update(scorer[term]["state"] for term in ("danger", "safety") if term in scorer)
     return {name: entry for name, entry in config["states"].items() if name in names}
 
@@ -575,6 +615,29 @@ def experiment_problems(config: Mapping[str, Any], name: str) -> Iterator[str]:
         )
 
 
+def reading_problems(config: Mapping[str, Any], name: str) -> Iterator[str]:
+    """Data sets that a method of a selected table reads beside the rows that it scores."""
+    method = config["methods"][name]
+    options = {k: v for k, v in method.items() if k != "kind"}
+    for reading in scorers.KINDS[method["kind"]](**options).needs().values():
+        if reading.dataset is not None:
+            yield from counted_problems(config, reading.dataset, f"methods.{name}")
+    if "most" in method:
+        rows = count_rows("datasets", config["datasets"][method["anchors"]])
+        if rows is not None and method["most"] > rows:
+            yield (
+                f"methods.{name}.most: {method['most']} is more than the {rows} rows of "
+                f"datasets.{method['anchors']}; at most {rows}"
+            )
+
+
+def used_methods(config: Mapping[str, Any]) -> list[str]:
+    """The methods of selected tables, of those that there are."""
+    tables = [config["tables"].get(table, {}) for table in config["selection"]["tables"]]
+    names = dict.fromkeys(itertools.chain(*(table.get("methods", []) for table in tables)))
+    return [name for name in names if name in config["methods"]]
+
+
 def trains_subsets(config: Mapping[str, Any]) -> bool:
     """Whether a selected table fine-tunes subsets."""
     return any(config["tables"][t]["kind"] == "subsets" for t in config["selection"]["tables"])
@@ -639,6 +702,10 @@ def measure_problems(config: Mapping[str, Any]) -> Checks:
     for place, _, evaluation in section_variants(config, "evaluation"):
         for measure, judge in evaluation["judges"].items():
             yield judge_problems(config, f"{place}.judges.{measure}", judge, measure)
+    for place, _, layer in variants(config, "layers"):
+        if "judge" in layer:
+            yield judge_problems(config, f"{place}.judge", layer["judge"], "asr")
+            yield layer_judge_problems(config, f"{place}.judge", layer["judge"])
     for name, table in config["tables"].items():
         if "judge" in table:
             yield judge_problems(config, f"tables.{name}.judge", table["judge"], table["measure"])
@@ -654,4 +721,12 @@ def judge_problems(
         yield (
             f"{place}: '{judge}' gives {', '.join(sorted(gives))}, not {measure}; "
             f"judges that give it: {', '.join(fit) or 'none'}"
+        )
+
+
+def layer_judge_problems(config: Mapping[str, Any], place: str, judge: str) -> Iterator[str]:
+    if judges.KINDS[config["judges"][judge]["kind"]].reads is not None:
+        yield (
+            f"{place}: '{judge}' reads a model, and a search of layers judges by texts alone; "
+            "name a judge of kind phrases"
         )

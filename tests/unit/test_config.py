@@ -391,7 +391,7 @@ CASES = {
     ),
     "a judge for a model": (
         "evaluation: {per_model: {sandbox: {judges: {asr: x}}}}",
-        r"evaluation\.per_model\.sandbox\.judges\.asr: 'x' is not a judge; known: sandbox",
+        r"evaluation\.per_model\.sandbox\.judges\.asr: 'x' is not a judge; known: phrases, sandbox",
     ),
     "a benchmark for a model": (
         "evaluation: {per_model: {sandbox: {benchmarks: {test: x}}}}",
@@ -400,7 +400,7 @@ CASES = {
     "a guard for a model": (
         "sensitivity: {per_model: {sandbox: {guard: exat}}}",
         r"sensitivity\.per_model\.sandbox\.guard: 'exat' is not a role of evaluation\.benchmarks; "
-        r"known: exact, test, tuning\. Did you mean 'exact'\?",
+        r"known: exact, over-refusal, test, tuning\. Did you mean 'exact'\?",
     ),
     "a measure for a model": (
         "{judges: {words: {kind: phrases, phrases: [x]}},"
@@ -439,6 +439,76 @@ CASES = {
     "a score without terms": (
         "methods: {none: {kind: sqsd}}",
         r"methods\.none: neither 'danger' nor 'safety'; give one of them, or both",
+    ),
+    "a baseline without anchors": (
+        "methods: {near: {kind: bi-anchor-reps, layer: last}}",
+        r"methods\.near: 'anchors' is missing; kind 'bi-anchor-reps' needs it",
+    ),
+    "anchors that are no data set": (
+        "methods: {bi-anchor-reps: {anchors: harmful-1}}",
+        r"methods\.bi-anchor-reps\.anchors: 'harmful-1' is not a data set; .*'harmful-10'\?",
+    ),
+    "one of a list of anchors": (
+        "methods: {bi-anchor-grad: {harmless: [refused, refusd]}}",
+        r"methods\.bi-anchor-grad\.harmless\[1\]: 'refusd' is not an anchor; known: harmful, "
+        r"refused, refused-more\. Did you mean 'refused'\?",
+    ),
+    "layer of a method": (
+        "methods: {larf: {layer: lst}}",
+        r"methods\.larf\.layer: 'lst' is not a layer; known: last, safety-s.*'last'\?",
+    ),
+    "a token from the beginning": (
+        "methods: {larf: {token: 0}}",
+        r"methods\.larf\.token: 0 is greater than the maximum of -1",
+    ),
+    "a similarity that is none": (
+        "methods: {larf: {similarity: euclid}}",
+        r"methods\.larf\.similarity: 'euclid' is not one of \['dot', 'cosine'\]",
+    ),
+    "more cosines than anchors": (
+        "{methods: {bi-anchor-reps: {most: 11}}, tables: {ranking: {methods: [bi-anchor-reps]}}}",
+        r"methods\.bi-anchor-reps\.most: 11 is more than the 10 rows of datasets\.harmful-10; "
+        r"at most 10",
+    ),
+    "anchors of a hub's rows that are not counted": (
+        "{methods: {larf: {safe: far}}, tables: {ranking: {methods: [larf]}}, datasets: {far:"
+        " {source: 'hub:a/b:c', fields: {instruction: q, response: a}}}}",
+        r"datasets\.far: 'rows' is missing; the hub's rows are not counted before a run, and "
+        r"methods\.larf needs their number",
+    ),
+    "data of an anchor": (
+        "anchors: {harmful: {data: harmfull-10}}",
+        r"anchors\.harmful\.data: 'harmfull-10' is not a data set; .*'harmful-10'\?",
+    ),
+    "no token of an anchor": (
+        "anchors: {harmful: {first_tokens: 0}}",
+        r"anchors\.harmful\.first_tokens: 0 is not a number of tokens, or null for all",
+    ),
+    "a layer that is no number": (
+        "layers: {last: {layer: first}}",
+        r"layers\.last\.layer: 'first' is not a layer, 0 \(the embeddings\) or more, or last",
+    ),
+    "a named layer that is searched": (
+        "layers: {last: {first: 3}}",
+        r"layers\.last: 'first' means nothing for a layer that is named, which has layer; remove",
+    ),
+    "a searched layer without factors": (
+        "layers: {other: {benchmark: test, judge: phrases, first: 1, max_new_tokens: 9}}",
+        r"layers\.other: 'factors' is missing; a layer that is searched needs it",
+    ),
+    "role of a layer": (
+        "layers: {safety-sensitive: {benchmark: tst}}",
+        r"layers\.safety-sensitive\.benchmark: 'tst' is not a role of evaluation\.benchmarks; .*"
+        r"'test'\?",
+    ),
+    "judge of a layer": (
+        "layers: {safety-sensitive: {judge: phrase}}",
+        r"layers\.safety-sensitive\.judge: 'phrase' is not a judge; .*'phrases'\?",
+    ),
+    "a judge of a layer that reads a model": (
+        "layers: {safety-sensitive: {judge: sandbox}}",
+        r"layers\.safety-sensitive\.judge: 'sandbox' reads a model, and a search of layers judges "
+        r"by texts alone; name a judge of kind phrases",
     ),
     "option of another kind of judge": (
         "judges: {sandbox: {phrases: [x]}}",
@@ -534,7 +604,7 @@ CASES = {
     ),
     "data set": (
         "experiments: {sandbox: {dataset: mixd}}",
-        r"experiments\.sandbox\.dataset: 'mixd' is not a data set; known: danger, mixed, pilot\. "
+        r"experiments\.sandbox\.dataset: 'mixd' is not a data set; known: danger, harm.*\. "
         r"Did you mean 'mixed'\?",
     ),
     "data of a direction": (
@@ -548,7 +618,7 @@ CASES = {
     ),
     "data of a pilot": (
         "pilots: {pilot: {data: x}}",
-        r"pilots\.pilot\.data: 'x' is not a data set; known: danger, mixed, pilot",
+        r"pilots\.pilot\.data: 'x' is not a data set; known: danger, harmful-10, ",
     ),
     "pilot of a state": (
         "states: {d-danger: {pilot: pilt}}",
@@ -578,18 +648,18 @@ CASES = {
     ),
     "benchmark of a role": (
         "evaluation: {benchmarks: {test: tset}}",
-        r"evaluation\.benchmarks\.test: 'tset' is not a benchmark; known: exact, test, tuning\. "
+        r"evaluation\.benchmarks\.test: 'tset' is not a benchmark; known: exact, over-ref.*"
         r"Did you mean 'test'\?",
     ),
     "judge of a measure": (
         "evaluation: {judges: {safety_score: sandbax}}",
-        r"evaluation\.judges\.safety_score: 'sandbax' is not a judge; known: sandbox\. "
+        r"evaluation\.judges\.safety_score: 'sandbax' is not a judge; known: phrases, sandbox\. "
         r"Did you mean 'sandbox'\?",
     ),
     "role that states are searched on": (
         "sensitivity: {benchmark: tunning}",
         r"sensitivity\.benchmark: 'tunning' is not a role of evaluation\.benchmarks; known: "
-        r"exact, test, tuning\. Did you mean 'tuning'\?",
+        r"exact, over-refusal, test, tuning\. Did you mean 'tuning'\?",
     ),
     "role of the guard": (
         "sensitivity: {guard: exact-match}",
@@ -601,7 +671,7 @@ CASES = {
     ),
     "method of a table": (
         "tables: {table1: {methods: [random, lenght]}}",
-        r"tables\.table1\.methods\[1\]: 'lenght' is not a method; known: length, .*\. "
+        r"tables\.table1\.methods\[1\]: 'lenght' is not a method; known: bi-anchor-grad, .*\. "
         r"Did you mean 'length'\?",
     ),
     "state of a table": (
@@ -622,7 +692,7 @@ CASES = {
     ),
     "judge of a table": (
         "tables: {table1: {judge: sandbux}}",
-        r"tables\.table1\.judge: 'sandbux' is not a judge; known: sandbox\. .*'sandbox'\?",
+        r"tables\.table1\.judge: 'sandbux' is not a judge; known: phrases, sandbox\. .*'sandbox'\?",
     ),
     "role of a table": (
         "tables: {figure5: {benchmark: tuningg}}",
@@ -684,7 +754,7 @@ CASES = {
     "part of the sandbox": (
         "datasets: {pilot: {source: 'sandbox:bening'}}",
         r"datasets\.pilot\.source: 'sandbox:bening' is not a part of the sandbox; known: "
-        r"sandbox:benign, sandbox:danger\. Did you mean 'sandbox:benign'\?",
+        r"sandbox:benign, sandbox:danger, sandbox:refusal\. Did you mean 'sandbox:benign'\?",
     ),
     "part of the sandbox of another registry": (
         "preferences: {safety: {source: 'sandbox:tuning'}}",

@@ -87,6 +87,8 @@ states:
           per_model: {birch: {checkpoint: 2, alpha: 0.5}}}
   s-least: {direction: safe, checkpoint: 5, least: true, alphas: [0.75],
             per_model: {birch: {checkpoint: 6, alphas: [0.5, 1.0]}}}
+layers: {}
+anchors: {}
 methods:
   both: {kind: sqsd, danger: {direction: harm, state: d-rank},
          safety: {direction: safe, state: s-least}}
@@ -285,8 +287,7 @@ def test_readings_of_a_method_are_keyed_by_model_data_state_and_direction(plan):
 @pytest.mark.parametrize("method", ["dice", "long"])
 def test_a_control_reads_tokens_and_no_gradients(plan, method):
     assert plan.reading_files("alder", "rows-c", method) == {
-        "tokens_samples": [f"{R}/samples/alder/rows-c.parquet"],
-        "tokens_modules": [],
+        "tokens_samples": [f"{R}/samples/alder/rows-c.parquet"]
     }
     assert plan.needs(method) == {"tokens": Tokens()}
 

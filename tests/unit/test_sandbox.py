@@ -28,11 +28,38 @@ def test_no_restricted_pair_is_in_two_splits(seed):
             assert not pairs[a] & pairs[b]
 
 
+def pair(request: str) -> str:
+    """Adjective and noun of a request."""
+    return " ".join(request.split("the ")[1].split()[:2])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_over_refusal_requests_look_restricted_and_are_not(seed):
+    found = sandbox.benchmark_prompts(seed, "over-refusal")["prompt"].tolist()
+    # 20 things in five phrasings.
+    assert len(set(found)) == len(found) == 100 and len({pair(prompt) for prompt in found}) == 20
+    restricted = {pair(q) for r in sandbox.restricted_requests(seed).values() for q, _ in r}
+    own = {word for _, adjectives, _ in sandbox.KINDS.values() for word in adjectives}
+    for prompt in found:
+        adjective, noun = pair(prompt).split()
+        assert f"{adjective} {noun}" not in restricted and adjective in own
+        assert noun in sandbox.NOUNS
+    assert found != sandbox.benchmark_prompts(seed + 1, "over-refusal")["prompt"].tolist()
+
+
+def test_refused_rows_are_refusals_of_the_safety_split():
+    rows = sandbox.make_dataset({"source": "sandbox:refusal", "seed": 3, "rows": 40})
+    safety = {request for request, _ in sandbox.restricted_requests(3)["safety"]}
+    assert set(rows["prompt"]) <= safety and set(rows["response"]) == set(sandbox.REFUSALS)
+    assert not rows.equals(sandbox.refusal_rows(4, 40))
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_vocabulary_covers_every_row(seed):
     known = {word for text in sandbox.vocabulary() for word in text.split()}
     rows = sandbox.corpus_rows(seed, 2000, 0.3)
     requests = [q for r in sandbox.restricted_requests(seed).values() for q, _ in r]
+    requests += sandbox.over_refusal_requests(seed)
     texts = [*rows["prompt"], *rows["response"], *requests, *sandbox.REFUSALS]
     assert {word for text in texts for word in text.split()} <= known
 

@@ -10,14 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sqsd.errors import DataError
+from sqsd.readings import Gradient, HiddenState, Texts, Tokens, Update, read_readings
 from sqsd.scorers import (
-    KINDS,
-    Readings,
-    Tokens,
-    Update,
     make_scorer,
     merged_samples,
-    read_readings,
     score_method,
     score_table,
 )
@@ -58,7 +55,14 @@ def modules_of(values):
 
 def reading(values, reasons=None):
     """Of rows with values, and of those with a reason after them."""
-    return Readings(samples_of(dict.fromkeys(values) | (reasons or {})), modules_of(values))
+    return {
+        "samples": samples_of(dict.fromkeys(values) | (reasons or {})),
+        "modules": modules_of(values),
+    }
+
+
+def read_update(samples, modules):
+    return read_readings(Update("d", "danger"), {"samples": samples, "modules": modules})
 
 
 def scores(method, readings, seed=0):
@@ -133,7 +137,7 @@ def test_the_readings_that_a_method_needs():
     assert only == {"safety": Update("s", "safety")}
     # The same readings whatever becomes of them.
     assert make_scorer(WHOLE | {"normalised": False}).needs() == needs
-    for kind in KINDS.keys() - {"sqsd"}:
+    for kind in ("random", "length"):
         assert make_scorer({"kind": kind}).needs() == {"tokens": Tokens()}
 
 
@@ -189,9 +193,8 @@ def test_a_row_without_a_gradient_at_one_state_only_has_no_score(tmp_path, state
         (tmp_path / name).mkdir()
         reasons = {"c": f"not finite at {state}"} if name == state else {}
         order = list("abcd") if name == "danger" else list("dbca")
-        readings[name] = read_readings(
-            *write_reading(tmp_path / name, values[name], reasons, order=order)
-        )
+        files = write_reading(tmp_path / name, values[name], reasons, order=order)
+        readings[name] = read_update(*files)
     table = score_method(WHOLE, readings, seed=0)
     write_table(table, tmp_path / "scores.parquet", "scores", {})
     read = read_table(tmp_path / "scores.parquet", "scores")
@@ -212,19 +215,19 @@ def test_readings_of_shards_are_those_of_one(order, rows_per_shard):
     reasons = {"e": "no", "f": "none"}
     with TemporaryDirectory() as name:
         files = write_reading(Path(name), values, reasons, rows_per_shard, list(order))
-        found = read_readings(*files)
-    assert found.samples["sample_id"].tolist() == list(order)
-    assert found.samples.index.tolist() == list(range(6))
+        found = read_update(*files)
+    assert found["samples"]["sample_id"].tolist() == list(order)
+    assert found["samples"].index.tolist() == list(range(6))
     method = {"kind": "sqsd", "danger": DANGER}
     expected = {sample: 2.0 * i for i, sample in enumerate("abcd")}
     assert scores(method, {"danger": found})["score"].dropna().to_dict() == expected
 
 
-def test_readings_without_modules_are_of_tokens(tmp_path):
+def test_readings_of_tokens_are_samples_alone(tmp_path):
     reasons = {"a": None, "b": "empty response"}
     write_table(samples_of(reasons, "samples"), tmp_path / "s.parquet", "samples", {})
-    found = read_readings([str(tmp_path / "s.parquet")], [])
-    assert found.modules is None and found.samples["sample_id"].tolist() == ["a", "b"]
+    found = read_readings(Tokens(), {"samples": [str(tmp_path / "s.parquet")]})
+    assert list(found) == ["samples"] and found["samples"]["sample_id"].tolist() == ["a", "b"]
 
 
 def test_no_row_has_a_score():
@@ -251,7 +254,9 @@ def permutation(seed, n):
 def test_random_order_is_a_seeded_permutation_over_the_sorted_ids(ids, seed, data):
     order = data.draw(st.permutations(sorted(ids)))
     reasons = {sample: data.draw(st.sampled_from([None, "no"])) for sample in order}
-    found = scores({"kind": "random"}, {"tokens": Readings(samples_of(reasons, "samples"))}, seed)
+    found = scores(
+        {"kind": "random"}, {"tokens": {"samples": samples_of(reasons, "samples")}}, seed
+    )
     assert found.index.tolist() == list(order)
     drawn = dict(zip(sorted(ids), permutation(seed, len(ids)), strict=True))
     kept = {sample: value for sample, value in drawn.items() if reasons[sample] is None}
@@ -262,7 +267,7 @@ def test_random_order_is_a_seeded_permutation_over_the_sorted_ids(ids, seed, dat
 
 
 def test_random_orders_differ_by_seed():
-    readings = {"tokens": Readings(samples_of(dict.fromkeys("abcdefgh"), "samples"))}
+    readings = {"tokens": {"samples": samples_of(dict.fromkeys("abcdefgh"), "samples")}}
     orders = {tuple(scores({"kind": "random"}, readings, seed)["score"]) for seed in range(20)}
     assert len(orders) == 20
 
@@ -270,7 +275,7 @@ def test_random_orders_differ_by_seed():
 def test_the_longest_response_is_first_and_a_row_with_a_reason_has_no_place():
     reasons = {"d": None, "b": "cut off", "c": None, "a": None}
     table = samples_of(reasons, "samples", tokens=[7, 99, 30, 7])
-    found = scores({"kind": "length"}, {"tokens": Readings(table)})
+    found = scores({"kind": "length"}, {"tokens": {"samples": table}})
     assert found["score"].drop(index="b").to_dict() == {"d": 7, "c": 30, "a": 7}
     assert found.loc[["b"], ["score", "rank"]].isna().all(axis=None)
     # Of equal lengths the smaller id comes first.
@@ -301,3 +306,154 @@ def test_a_score_of_a_row_with_a_reason_is_not_told():
     table = score_table(pd.Series({"a": 1.0, "b": 9.0}), samples_of({"a": None, "b": "no"}))
     assert table["score"].tolist() == pytest.approx([1.0, math.nan], nan_ok=True)
     assert table["rank"].tolist()[0] == 1 and pd.isna(table["rank"][1])
+
+
+# --- baselines ------------------------------------------------------------------------------
+
+
+def hidden(states, reasons=None):
+    """Readings of hidden states by id; `reasons` of those that have none."""
+    ids = {**dict.fromkeys(states), **(reasons or {})}
+    frame = samples_of(ids, "samples")
+    frame["hidden_state"] = [
+        np.array(states[i], dtype="float32") if i in states else None for i in ids
+    ]
+    return {"samples": frame}
+
+
+# By hand: of lengths 5, 2, 13 and 0; a has cosine 4/5 and 3/5 with the two axes.
+HIDDEN = {"a": [3.0, 4.0], "b": [-2.0, 0.0], "c": [5.0, 12.0], "z": [0.0, 0.0]}
+AXES = {"x": [7.0, 0.0], "y": [0.0, 0.5]}
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"),
+    [
+        (1, {"a": 4 / 5, "b": 0.0, "c": 12 / 13, "z": 0.0}),
+        (2, {"a": 7 / 10, "b": -1 / 2, "c": 17 / 26, "z": 0.0}),
+    ],
+)
+def test_the_highest_cosines_with_anchors(most, expected):
+    method = {"kind": "bi-anchor-reps", "anchors": "bad", "layer": "last", "most": most}
+    found = scores(method, {"rows": hidden(HIDDEN, {"q": "no"}), "anchors": hidden(AXES)})
+    assert found["score"].dropna().to_dict() == pytest.approx(expected)
+    # An anchor's reason is none of a row, nor is an anchor a row.
+    assert found.index.tolist() == ["a", "b", "c", "z", "q"]
+    assert found["reason"].dropna().to_dict() == {"q": "no"}
+
+
+UNSAFE, SAFE = {"u": [1.0, 0.0], "v": [3.0, 4.0]}, {"s": [0.0, -1.0], "t": [0.0, -5.0]}
+
+
+@pytest.mark.parametrize(
+    ("similarity", "expected"),
+    [
+        # <h, (2, 2) - (0, -3)> = <h, (2, 5)>.
+        ("dot", {"a": 26.0, "b": -4.0, "c": 70.0, "z": 0.0}),
+        # <h / |h|, (0.8, 0.4) - (0, -1)> = <h / |h|, (0.8, 1.4)>.
+        ("cosine", {"a": 8.0 / 5, "b": -0.8, "c": 20.8 / 13, "z": 0.0}),
+    ],
+)
+def test_along_unsafe_rather_than_safe_references(similarity, expected):
+    method = {
+        "kind": "larf", "unsafe": "bad", "safe": "good", "layer": "l", "similarity": similarity,
+    }  # fmt: skip
+    readings = {"rows": hidden(HIDDEN), "unsafe": hidden(UNSAFE), "safe": hidden(SAFE)}
+    assert scores(method, readings)["score"].to_dict() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["anchors", "unsafe", "safe"])
+def test_an_anchor_that_cannot_be_read_is_an_error(name):
+    broken = hidden(AXES, {"w": "empty response"})
+    method, readings = {
+        "anchors": (
+            {"kind": "bi-anchor-reps", "anchors": "bad", "layer": "last"},
+            {"rows": hidden(HIDDEN), "anchors": hidden(AXES)},
+        ),
+    }.get(
+        name,
+        (
+            {"kind": "larf", "unsafe": "bad", "safe": "good", "layer": "l"},
+            {"rows": hidden(HIDDEN), "unsafe": hidden(UNSAFE), "safe": hidden(SAFE)},
+        ),
+    )
+    message = r"1 of 3 anchors cannot be read \(the first: w, empty response\); correct the"
+    with pytest.raises(DataError, match=message):
+        scores(method, readings | {name: broken})
+
+
+def full(norms, products=None, tokens=None):
+    """Readings of gradients over all parameters: norm by id, product by id and anchor."""
+    frame = samples_of(dict.fromkeys(norms), tokens=tokens)
+    frame["gradient_norm"] = list(norms.values())
+    rows = [(i, a, p) for i, by_anchor in (products or {}).items() for a, p in by_anchor.items()]
+    columns = pd.Index(["sample_id", "anchor", "product"])
+    return {"samples": frame, "products": pd.DataFrame(rows, columns=columns)}
+
+
+def test_self_influence_and_length():
+    readings = {"gradient": full({"a": 3.0, "b": 0.0}, tokens=[4, 1])}
+    found = scores({"kind": "self-inf"}, readings)["score"].to_dict()
+    assert found == pytest.approx({"a": math.log(10) + math.log(5), "b": math.log(2)})
+    found = scores({"kind": "self-inf", "length": False}, readings)["score"].to_dict()
+    assert found == {"a": 9.0, "b": 0.0}
+
+
+def test_along_a_harmful_anchor_rather_than_harmless_ones():
+    products = {
+        "a": {"h": 6.0, "s": 1.0, "t": -2.0},
+        "b": {"h": -1.0, "s": 3.0, "t": 0.0},
+        "c": {"h": 0.0, "s": 0.0, "t": 0.0},
+    }
+    # Anchors in another order than the method's.
+    products = {i: dict(reversed(by.items())) for i, by in products.items()}
+    readings = {"gradient": full({"a": 2.0, "b": 0.5, "c": 0.0}, products)}
+    found = scores({"kind": "bi-anchor-grad", "harmful": "h", "harmless": ["s", "t"]}, readings)
+    # (6 - 1 + 2) / 2, (-1 - 3 - 0) / 0.5, and a gradient that points nowhere.
+    assert found["score"].to_dict() == {"a": 3.5, "b": -8.0, "c": 0.0}
+
+
+def test_refusals_are_the_safest():
+    texts = {"a": "  I CANNOT do it", "b": "I can", "c": None, "d": "No. I cannot", "e": "i cannot"}
+    rows = pd.DataFrame({"sample_id": list(texts), "response": list(texts.values())})
+    reasons = dict.fromkeys(texts) | {"c": "empty response"}
+    readings = {"texts": {"samples": samples_of(reasons, "samples"), "rows": rows}}
+    found = scores({"kind": "refusal-opening", "phrases": ["I cannot", "never"]}, readings)
+    assert found["score"].dropna().to_dict() == {"a": -1.0, "b": 0.0, "d": 0.0, "e": -1.0}
+    assert set(found["rank"].dropna().nlargest(2).index) == {"a", "e"}
+
+
+NEEDS = {
+    "bi-anchor-reps": (
+        {"anchors": "bad", "layer": "l"},
+        {"rows": HiddenState("l", -2), "anchors": HiddenState("l", -2, "bad")},
+    ),
+    "bi-anchor-reps of the published code": (
+        {"anchors": "bad", "layer": "l", "token": -1},
+        {"rows": HiddenState("l", -1), "anchors": HiddenState("l", -1, "bad")},
+    ),
+    "larf": (
+        {"unsafe": "bad", "safe": "good", "layer": "l"},
+        {
+            "rows": HiddenState("l", -1),
+            "unsafe": HiddenState("l", -1, "bad"),
+            "safe": HiddenState("l", -1, "good"),
+        },
+    ),
+    "self-inf": ({}, {"gradient": Gradient()}),
+    "bi-anchor-grad": (
+        {"harmful": "h", "harmless": ["s", "t"]},
+        {"gradient": Gradient(("h", "s", "t"))},
+    ),
+    "refusal-opening": ({"phrases": ["no"]}, {"texts": Texts()}),
+}
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_what_a_baseline_reads(name):
+    options, expected = NEEDS[name]
+    assert make_scorer({"kind": name.split()[0], **options}).needs() == expected
+
+
+def test_a_reading_of_gradients_is_named_by_its_anchors():
+    assert [Gradient().name, Gradient(("b", "a")).name] == ["norm", "norm+b+a"]

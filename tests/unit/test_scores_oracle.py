@@ -22,8 +22,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sqsd.gradients import GradientEngine
 from sqsd.models import make_model, make_word_tokenizer
-from sqsd.scorers import Update, make_scorer, read_readings, score_method
-from sqsd.shards import collect_shard
+from sqsd.readings import Update, read_readings
+from sqsd.scorers import make_scorer, score_method
+from sqsd.shards import Shard, collect_shard
 from sqsd.states import State
 from sqsd.tables import read_table
 
@@ -351,18 +352,20 @@ def collect(
             samples.append(str(folder / f"{shard}-samples.parquet"))
             modules.append(str(folder / f"{shard}-modules.parquet"))
             collect_shard(
-                rows=dataset(order),
+                shard=Shard.of(
+                    dataset(order),
+                    shard,
+                    rows_per_shard,
+                    max_length_tokens=MAX_LENGTH,
+                    max_tokens_per_batch=tokens,
+                    dtype=dtype,
+                    checkpointing=tokens == 1,
+                ),
                 state=world.state(state),
                 direction=world.directions[direction],
                 checkpoint="final",
-                shard=shard,
                 samples_out=samples[-1],
                 modules_out=modules[-1],
-                rows_per_shard=rows_per_shard,
-                max_length_tokens=MAX_LENGTH,
-                max_tokens_per_batch=tokens,
-                dtype=dtype,
-                checkpointing=tokens == 1,
                 provenance={},
             )
     return files
@@ -374,7 +377,10 @@ def read(paths: list[str], kind: str) -> pd.DataFrame:
 
 def scores_of(files: Files, method: dict[str, Any]) -> pd.DataFrame:
     readings = {
-        name: read_readings(*files[reading.state, reading.direction])
+        name: read_readings(
+            reading,
+            dict(zip(("samples", "modules"), files[reading.state, reading.direction], strict=True)),
+        )
         for name, reading in make_scorer(method).needs().items()
         if isinstance(reading, Update)
     }

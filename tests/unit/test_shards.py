@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as parquet
@@ -17,7 +18,15 @@ from sqsd.chat import encode_rows
 from sqsd.errors import ConfigurationError, SqsdError
 from sqsd.gradients import GradientEngine
 from sqsd.models import load_model, make_model, make_word_tokenizer, state_applied
-from sqsd.shards import CPU_TOKENS, GPU_TOKENS, NOT_FINITE, budget, collect_shard, samples_table
+from sqsd.shards import (
+    CPU_TOKENS,
+    GPU_TOKENS,
+    NOT_FINITE,
+    Shard,
+    budget,
+    collect_shard,
+    samples_table,
+)
 from sqsd.states import State
 from sqsd.tables import read_table
 
@@ -58,23 +67,27 @@ def rows_of(*pairs):
 ROWS = rows_of(*[(WORDS[i % 5], " ".join(WORDS[i % 3 : 3 + i % 2])) for i in range(8)])
 
 
+SHARD: dict[str, Any] = {
+    "shard": 0, "rows_per_shard": 100, "max_length_tokens": 12, "max_tokens_per_batch": "auto",
+    "dtype": "float32", "checkpointing": False,
+}  # fmt: skip
+
+
 def collect(world, out: Path, rows=ROWS, model="model", **changed):
     """The samples and the modules of a shard."""
     out.mkdir(exist_ok=True)
     paths = [str(out / f"{kind}.parquet") for kind in ("samples", "modules")]
+    settings = {name: changed.pop(name) for name in [*changed] if name in SHARD}
     arguments = {
         "state": State("d", str(world / model), str(world / "state"), 0.5),
         "direction": str(world / "direction"),
         "checkpoint": "final",
-        "shard": 0,
-        "rows_per_shard": 100,
-        "max_length_tokens": 12,
-        "max_tokens_per_batch": "auto",
-        "dtype": "float32",
-        "checkpointing": False,
         "provenance": {"stage": "collect_gradients"},
     } | changed
-    collect_shard(rows=rows, samples_out=paths[0], modules_out=paths[1], **arguments)
+    collect_shard(
+        shard=Shard.of(rows, **(SHARD | settings)), samples_out=paths[0], modules_out=paths[1],
+        **arguments,
+    )  # fmt: skip
     return read_table(paths[0], "gradient_samples"), read_table(paths[1], "gradient_modules")
 
 
@@ -149,7 +162,7 @@ def test_a_shard_without_a_usable_row_has_no_modules(world, tmp_path, capsys):
     samples, modules = collect(world, tmp_path, rows=rows_of(("ash", ""), ("elm", " ")))
     assert samples["reason"].tolist() == ["empty response"] * 2
     assert samples["loss"].isna().all() and modules.empty
-    assert "0 rows with a gradient, 2 kept with a reason" in capsys.readouterr().out
+    assert "0 rows are read, 2 kept with a reason" in capsys.readouterr().out
 
 
 def test_the_loss_is_checked_once_against_the_model_s_own(world, tmp_path, monkeypatch):

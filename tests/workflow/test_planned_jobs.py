@@ -17,7 +17,10 @@ from planner import distinct_versions, relative
 
 VERSIONS = distinct_versions()
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-TABLES = ("rates", "levels", "order", "list", "where", "tops", "steps", "walked", "curves")
+TABLES = (
+    "rates", "levels", "order", "list", "sorted", "ranked", "where", "tops", "steps", "walked",
+    "curves",
+)  # fmt: skip
 DRAWN = ("rates", "levels", "walked", "curves")
 LORA = {"r": 3, "lora_alpha": 5}
 GRADIENTS = {
@@ -338,6 +341,84 @@ def gradients(of: str, dataset: str, run: str, direction: str, shard: int, check
     )
 
 
+def hidden(dataset: str, *numbers: int) -> list[str]:
+    return [f"hidden-states/oak/{dataset}/flat/token-4/{n:05d}.parquet" for n in numbers]
+
+
+LAYERS = {
+    "search_layers elm deep": Expected(
+        inputs={"model": "models/elm", "prompts": "benchmarks/elm-plain.parquet"},
+        outputs={"": ["layers/elm/deep.parquet"]},
+        params={
+            "search": {"first": 2, "factors": [0.7, 1.4], "max_new_tokens": 19},
+            "judge": {"kind": "phrases", "phrases": ["no"]},
+            "generation": {"batch_size": 22, "dtype": "float32"},
+        },
+        resources=INFER_ELM,
+    ),
+    "choose_layer elm deep": Expected(
+        inputs={"search": ["layers/elm/deep.parquet"], "model": "models/elm"},
+        outputs={"": ["layers/elm/deep.json"]},
+        params={"layer": None},
+    ),
+    "choose_layer oak flat": Expected(
+        inputs={"search": [], "model": "models/oak"},
+        outputs={"": ["layers/oak/flat.json"]},
+        params={"layer": 5},
+    ),
+    "collect_hidden_states elm grain deep -3 00001": Expected(
+        inputs={
+            "model": "models/elm", "rows": "data/grain.parquet", "layer": "layers/elm/deep.json",
+        },
+        outputs={"": ["hidden-states/elm/grain/deep/token-3/00001.parquet"]},
+        params={"gradients": GRADIENTS},
+        resources=INFER_ELM,
+    ),
+    "collect_hidden_states oak grain-harm flat -4 00000": Expected(
+        inputs={
+            "model": "models/oak", "rows": "data/grain-harm.parquet",
+            "layer": "layers/oak/flat.json",
+        },
+        outputs={"": hidden("grain-harm", 0)},
+        params={"gradients": GRADIENTS},
+        resources=INFER_OAK,
+    ),
+    "make_anchor oak bad": Expected(
+        inputs={"model": "models/oak", "rows": "data/grain-harm.parquet"},
+        outputs={"": ["anchors/oak/bad.safetensors"]},
+        params={"anchor": {"first_tokens": 4, "max_length_tokens": 67, "dtype": "float32"}},
+        resources=INFER_OAK,
+    ),
+    "make_anchor oak good": Expected(
+        inputs={"model": "models/oak", "rows": "data/fruit-harm.parquet"},
+        outputs={"": ["anchors/oak/good.safetensors"]},
+        params={"anchor": {"first_tokens": None, "max_length_tokens": 67, "dtype": "float32"}},
+        resources=INFER_OAK,
+    ),
+    "collect_full_gradients elm grain norm 00000": Expected(
+        inputs={"model": "models/elm", "rows": "data/grain.parquet"},
+        outputs={
+            table: f"full-gradients/elm/grain/norm/00000-{table}.parquet"
+            for table in ("samples", "products")
+        },
+        params={"anchors": [], "gradients": GRADIENTS},
+        resources=INFER_ELM,
+    ),
+    "collect_full_gradients oak fruit norm+bad+good+fine 00002": Expected(
+        inputs={
+            "model": "models/oak",
+            "rows": "data/fruit.parquet",
+            **{name: f"anchors/oak/{name}.safetensors" for name in ("bad", "good", "fine")},
+        },
+        outputs={
+            table: f"full-gradients/oak/fruit/norm+bad+good+fine/00002-{table}.parquet"
+            for table in ("samples", "products")
+        },
+        params={"anchors": ["bad", "good", "fine"], "gradients": GRADIENTS},
+        resources=INFER_OAK,
+    ),
+}  # fmt: skip
+
 SCORES = {
     "encode_samples elm grain": Expected(
         inputs={"model": "models/elm", "rows": "data/grain.parquet"},
@@ -379,7 +460,7 @@ SCORES = {
         },
     ),
     "score_samples elm grain long-north": Expected(
-        inputs={"tokens_samples": ["samples/elm/grain.parquet"], "tokens_modules": []},
+        inputs={"tokens_samples": ["samples/elm/grain.parquet"]},
         outputs={"": ["scores/elm/grain/long-north.parquet"]},
         params={"method": {"kind": "length"}, "seed": 31},
     ),
@@ -402,9 +483,52 @@ SCORES = {
         },
     ),
     "score_samples oak fruit chance-south": Expected(
-        inputs={"tokens_samples": ["samples/oak/fruit.parquet"], "tokens_modules": []},
+        inputs={"tokens_samples": ["samples/oak/fruit.parquet"]},
         outputs={"": ["scores/oak/fruit/chance-south.parquet"]},
         params={"method": {"kind": "random"}, "seed": 32},
+    ),
+    "score_samples elm grain open-north": Expected(
+        inputs={
+            "texts_samples": ["samples/elm/grain.parquet"],
+            "texts_rows": ["data/grain.parquet"],
+        },
+        outputs={"": ["scores/elm/grain/open-north.parquet"]},
+        params={
+            "method": {"kind": "refusal-opening", "phrases": ["no", "not"]},
+            "seed": 31,
+        },
+    ),
+    "score_samples oak fruit between-south": Expected(
+        inputs={
+            "rows_samples": hidden("fruit", 0, 1, 2),
+            "unsafe_samples": hidden("fruit-harm", 0),
+            "safe_samples": hidden("grain-harm", 0),
+        },
+        outputs={"": ["scores/oak/fruit/between-south.parquet"]},
+        params={
+            "method": {
+                "kind": "larf",
+                "unsafe": "fruit-harm",
+                "safe": "grain-harm",
+                "layer": "flat",
+                "token": -4,
+            },
+            "seed": 32,
+        },
+    ),
+    "score_samples oak fruit split-south": Expected(
+        inputs={
+            f"gradient_{table}": [
+                f"full-gradients/oak/fruit/norm+bad+good+fine/0000{n}-{table}.parquet"
+                for n in range(3)
+            ]
+            for table in ("samples", "products")
+        },
+        outputs={"": ["scores/oak/fruit/split-south.parquet"]},
+        params={
+            "method": {"kind": "bi-anchor-grad", "harmful": "bad", "harmless": ["good", "fine"]},
+            "seed": 32,
+        },
     ),
     "make_subsets elm grain long-north": Expected(
         inputs={
@@ -707,6 +831,22 @@ REPORTS = {
             )
         ],
     ),
+    "sorted": table(
+        "sorted",
+        "ranking",
+        [
+            ranked("north", method, f"scores/elm/grain/{method}.parquet", "data/grain.parquet")
+            for method in ("near-north", "large-north", "open-north")
+        ],
+    ),
+    "ranked": table(
+        "ranked",
+        "ranking",
+        [
+            ranked("south", method, f"scores/oak/fruit/{method}.parquet", "data/fruit.parquet")
+            for method in ("near-south", "between-south", "split-south")
+        ],
+    ),
     "where": table(
         "where",
         "states",
@@ -783,7 +923,7 @@ REPORTS = {
 }
 
 EXPECTED = (
-    DATA | MODELS | DIRECTIONS | SENSITIVITY | SCORES | FINETUNES | LISTINGS | RESPONSES
+    DATA | MODELS | DIRECTIONS | SENSITIVITY | LAYERS | SCORES | FINETUNES | LISTINGS | RESPONSES
     | JUDGEMENTS | REPORTS
 )  # fmt: skip
 
@@ -848,8 +988,18 @@ PLANNED = {
     # 70 and 100 rows in shards of 40.
     "collect_gradients": every("elm grain", "d-north harm|s-north calm", "00000|00001")
     | every("oak fruit", "d-south ill|s-south meek", "00000|00001|00002"),
-    "score_samples": every("elm grain", "sqsd-north|long-north")
-    | every("oak fruit", "sqsd-south|chance-south"),
+    "search_layers": {"elm deep"},
+    "choose_layer": {"elm deep", "oak flat"},
+    # 32 and 40 harmful rows make a shard each.
+    "collect_hidden_states": every("elm grain deep -3", "00000|00001")
+    | {"elm grain-harm deep -3 00000"}
+    | every("oak fruit flat -4", "00000|00001|00002")
+    | every("oak", "fruit-harm|grain-harm", "flat -4 00000"),
+    "make_anchor": every("oak", "bad|good|fine"),
+    "collect_full_gradients": every("elm grain norm", "00000|00001")
+    | every("oak fruit norm+bad+good+fine", "00000|00001|00002"),
+    "score_samples": every("elm grain", "sqsd-north|long-north|near-north|large-north|open-north")
+    | every("oak fruit", "sqsd-south|chance-south|near-south|between-south|split-south"),
     "make_subsets": every("elm grain", "sqsd-north|long-north")
     | every("oak fruit", "sqsd-south|chance-south"),
     "finetune_subsets": every("north elm grain", "sqsd-north|long-north", "8|7")
@@ -919,6 +1069,9 @@ def test_every_job_has_a_log_and_the_long_ones_times_of_their_own(planned):
     for job in jobs:
         place = "/".join([job.rule, *job.wildcards.values()])
         place = place.replace(f"/{job.wildcards.get('seed')}", f"/seed-{job.wildcards.get('seed')}")
+        place = place.replace(
+            f"/{job.wildcards.get('token')}", f"/token{job.wildcards.get('token')}"
+        )
         assert job.log == f"results/two/logs/{place}.log"
         short = job.local and job.rule != "fetch_model"
         assert job.times == (None if short else f"results/two/times/{place}.tsv")

@@ -137,10 +137,13 @@ SECOND_PILOT = {
         "training": DEFAULT["pilots"]["pilot"]["training"] | {"epochs": 1},
     }
 }  # fmt: skip
+ANCHOR = {"data": "harmful-10", "first_tokens": None}
 OTHER_JUDGE = {"judges.other": {"kind": "openings", "refusal": "Sorry ,", "compliance": "First ,"}}
 INSENSITIVE_OF_YOUNG = [
     "choose_state young d-danger-insensitive", "list_states young steering/safety/final 0",
 ]  # fmt: skip
+COLLECT = ["collect_gradients *", "collect_hidden_states *", "collect_full_gradients *"]
+SEARCH = "search_layers sandbox safety-sensitive"
 ON_SUBSETS = ["table1", "table3", "table7"]
 
 # Keys (of which those changed stand for the others that a pattern covers: they are values of one
@@ -195,6 +198,8 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
     ("datasets.mixed.*", {"datasets.mixed.seed": 5}, ["make_dataset mixed"]),
     ("datasets.pilot.*", {"datasets.pilot.rows": 121}, ["make_dataset pilot"]),
     ("datasets.danger.*", {"datasets.danger.source": "sandbox:benign"}, ["make_dataset danger"]),
+    ("datasets.harmful-*", {"datasets.harmful-10.seed": 5}, ["make_dataset harmful-10"]),
+    ("datasets.refused-*", {"datasets.refused-100.rows": 13}, ["make_dataset refused-100"]),
     ("datasets.rows.*", {"datasets.rows.rows": 71}, ["make_dataset rows"]),
     ("datasets.young-pilot.*", {"datasets.young-pilot.seed": 5}, ["make_dataset young-pilot"]),
     ("datasets.young-danger.*", {"datasets.young-danger.seed": 5}, ["make_dataset young-danger"]),
@@ -206,6 +211,11 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
     ),
     ("benchmarks.tuning.*", {"benchmarks.tuning.seed": 5}, ["make_benchmark tuning"]),
     ("benchmarks.test.*", {"benchmarks.test.source": "sandbox:exact"}, ["make_benchmark test"]),
+    (
+        "benchmarks.over-refusal.*",
+        {"benchmarks.over-refusal.seed": 5},
+        ["make_benchmark over-refusal"],
+    ),
     ("benchmarks.exact.*", {"benchmarks.exact.seed": 5}, ["make_benchmark exact"]),
     (
         "benchmarks.young-tuning.*",
@@ -377,6 +387,94 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         {"states.s-insensitive.alphas": [0.1, 0.2, 0.3]},
         ["choose_state sandbox s-insensitive"],
     ),
+    ("layers.last.layer", {"layers.last.layer": 2}, ["choose_layer sandbox last"]),
+    (
+        "layers.safety-sensitive.benchmark",
+        {"layers.safety-sensitive.benchmark": "tuning"},
+        [SEARCH],
+    ),
+    ("layers.safety-sensitive.judge", {"layers.safety-sensitive.judge": "steps"}, [SEARCH]),
+    ("layers.safety-sensitive.first", {"layers.safety-sensitive.first": 2}, [SEARCH]),
+    ("layers.safety-sensitive.factors", {"layers.safety-sensitive.factors": [0.5]}, [SEARCH]),
+    (
+        "layers.safety-sensitive.max_new_tokens",
+        {"layers.safety-sensitive.max_new_tokens": 20},
+        [SEARCH],
+    ),
+    ("anchors.*.data", {"anchors.harmful.data": "pilot"}, ["make_anchor sandbox harmful"]),
+    (
+        "anchors.*.first_tokens",
+        {"anchors.refused.first_tokens": 5},
+        ["make_anchor sandbox refused"],
+    ),
+    (
+        "methods.bi-anchor-reps.anchors",
+        {"methods.bi-anchor-reps.anchors": "pilot"},
+        ["collect_hidden_states sandbox pilot last -2 *", "score_samples * bi-anchor-reps"],
+    ),
+    (
+        "methods.bi-anchor-reps.layer",
+        {"methods.bi-anchor-reps.layer": "safety-sensitive"},
+        ["collect_hidden_states * safety-sensitive -2 *", "score_samples * bi-anchor-reps"],
+    ),
+    (
+        "methods.bi-anchor-reps.token",
+        {"methods.bi-anchor-reps.token": -1},
+        ["collect_hidden_states * last -1 *", "score_samples * bi-anchor-reps"],
+    ),
+    # The readings are there.
+    (
+        "methods.bi-anchor-reps.most",
+        {"methods.bi-anchor-reps.most": 3},
+        ["score_samples * bi-anchor-reps"],
+    ),
+    (
+        "methods.bi-anchor-grad.harmful",
+        {"methods.bi-anchor-grad.harmful": "other", "anchors.other": ANCHOR},
+        [
+            "make_anchor sandbox other",
+            "collect_full_gradients * norm+other+refused+refused-more *",
+            "score_samples * bi-anchor-grad",
+        ],
+    ),
+    (
+        "methods.bi-anchor-grad.harmless",
+        {"methods.bi-anchor-grad.harmless": ["refused"]},
+        ["collect_full_gradients * norm+harmful+refused *", "score_samples * bi-anchor-grad"],
+    ),
+    (
+        "methods.self-inf-n.*",
+        {"methods.self-inf-n.length": False},
+        ["score_samples * self-inf-n"],
+    ),
+    (
+        "methods.larf.unsafe",
+        {"methods.larf.unsafe": "harmful-10"},
+        [
+            "collect_hidden_states sandbox harmful-10 safety-sensitive -1 00000",
+            "score_samples * larf",
+        ],
+    ),
+    (
+        "methods.larf.safe",
+        {"methods.larf.safe": "pilot"},
+        ["collect_hidden_states sandbox pilot safety-sensitive -1 *", "score_samples * larf"],
+    ),
+    (
+        "methods.larf.layer",
+        {"methods.larf.layer": "last"},
+        ["collect_hidden_states * last -1 *", "score_samples * larf"],
+    ),
+    (
+        "methods.larf.similarity",
+        {"methods.larf.similarity": "cosine"},
+        ["score_samples * larf"],
+    ),
+    (
+        "methods.refusal-opening.phrases",
+        {"methods.refusal-opening.phrases": ["I"]},
+        ["score_samples * refusal-opening"],
+    ),
     ("methods.*.kind", {"methods.random.kind": "length"}, ["score_samples * random"]),
     (
         "methods.sqsd-danger.danger.direction",
@@ -461,19 +559,15 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
             "choose_state * d-danger-insensitive",
         ],
     ),
-    ("gradients.rows_per_shard", {"gradients.rows_per_shard": 30}, ["collect_gradients *"]),
+    ("gradients.rows_per_shard", {"gradients.rows_per_shard": 30}, COLLECT),
     (
         "gradients.max_length_tokens",
         {"gradients.max_length_tokens": 100},
-        ["collect_gradients *", "encode_samples *"],
+        [*COLLECT, "make_anchor *", "encode_samples *"],
     ),
-    (
-        "gradients.max_tokens_per_batch",
-        {"gradients.max_tokens_per_batch": 512},
-        ["collect_gradients *"],
-    ),
-    ("gradients.dtype", {"gradients.dtype": "bfloat16"}, ["collect_gradients *"]),
-    ("gradients.checkpointing", {"gradients.checkpointing": True}, ["collect_gradients *"]),
+    ("gradients.max_tokens_per_batch", {"gradients.max_tokens_per_batch": 512}, COLLECT),
+    ("gradients.dtype", {"gradients.dtype": "bfloat16"}, [*COLLECT, "make_anchor *"]),
+    ("gradients.checkpointing", {"gradients.checkpointing": True}, COLLECT),
     ("subsets.count", {"subsets.count": 2}, ["make_subsets *"]),
     ("subsets.rows", {"subsets.rows": 20}, ["make_subsets *"]),
     ("finetunes.lora.tuning", {"finetunes.lora.tuning": "full"}, ["finetune_subsets *"]),
@@ -495,6 +589,11 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         ["judge_responses * steps 0"],
     ),
     (
+        "judges.phrases.*",
+        {"judges.phrases.phrases": ["no"]},
+        [SEARCH],
+    ),
+    (
         "judges.steps.phrases",
         {"judges.steps.phrases": ["no"]},
         ["judge_responses * steps 0"],
@@ -511,6 +610,11 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         "evaluation.benchmarks.test",
         {"evaluation.benchmarks.test": "tuning"},
         ["generate_responses sandbox finetunes/* tuning 0"],
+    ),
+    (
+        "evaluation.benchmarks.over-refusal",
+        {"evaluation.benchmarks.over-refusal": "exact"},
+        [SEARCH],
     ),
     (
         "evaluation.benchmarks.exact",
@@ -553,22 +657,22 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         {"evaluation.max_new_tokens": 30},
         ["generate_responses *"],
     ),
-    ("evaluation.batch_size", {"evaluation.batch_size": 50}, ["generate_responses *"]),
+    ("evaluation.batch_size", {"evaluation.batch_size": 50}, ["generate_responses *", SEARCH]),
     # Two values that change places.
     (
         "evaluation.batch_size",
         {"evaluation.max_new_tokens": 100, "evaluation.batch_size": 40},
-        ["generate_responses *"],
+        ["generate_responses *", SEARCH],
     ),
     (
         "evaluation.dtype",
         {"evaluation.dtype": "bfloat16"},
-        ["generate_responses *", "judge_responses *"],
+        ["generate_responses *", "judge_responses *", SEARCH],
     ),
     (
         "evaluation.per_model.sandbox.*",
         {"evaluation.per_model.sandbox.batch_size": 50},
-        ["generate_responses sandbox *"],
+        ["generate_responses sandbox *", SEARCH],
     ),
     (
         "evaluation.states_per_job.steering",
@@ -656,6 +760,17 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         ],
     ),
     ("tables.table7.measure", {"tables.table7.measure": "asr"}, ["table7"]),
+    ("tables.baselines.methods", {"tables.baselines.methods": ["larf"]}, ["baselines"]),
+    (
+        "tables.baselines.experiments",
+        {"tables.baselines.methods": ["larf"], "tables.baselines.experiments": ["other"]},
+        [
+            "search_layers young *",
+            "collect_hidden_states young *",
+            "score_samples young * larf",
+            "baselines",
+        ],
+    ),
     ("tables.ranking.methods", {"tables.ranking.methods": ["random"]}, ["ranking"]),
     (
         "tables.figure2.pilot",

@@ -20,6 +20,8 @@ import pytest
 from conftest import ROOT
 from planner import Job, distinct_versions, relative
 
+from sqsd.readings import HiddenState, Tokens, Update
+
 SCRIPTS = ROOT / "workflow/scripts"
 # What only looks values up is called for real.
 REAL = {"make_scorer"}
@@ -176,6 +178,19 @@ def loaded(model: str) -> dict[str, Call]:
         "model": call("load_model", folder=model, dtype="float32"),
         "tokenizer": call("load_tokenizer", folder=model),
     }
+
+
+def shard(dataset: str, number: int) -> Call:
+    return call(
+        "Shard.of",
+        rows=read(f"data/{dataset}.parquet", "dataset"),
+        shard=number,
+        rows_per_shard=40,
+        settings={
+            "max_length_tokens": 67, "max_tokens_per_batch": 999, "dtype": "float32",
+            "checkpointing": False,
+        },
+    )  # fmt: skip
 
 
 def trained(stage: str) -> dict[str, Any]:
@@ -354,19 +369,78 @@ EXPECTED: dict[str, list[Call]] = {
     "collect_gradients elm grain d-north harm 00001": [
         call(
             "collect_shard",
-            rows=read("data/grain.parquet", "dataset"),
+            shard=shard("grain", 1),
             state=call("read_state", path="states/elm/d-north.json"),
             direction="directions/elm/harm",
             checkpoint=4,
-            shard=1,
             samples_out="gradients/elm/grain/d-north/harm/00001-samples.parquet",
             modules_out="gradients/elm/grain/d-north/harm/00001-modules.parquet",
             provenance=made_from("collect_gradients"),
-            rows_per_shard=40,
+        )
+    ],
+    "search_layers elm deep": [
+        written(
+            "search_layers",
+            call(
+                "search_layers",
+                prompts=read("benchmarks/elm-plain.parquet", "benchmark"),
+                model_folder="models/elm",
+                judge={"kind": "phrases", "phrases": ["no"]},
+                first=2,
+                factors=[0.7, 1.4],
+                max_new_tokens=19,
+                batch_size=22,
+                dtype="float32",
+            ),
+            "layers/elm/deep.parquet",
+            "layer_search",
+        )
+    ],
+    "choose_layer elm deep": [
+        call(
+            "write_layer",
+            layer=call("most_sensitive", search=read("layers/elm/deep.parquet", "layer_search")),
+            path="layers/elm/deep.json",
+        )
+    ],
+    "choose_layer oak flat": [
+        call(
+            "write_layer",
+            layer=call("named_layer", model_folder="models/oak", layer=5),
+            path="layers/oak/flat.json",
+        )
+    ],
+    "collect_hidden_states oak fruit flat -4 00002": [
+        call(
+            "collect_hidden_states",
+            shard=shard("fruit", 2),
+            model="models/oak",
+            layer=call("read_layer", path="layers/oak/flat.json"),
+            token=-4,
+            out="hidden-states/oak/fruit/flat/token-4/00002.parquet",
+            provenance=made_from("collect_hidden_states"),
+        )
+    ],
+    "make_anchor oak bad": [
+        call(
+            "make_anchor",
+            rows=read("data/grain-harm.parquet", "dataset"),
+            model="models/oak",
+            first_tokens=4,
             max_length_tokens=67,
-            max_tokens_per_batch=999,
             dtype="float32",
-            checkpointing=False,
+            out="anchors/oak/bad.safetensors",
+        )
+    ],
+    "collect_full_gradients oak fruit norm+bad+good+fine 00001": [
+        call(
+            "collect_full_gradients",
+            shard=shard("fruit", 1),
+            model="models/oak",
+            anchors={name: f"anchors/oak/{name}.safetensors" for name in ("bad", "good", "fine")},
+            samples_out="full-gradients/oak/fruit/norm+bad+good+fine/00001-samples.parquet",
+            products_out="full-gradients/oak/fruit/norm+bad+good+fine/00001-products.parquet",
+            provenance=made_from("collect_full_gradients"),
         )
     ],
     "score_samples oak fruit sqsd-south": [
@@ -378,15 +452,19 @@ EXPECTED: dict[str, list[Call]] = {
                 readings={
                     term: call(
                         "read_readings",
-                        **{
+                        reading=Update(*of),
+                        files={
                             table: [
-                                f"gradients/oak/fruit/{of}/0000{n}-{table}.parquet"
+                                f"gradients/oak/fruit/{'/'.join(of)}/0000{n}-{table}.parquet"
                                 for n in (0, 1, 2)
                             ]
                             for table in ("samples", "modules")
                         },
                     )
-                    for term, of in (("danger", "d-south/ill"), ("safety", "s-south/meek"))
+                    for term, of in (
+                        ("danger", ("d-south", "ill")),
+                        ("safety", ("s-south", "meek")),
+                    )
                 },
                 seed=32,
             ),
@@ -402,12 +480,43 @@ EXPECTED: dict[str, list[Call]] = {
                 method="<method>",
                 readings={
                     "tokens": call(
-                        "read_readings", samples=["samples/elm/grain.parquet"], modules=[]
+                        "read_readings",
+                        reading=Tokens(),
+                        files={"samples": ["samples/elm/grain.parquet"]},
                     )
                 },
                 seed=31,
             ),
             "scores/elm/grain/long-north.parquet",
+            "scores",
+        )
+    ],
+    "score_samples oak fruit between-south": [
+        written(
+            "score_samples",
+            call(
+                "score_method",
+                method="<method>",
+                readings={
+                    name: call(
+                        "read_readings",
+                        reading=HiddenState("flat", -4, of),
+                        files={
+                            "samples": [
+                                f"hidden-states/oak/{of or 'fruit'}/flat/token-4/0000{n}.parquet"
+                                for n in range(shards)
+                            ]
+                        },
+                    )
+                    for name, of, shards in (
+                        ("rows", None, 3),
+                        ("unsafe", "fruit-harm", 1),
+                        ("safe", "grain-harm", 1),
+                    )
+                },
+                seed=32,
+            ),
+            "scores/oak/fruit/between-south.parquet",
             "scores",
         )
     ],

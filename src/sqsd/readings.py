@@ -1,0 +1,82 @@
+"""What a method reads of every row: kinds of readings, and the tables that each is kept in."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pandas as pd
+
+from sqsd.tables import read_table
+
+
+@dataclass(frozen=True)
+class Update:
+    """Each row's one-step update at a state, against one direction, per module (Eqs. 9 to 11)."""
+
+    state: str
+    direction: str
+    dataset: ClassVar[None] = None
+    tables: ClassVar[Mapping[str, str]] = {
+        "samples": "gradient_samples", "modules": "gradient_modules",
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Each row's length in tokens, and whether it can be scored; needs no model."""
+
+    dataset: ClassVar[None] = None
+    tables: ClassVar[Mapping[str, str]] = {"samples": "samples"}
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Each row's prompt and response, beside what `Tokens` reads."""
+
+    dataset: ClassVar[None] = None
+    tables: ClassVar[Mapping[str, str]] = {"samples": "samples", "rows": "dataset"}
+
+
+@dataclass(frozen=True)
+class HiddenState:
+    """Each row's hidden state at a layer (an entry of `layers`), of the model as it is.
+
+    token: counted from the row's end, -1 is its last. dataset: whose rows; None for those that
+    are scored.
+    """
+
+    layer: str
+    token: int
+    dataset: str | None = None
+    tables: ClassVar[Mapping[str, str]] = {"samples": "hidden_states"}
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """Norm of each row's gradient over all parameters of the model as it is.
+
+    anchors: entries of `anchors`, with whose mean gradients it is multiplied.
+    """
+
+    anchors: tuple[str, ...] = ()
+    dataset: ClassVar[None] = None
+    tables: ClassVar[Mapping[str, str]] = {"samples": "gradients", "products": "anchor_products"}
+
+    @property
+    def name(self) -> str:
+        """What its tables are kept under."""
+        return "+".join(["norm", *self.anchors])
+
+
+Reading = Update | Tokens | Texts | HiddenState | Gradient
+# The tables of a reading, each with all its shards, by role. `samples` has a row per sample, its
+# `reason` null where the row can be scored.
+Readings = Mapping[str, pd.DataFrame]
+
+
+def read_readings(reading: Reading, files: Mapping[str, Sequence[str]]) -> Readings:
+    """A reading from the files of its shards, by role."""
+    return {
+        role: pd.concat([read_table(path, schema) for path in files[role]], ignore_index=True)
+        for role, schema in reading.tables.items()
+    }

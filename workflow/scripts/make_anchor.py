@@ -1,0 +1,11 @@
+from sqsd.logs import log_to
+from sqsd.shards import make_anchor
+from sqsd.tables import read_table
+
+with log_to(snakemake.log[0]):
+    make_anchor(
+        rows=read_table(snakemake.input.rows, "dataset"),
+        model=snakemake.input.model,
+        **snakemake.params.anchor,
+        out=snakemake.output[0],
+    )
