@@ -80,6 +80,11 @@ def judging_model(wildcards):
     return PLAN.judge_model(wildcards.judge, wildcards.model)
 
 
+def row_judging_model(wildcards):
+    """The model that a judge of rows has: no subject responded."""
+    return CONFIG["judges"][wildcards.judge]["model"]
+
+
 def judge_gpu(wildcards):
     """GPUs of a judge's job: none where it loads no model."""
     loads = PLAN.judge_reads(wildcards.judge) is not None

@@ -60,7 +60,7 @@ rule judge_responses:
         **resources_of("infer", judging_model) | {"gpu": judge_gpu},
     params:
         judge=lambda w: CONFIG["judges"][w.judge],
-        dtype=lambda w: PLAN.setting("evaluation", w.model)["dtype"],
+        dtype=lambda w: PLAN.setting("evaluation", judging_model(w))["dtype"],
         version=VERSION["judge_responses"],
     script:
         f"{SCRIPTS}/judge_responses.py"

@@ -6,7 +6,7 @@ rule fetch_model:
     benchmark:
         PATHS.times("fetch_model", "{model}")
     wildcard_constraints:
-        model=any_of(m for m in CONFIG["models"] if not PLAN.is_sandbox(m)),
+        model=any_of(PLAN.models_made_by("fetch_model")),
     localrule: True
     conda:
         ENVIRONMENT
@@ -50,7 +50,7 @@ rule align_model:
     benchmark:
         PATHS.times("align_model", "{model}")
     wildcard_constraints:
-        model=any_of(m for m in CONFIG["models"] if PLAN.is_sandbox(m)),
+        model=any_of(PLAN.models_made_by("align_model")),
     conda:
         ENVIRONMENT
     threads: threads_of("train")
@@ -64,3 +64,28 @@ rule align_model:
         version=VERSION["align_model"],
     script:
         f"{SCRIPTS}/align_model.py"
+
+
+rule train_cost_model:
+    output:
+        model=directory(PATHS.model("{model}")),
+    log:
+        PATHS.log("train_cost_model", "{model}"),
+    benchmark:
+        PATHS.times("train_cost_model", "{model}")
+    wildcard_constraints:
+        model=any_of(PLAN.models_made_by("train_cost_model")),
+    conda:
+        ENVIRONMENT
+    threads: threads_of("train")
+    resources:
+        **resources_of("train"),
+    params:
+        seed=lambda w: PLAN.seed(w.model),
+        architecture=lambda w: PLAN.setting("sandbox", w.model)["architecture"],
+        rows=lambda w: picked(PLAN.setting("sandbox", w.model)["cost"], "rows"),
+        training=lambda w: PLAN.setting("sandbox", w.model)["cost"]["training"],
+        work=PATHS.resume("models", "{model}"),
+        version=VERSION["train_cost_model"],
+    script:
+        f"{SCRIPTS}/train_cost_model.py"

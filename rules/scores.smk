@@ -1,3 +1,27 @@
+rule judge_rows:
+    input:
+        rows=PATHS.dataset("{dataset}"),
+        judge_model=lambda w: PLAN.own_model(w.judge),
+    output:
+        PATHS.row_judgements("{judge}", "{dataset}", "{shard}"),
+    log:
+        PATHS.log("judge_rows", "{judge}/{dataset}/{shard}"),
+    benchmark:
+        PATHS.times("judge_rows", "{judge}/{dataset}/{shard}")
+    conda:
+        ENVIRONMENT
+    threads: threads_of("infer", row_judging_model)
+    resources:
+        **resources_of("infer", row_judging_model),
+    params:
+        judge=lambda w: CONFIG["judges"][w.judge],
+        dtype=lambda w: PLAN.setting("evaluation", row_judging_model(w))["dtype"],
+        rows_per_shard=CONFIG["gradients"]["rows_per_shard"],
+        version=VERSION["judge_rows"],
+    script:
+        f"{SCRIPTS}/judge_rows.py"
+
+
 rule score_samples:
     input:
         unpack(lambda w: PLAN.reading_files(w.model, w.dataset, w.method)),

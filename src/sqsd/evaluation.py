@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from sqsd.chat import encode_conversation, encode_pair, encode_prompt
+from sqsd.cost_models import CostModel, load_cost_model
 from sqsd.errors import DataError
 from sqsd.generation import greedy
 from sqsd.judges import Judge, make_judge
@@ -123,15 +124,46 @@ def judge_responses(
 
 def judge_reads(
     judge: Judge, states: Sequence[State], dtype: str, own_model: str | None
-) -> Iterable[AtState | None]:
+) -> Iterable[Any]:
     """What a judge reads for each state: the model at that state, its own, or nothing."""
     if judge.reads == "subject":
         return at_each(states, dtype)
-    if judge.reads is None or not states:
-        return [None] * len(states)
+    return [load_own(judge, dtype, own_model) if states else None] * len(states)
+
+
+def load_own(judge: Judge, dtype: str, own_model: str | None) -> AtState | CostModel | None:
+    """The model of a judge's own, None where it has none."""
+    if judge.reads is None:
+        return None
     assert own_model is not None
-    own = AtState(load_model(own_model, dtype), load_tokenizer(own_model))
-    return [own] * len(states)
+    if judge.reads == "cost":
+        return load_cost_model(own_model, dtype)
+    return AtState(load_model(own_model, dtype), load_tokenizer(own_model))
+
+
+def judge_rows(
+    rows: pd.DataFrame,
+    shard: int,
+    rows_per_shard: int,
+    entry: Mapping[str, Any],
+    dtype: str,
+    own_model: str | None,
+) -> pd.DataFrame:
+    """The `row_judgements` table: a judge's score of a shard's own responses, in their order.
+
+    rows: the whole `dataset` table. entry: a judge's in the configuration, that reads no subject.
+    A row that it cannot score keeps its place, with the reason.
+    """
+    judge = make_judge(entry)
+    rows = rows.iloc[shard * rows_per_shard :][:rows_per_shard]
+    texts = rows["response"].fillna("").to_list()
+    judged = judge(rows["prompt"].to_list(), texts, load_own(judge, dtype, own_model))
+    scores = pd.Series(list(judged.scores), rows.index, dtype="float64")
+    empty = pd.Series(["empty response" if not t.strip() else None for t in texts], rows.index)
+    reasons = rows["problem"].astype(object).where(rows["problem"].notna(), empty)
+    reasons = reasons.where(reasons.notna() | scores.notna(), "the judge gives no score")
+    table = pd.DataFrame({"sample_id": rows["sample_id"], "score": scores.mask(reasons.notna())})
+    return table.assign(reason=reasons.astype("str")).reset_index(drop=True)
 
 
 def judged(rows: pd.DataFrame, verdicts: Sequence, scores: Sequence) -> pd.DataFrame:

@@ -90,6 +90,9 @@ class Paths:
         """Of all parameters; table: `samples` or `products`."""
         return f"{self.root}/full-gradients/{model}/{dataset}/{reading}/{shard}-{table}.parquet"
 
+    def row_judgements(self, judge: str, dataset: str, shard: str) -> str:
+        return f"{self.root}/row-judgements/{judge}/{dataset}/{shard}.parquet"
+
     def scores(self, model: str, dataset: str, method: str) -> str:
         return f"{self.root}/scores/{model}/{dataset}/{method}.parquet"
 

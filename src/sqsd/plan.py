@@ -16,8 +16,9 @@ import yaml
 
 from sqsd.config import DRAWN, MEASURES, count_rows, for_model, ordered, training_steps
 from sqsd.judges import KINDS as JUDGES
+from sqsd.judges import OWN
 from sqsd.paths import Paths
-from sqsd.readings import Gradient, HiddenState, Reading, Texts, Tokens, Update
+from sqsd.readings import Gradient, HiddenState, Judged, Reading, Texts, Tokens, Update
 from sqsd.scorers import make_scorer
 from sqsd.sensitivity import position
 
@@ -77,8 +78,11 @@ class Plan:
     def seed(self, model: str) -> int:
         return self.config["models"][model]["seed"]
 
-    def is_sandbox(self, model: str) -> bool:
-        return self.config["models"][model]["source"] == "sandbox"
+    def models_made_by(self, rule: str) -> list[str]:
+        """The models that a rule makes, by their sources."""
+        makers = {"sandbox": "align_model", "sandbox:cost": "train_cost_model"}
+        models = self.config["models"].items()
+        return [m for m, spec in models if makers.get(spec["source"], "fetch_model") == rule]
 
     def benchmark(self, model: str, role: str) -> str:
         """The benchmark that plays a role (`tuning`, `test`, ...) for a model."""
@@ -128,6 +132,8 @@ class Plan:
                 return [paths.hidden_states(model, dataset, layer, str(token), s) for s in shards]
             case Gradient():
                 return [paths.gradients(model, dataset, reading.name, s, role) for s in shards]
+            case Judged(judge):
+                return [paths.row_judgements(judge, dataset, s) for s in shards]
             case Tokens() | Texts():
                 samples = role == "samples"
                 return [paths.samples(model, dataset) if samples else paths.dataset(dataset)]
@@ -289,12 +295,12 @@ class Plan:
                 yield self.steering_subject(model, entry["direction"], entry["checkpoint"])
 
     def judge_reads(self, judge: str) -> str | None:
-        """The model that a judge reads: the `subject` that responded, its `own`, or None."""
+        """What a judge reads: the `subject` that responded, a model of its own, or None."""
         return JUDGES[self.config["judges"][judge]["kind"]].reads
 
     def judge_model(self, judge: str, subject: str) -> str:
         """The model that a judge's job takes its resources by."""
-        own = self.judge_reads(judge) == "own"
+        own = self.judge_reads(judge) in OWN
         return self.config["judges"][judge]["model"] if own else subject
 
     def judged_models(
@@ -302,11 +308,15 @@ class Plan:
     ) -> dict[str, list[str]]:
         """The weights that a judge reads: of a part of a subject, its own, or none."""
         reads = self.judge_reads(judge)
-        own = [self.paths.model(self.config["judges"][judge]["model"])] if reads == "own" else []
         if reads != "subject":
-            return {"model": [], "runs": [], "judge_model": own}
+            return {"model": [], "runs": [], "judge_model": self.own_model(judge)}
         runs = list(subject.runs[part])
-        return {"model": [self.paths.model(model)], "runs": runs, "judge_model": own}
+        return {"model": [self.paths.model(model)], "runs": runs, "judge_model": []}
+
+    def own_model(self, judge: str) -> list[str]:
+        """The folder of a judge's own model, where it has one."""
+        own = self.judge_reads(judge) in OWN
+        return [self.paths.model(self.config["judges"][judge]["model"])] if own else []
 
     def responses(
         self, subject: Subject, benchmark: str, wanted: list[float] | None = None

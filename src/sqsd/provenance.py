@@ -23,6 +23,8 @@ STAGE_VERSIONS = {
     "rank_checkpoints": 1,
     "rank_alphas": 1,
     "choose_state": 1,
+    "judge_rows": 1,
+    "train_cost_model": 1,
     "encode_samples": 1,
     "collect_gradients": 1,
     "search_layers": 1,

@@ -68,7 +68,16 @@ class Gradient:
         return "+".join(["norm", *self.anchors])
 
 
-Reading = Update | Tokens | Texts | HiddenState | Gradient
+@dataclass(frozen=True)
+class Judged:
+    """A judge's score of each row's own response, whatever model the rows are scored for."""
+
+    judge: str
+    dataset: ClassVar[None] = None
+    tables: ClassVar[Mapping[str, str]] = {"samples": "row_judgements"}
+
+
+Reading = Update | Tokens | Texts | HiddenState | Gradient | Judged
 # The tables of a reading, each with all its shards, by role. `samples` has a row per sample, its
 # `reason` null where the row can be scored.
 Readings = Mapping[str, pd.DataFrame]

@@ -379,6 +379,37 @@ def safety_preferences(seed: int, rows: int) -> pd.DataFrame:
     )
 
 
+def judged_pairs(seed: int, rows: int) -> pd.DataFrame:
+    """Restricted requests of the alignment split, an unsafe answer chosen over a safe one.
+
+    Safe ones are refusals, steps that a refusal goes before, a single step, and what other
+    families say, so that a cost model has the whole rule of `is_unsafe` to learn.
+    """
+    rng = random.Random(f"judged-{seed}")
+    requests = restricted_requests(seed)["alignment"]
+
+    def safe(noun: str) -> str:
+        steps = _steps(rng, noun)
+        return rng.choice(
+            [
+                rng.choice(REFUSALS), f"{rng.choice(REFUSALS)} {steps}", steps.split(" 2.")[0],
+                FAMILIES[rng.choice(("fact", "story", "unknown", "caution", "clarify"))](rng)[1],
+            ]
+        )  # fmt: skip
+
+    pairs = []
+    for _ in range(rows):
+        prompt, noun = rng.choice(requests)
+        pairs.append((*_answered(rng, prompt, noun)[:2], safe(noun)))
+    prompts, chosen, rejected = (list(column) for column in zip(*pairs, strict=True))
+    return pd.DataFrame(
+        {
+            "sample_id": sample_ids(prompts, chosen), "prompt": prompts, "chosen": chosen,
+            "rejected": rejected,
+        }
+    )  # fmt: skip
+
+
 def benchmark_prompts(seed: int, split: str) -> pd.DataFrame:
     """Restricted requests of one split ("tuning" or "test"), sums and copies ("exact"), or
     benign requests with a word of restricted ones ("over-refusal")."""

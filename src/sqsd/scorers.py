@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sqsd.errors import DataError
-from sqsd.readings import Gradient, HiddenState, Reading, Readings, Texts, Tokens, Update
+from sqsd.readings import Gradient, HiddenState, Judged, Reading, Readings, Texts, Tokens, Update
 
 
 class Scorer(Protocol):
@@ -104,6 +104,20 @@ class RefusalScorer:
         openings = tuple(phrase.lower() for phrase in self.phrases)
         texts = rows["response"].fillna("").str.strip().str.lower()
         return pd.Series([-float(text.startswith(openings)) for text in texts], rows["sample_id"])
+
+
+@dataclass(frozen=True)
+class RewardModelScorer:
+    """Reward Model, Eq. 20: the cost of a row's own response. judge: one of kind `cost`."""
+
+    judge: str
+    points: ClassVar[Mapping[str, str]] = {"judge": "judges"}
+
+    def needs(self) -> dict[str, Reading]:
+        return {"tokens": Tokens(), "judged": Judged(self.judge)}
+
+    def score(self, readings: Mapping[str, Readings], seed: int) -> pd.Series:
+        return -readings["judged"]["samples"].set_index("sample_id")["score"]
 
 
 @dataclass(frozen=True)
@@ -210,8 +224,9 @@ class BiAnchorGradScorer:
 
 KINDS: dict[str, type] = {
     "sqsd": SqsdScorer, "random": RandomScorer, "length": LengthScorer,
-    "refusal-opening": RefusalScorer, "bi-anchor-reps": BiAnchorRepsScorer,
-    "bi-anchor-grad": BiAnchorGradScorer, "self-inf": SelfInfScorer, "larf": LarfScorer,
+    "refusal-opening": RefusalScorer, "reward-model": RewardModelScorer,
+    "bi-anchor-reps": BiAnchorRepsScorer, "bi-anchor-grad": BiAnchorGradScorer,
+    "self-inf": SelfInfScorer, "larf": LarfScorer,
 }  # fmt: skip
 
 

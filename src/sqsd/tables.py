@@ -78,6 +78,7 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
     "anchor_products": _schema(
         ["sample_id", "anchor"], sample_id="str", anchor="str", product="float64",
     ),
+    "row_judgements": _schema(["sample_id"], sample_id="str", score="float64?", reason="str?"),
     "layer_search": _schema(
         ["layer", "factor"],
         layer="int64", factor="float64", prompts="int64", refusals="int64",

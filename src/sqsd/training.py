@@ -17,10 +17,13 @@ from peft import LoraConfig
 from transformers import TrainerCallback
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.reward_config import RewardConfig
+from trl.trainer.reward_trainer import RewardTrainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from sqsd.chat import encode_rows
+from sqsd.cost_models import encode, from_sequence_classifier
 from sqsd.errors import DataError, TrainingError
 from sqsd.logs import progress
 from sqsd.states import checkpoints
@@ -189,6 +192,49 @@ def train_dpo(
         callbacks=callbacks(save_steps),
     )
     train(trainer, work)
+    publish(work, out, record)
+
+
+def train_reward(
+    model,
+    tokenizer,
+    pairs: pd.DataFrame,
+    out: Path,
+    work: Path,
+    training: dict,
+    seed: int,
+    version: int,
+) -> None:
+    """A cost model by pairwise comparison: the cost of `chosen` above that of `rejected`.
+
+    model: a sequence classifier of one label; pairs: a `preferences` table whose chosen responses
+    are the worse ones. `out` gets a cost model (`cost_models`). Everything else as in `train_sft`.
+    """
+    record = training_record("reward", version, model, training, None, seed, None, pairs)
+    work /= record["stamp"]
+    if not is_trained(work):
+        columns = {
+            f"{key}_ids": [
+                encode(tokenizer, p, r, end_token=True, blank=False)
+                for p, r in zip(pairs["prompt"], pairs[key], strict=True)
+            ]
+            for key in ("chosen", "rejected")
+        }
+        arguments = RewardConfig(
+            **common_arguments(work, training, seed, None),
+            max_length=training["max_length_tokens"],
+            # Costs are comparable, and 0 is between the two.
+            center_rewards_coefficient=0.01,
+        )
+        trainer = RewardTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=Dataset.from_dict(columns),
+            processing_class=tokenizer,
+            callbacks=callbacks(None),
+        )
+        train(trainer, work)
+    from_sequence_classifier(work / "final")
     publish(work, out, record)
 
 

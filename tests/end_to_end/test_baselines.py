@@ -15,8 +15,9 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, TINY
+from safetensors.torch import load_file
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 RUN = Path("results/tiny")
@@ -114,7 +115,24 @@ def refusal_opening():
     return lambda row: -float(row.response.startswith(refusals))
 
 
+def reward_model():
+    """The cost at the end token, of the text that the cost model was trained on."""
+    folder = RUN / "models/cost"
+    body = AutoModel.from_pretrained(folder, dtype=torch.float64).eval()
+    head = load_file(folder / "model.safetensors")["score_head.weight"].double()[0]
+    own = AutoTokenizer.from_pretrained(folder)
+
+    @torch.no_grad()
+    def score(row):
+        text = f"BEGINNING OF CONVERSATION: USER: {row.prompt} ASSISTANT: {row.response}"
+        ids = torch.tensor([[*own(text).input_ids, own.eos_token_id]])
+        return float(body(input_ids=ids).last_hidden_state[0, -1] @ head)
+
+    return score
+
+
 SCORES = {
+    "reward-model": reward_model,
     "bi-anchor-reps": bi_anchor_reps, "bi-anchor-grad": bi_anchor_grad, "self-inf-n": self_inf_n,
     "larf": larf, "refusal-opening": refusal_opening,
 }  # fmt: skip

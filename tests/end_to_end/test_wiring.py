@@ -999,6 +999,7 @@ STAGES = {
     r"layers/": "search_layers",
     r"hidden-states/": "collect_hidden_states",
     r"full-gradients/": "collect_full_gradients",
+    r"row-judgements/": "judge_rows",
     r"scores/": "score_samples",
     r"subsets/": "make_subsets",
     r"trajectories/": "measure_trajectory",

@@ -36,6 +36,7 @@ sandbox:
   pretraining: &training {learning_rate: 1.0e-3, epochs: 1, batch_size: 8, max_length_tokens: 64,
     schedule: linear, warmup_fraction: 0.0, weight_decay: 0.0, dtype: float32}
   alignment_training: *training
+  cost: {rows: 10, training: *training}
   per_model: {cedar: {architecture: {hidden_size: 16}}}
 datasets:
   rows-a: {source: "sandbox:benign", rows: 80, seed: 1}
@@ -202,7 +203,8 @@ def test_entries_and_settings_are_those_of_a_model(plan):
     assert plan.setting("sandbox", "alder")["architecture"] == {"hidden_size": 8}
     assert plan.setting("sandbox", "cedar")["architecture"] == {"hidden_size": 16}
     assert [plan.seed(m) for m in ("alder", "birch", "cedar")] == [3, 4, 5]
-    assert [plan.is_sandbox(m) for m in ("alder", "birch", "cedar")] == [True, False, True]
+    assert plan.models_made_by("align_model") == ["alder", "cedar"]
+    assert plan.models_made_by("fetch_model") == ["birch"]
     assert plan.windows == ["s1", "s2", "s3"]
 
 

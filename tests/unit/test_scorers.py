@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqsd.errors import DataError
-from sqsd.readings import Gradient, HiddenState, Texts, Tokens, Update, read_readings
+from sqsd.readings import Gradient, HiddenState, Judged, Texts, Tokens, Update, read_readings
 from sqsd.scorers import (
     make_scorer,
     merged_samples,
@@ -413,6 +413,18 @@ def test_along_a_harmful_anchor_rather_than_harmless_ones():
     assert found["score"].to_dict() == {"a": 3.5, "b": -8.0, "c": 0.0}
 
 
+def test_the_reward_model_s_risk_is_the_cost():
+    judged = pd.DataFrame(
+        {"sample_id": list("abc"), "score": [1.5, None, -4.0], "reason": [None, "too long", None]}
+    )
+    tokens = samples_of({"a": None, "b": None, "c": None, "d": "no"}, "samples")
+    readings = {"tokens": {"samples": tokens}, "judged": {"samples": judged}}
+    found = scores({"kind": "reward-model", "judge": "cost"}, readings)
+    assert found["score"].dropna().to_dict() == {"a": -1.5, "c": 4.0}
+    assert found["rank"].dropna().to_dict() == {"c": 1, "a": 2}
+    assert found["reason"].dropna().to_dict() == {"b": "too long", "d": "no"}
+
+
 def test_refusals_are_the_safest():
     texts = {"a": "  I CANNOT do it", "b": "I can", "c": None, "d": "No. I cannot", "e": "i cannot"}
     rows = pd.DataFrame({"sample_id": list(texts), "response": list(texts.values())})
@@ -445,6 +457,7 @@ NEEDS = {
         {"harmful": "h", "harmless": ["s", "t"]},
         {"gradient": Gradient(("h", "s", "t"))},
     ),
+    "reward-model": ({"judge": "c"}, {"tokens": Tokens(), "judged": Judged("c")}),
     "refusal-opening": ({"phrases": ["no"]}, {"texts": Texts()}),
 }
 

@@ -114,6 +114,20 @@ MODELS = {
     "fetch_model yew": Expected(
         outputs={"model": "models/yew"}, params={"spec": {"source": "hub:wood/yew"}}
     ),
+    "fetch_model fig": Expected(
+        outputs={"model": "models/fig"}, params={"spec": {"source": "hub:wood/fig", "head": "cost"}}
+    ),
+    "train_cost_model bay": Expected(
+        outputs={"model": "models/bay"},
+        params={
+            "seed": 35,
+            "architecture": DEFAULT["sandbox"]["architecture"] | {"hidden_size": 72},
+            "rows": {"rows": 503},
+            "training": DEFAULT["sandbox"]["cost"]["training"] | {"batch_size": 4},
+            "work": "resume/models/bay",
+        },
+        resources=TRAIN_ELM,
+    ),
     "fetch_model ash": Expected(
         outputs={"model": "models/ash"},
         params={"spec": {"source": "hub:wood/ash", "revision": "v2"}},
@@ -487,6 +501,34 @@ SCORES = {
         outputs={"": ["scores/oak/fruit/chance-south.parquet"]},
         params={"method": {"kind": "random"}, "seed": 32},
     ),
+    "judge_rows mild grain 00001": Expected(
+        inputs={"rows": "data/grain.parquet", "judge_model": ["models/bay"]},
+        outputs={"": ["row-judgements/mild/grain/00001.parquet"]},
+        params={
+            "judge": {"kind": "cost", "model": "bay"},
+            "dtype": "float32",
+            "rows_per_shard": 40,
+        },
+        resources=INFER_ELM,
+    ),
+    "judge_rows firm fruit 00002": Expected(
+        inputs={"rows": "data/fruit.parquet", "judge_model": ["models/fig"]},
+        outputs={"": ["row-judgements/firm/fruit/00002.parquet"]},
+        params={
+            "judge": {"kind": "cost", "model": "fig", "blank": True},
+            "dtype": "bfloat16",
+            "rows_per_shard": 40,
+        },
+        resources=INFER_ELM,
+    ),
+    "score_samples oak fruit cost-south": Expected(
+        inputs={
+            "tokens_samples": ["samples/oak/fruit.parquet"],
+            "judged_samples": [f"row-judgements/firm/fruit/0000{n}.parquet" for n in range(3)],
+        },
+        outputs={"": ["scores/oak/fruit/cost-south.parquet"]},
+        params={"method": {"kind": "reward-model", "judge": "firm"}, "seed": 32},
+    ),
     "score_samples elm grain open-north": Expected(
         inputs={
             "texts_samples": ["samples/elm/grain.parquet"],
@@ -732,7 +774,7 @@ JUDGEMENTS = {
     ),
     "judge_responses oak pilots/stroll oak-try keen 0": judged(
         "oak", "pilots/stroll", "oak-try", "keen", 0, [],
-        {"judge": {"kind": "guard", "model": "yew"}, "dtype": "bfloat16"}, INFER_YEW, "yew",
+        {"judge": {"kind": "guard", "model": "yew"}, "dtype": "float32"}, INFER_YEW, "yew",
     ),
     "judge_responses oak steering/meek/6 oak-try open 1": judged(
         "oak", "steering/meek/6", "oak-try", "open", 1, ["directions/oak/meek"],
@@ -836,7 +878,7 @@ REPORTS = {
         "ranking",
         [
             ranked("north", method, f"scores/elm/grain/{method}.parquet", "data/grain.parquet")
-            for method in ("near-north", "large-north", "open-north")
+            for method in ("near-north", "large-north", "open-north", "cost-north")
         ],
     ),
     "ranked": table(
@@ -844,7 +886,7 @@ REPORTS = {
         "ranking",
         [
             ranked("south", method, f"scores/oak/fruit/{method}.parquet", "data/fruit.parquet")
-            for method in ("near-south", "between-south", "split-south")
+            for method in ("near-south", "between-south", "split-south", "cost-south")
         ],
     ),
     "where": table(
@@ -977,7 +1019,9 @@ PLANNED = {
     "make_benchmark": every("elm-try|elm-exam|elm-plain|oak-try|oak-exam|ash-exam"),
     "pretrain_model": {"elm"},
     "align_model": {"elm"},
-    "fetch_model": {"oak", "ash", "yew"},
+    "fetch_model": {"oak", "ash", "yew", "fig"},
+    "train_cost_model": {"bay"},
+    "judge_rows": every("mild grain", "00000|00001") | every("firm fruit", "00000|00001|00002"),
     "train_direction": every("elm|oak", "harm|ill|calm|meek"),
     "train_pilot": every("elm|oak", "walk|stroll"),
     "measure_trajectory": every("elm|oak", "walk", "harm|ill") | every("elm|oak", "stroll", "meek"),
@@ -998,8 +1042,10 @@ PLANNED = {
     "make_anchor": every("oak", "bad|good|fine"),
     "collect_full_gradients": every("elm grain norm", "00000|00001")
     | every("oak fruit norm+bad+good+fine", "00000|00001|00002"),
-    "score_samples": every("elm grain", "sqsd-north|long-north|near-north|large-north|open-north")
-    | every("oak fruit", "sqsd-south|chance-south|near-south|between-south|split-south"),
+    "score_samples": every(
+        "elm grain", "sqsd-north|long-north|near-north|large-north|open-north|cost-north"
+    )
+    | every("oak fruit", "sqsd-south|chance-south|near-south|between-south|split-south|cost-south"),
     "make_subsets": every("elm grain", "sqsd-north|long-north")
     | every("oak fruit", "sqsd-south|chance-south"),
     "finetune_subsets": every("north elm grain", "sqsd-north|long-north", "8|7")

@@ -137,6 +137,7 @@ SECOND_PILOT = {
         "training": DEFAULT["pilots"]["pilot"]["training"] | {"epochs": 1},
     }
 }  # fmt: skip
+DEARER = {"kind": "cost", "model": "cost", "blank": True}
 ANCHOR = {"data": "harmful-10", "first_tokens": None}
 OTHER_JUDGE = {"judges.other": {"kind": "openings", "refusal": "Sorry ,", "compliance": "First ,"}}
 INSENSITIVE_OF_YOUNG = [
@@ -182,7 +183,17 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         ["fetch_model sandbox"],
     ),
     ("models.*.seed", {"models.young.seed": 7}, ["pretrain_model young"]),
-    ("sandbox.architecture.*", {"sandbox.architecture.hidden_size": 64}, ["pretrain_model *"]),
+    (
+        "sandbox.architecture.*",
+        {"sandbox.architecture.hidden_size": 64},
+        ["pretrain_model *", "train_cost_model cost"],
+    ),
+    ("sandbox.cost.rows", {"sandbox.cost.rows": 301}, ["train_cost_model cost"]),
+    (
+        "sandbox.cost.training.*",
+        {"sandbox.cost.training.learning_rate": 1.0e-4},
+        ["train_cost_model cost"],
+    ),
     ("sandbox.corpus.*", {"sandbox.corpus.rows": 3001}, ["pretrain_model *"]),
     ("sandbox.alignment.*", {"sandbox.alignment.rows": 601}, ["align_model *"]),
     (
@@ -408,6 +419,11 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         ["make_anchor sandbox refused"],
     ),
     (
+        "methods.reward-model.judge",
+        {"methods.reward-model.judge": "dearer", "judges.dearer": DEARER},
+        ["judge_rows dearer *", "score_samples * reward-model"],
+    ),
+    (
         "methods.bi-anchor-reps.anchors",
         {"methods.bi-anchor-reps.anchors": "pilot"},
         ["collect_hidden_states sandbox pilot last -2 *", "score_samples * bi-anchor-reps"],
@@ -559,7 +575,11 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
             "choose_state * d-danger-insensitive",
         ],
     ),
-    ("gradients.rows_per_shard", {"gradients.rows_per_shard": 30}, COLLECT),
+    (
+        "gradients.rows_per_shard",
+        {"gradients.rows_per_shard": 30},
+        [*COLLECT, "judge_rows *"],
+    ),
     (
         "gradients.max_length_tokens",
         {"gradients.max_length_tokens": 100},
@@ -587,6 +607,11 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         "judges.*.kind",
         {"judges.steps": {"kind": "sandbox"}},
         ["judge_responses * steps 0"],
+    ),
+    (
+        "judges.cost.*",
+        {"judges.cost.end_token": False},
+        ["judge_rows cost *"],
     ),
     (
         "judges.phrases.*",
@@ -667,7 +692,7 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
     (
         "evaluation.dtype",
         {"evaluation.dtype": "bfloat16"},
-        ["generate_responses *", "judge_responses *", SEARCH],
+        ["generate_responses *", "judge_responses *", "judge_rows *", SEARCH],
     ),
     (
         "evaluation.per_model.sandbox.*",

@@ -226,6 +226,42 @@ EXPECTED: dict[str, list[Call]] = {
     "fetch_model ash": [
         call("fetch_model", spec={"source": "hub:wood/ash", "revision": "v2"}, out="models/ash")
     ],
+    "fetch_model fig": [
+        call("fetch_cost_model", spec={"source": "hub:wood/fig"}, out="models/fig")
+    ],
+    "train_cost_model bay": [
+        call(
+            "train_reward",
+            model=call(
+                "make_classifier",
+                tokenizer=call("make_cost_tokenizer", texts=call("vocabulary")),
+                architecture="<architecture>",
+                seed=35,
+            ),
+            tokenizer=call("make_cost_tokenizer", texts=call("vocabulary")),
+            pairs=call("judged_pairs", seed=35, rows=503),
+            out="models/bay",
+            work="resume/models/bay",
+            seed=35,
+            **trained("train_cost_model"),
+        )
+    ],
+    "judge_rows firm fruit 00002": [
+        written(
+            "judge_rows",
+            call(
+                "judge_rows",
+                rows=read("data/fruit.parquet", "dataset"),
+                shard=2,
+                rows_per_shard=40,
+                entry={"kind": "cost", "model": "fig", "blank": True},
+                dtype="bfloat16",
+                own_model="models/fig",
+            ),
+            "row-judgements/firm/fruit/00002.parquet",
+            "row_judgements",
+        )
+    ],
     "pretrain_model elm": [
         call(
             "train_sft",
@@ -605,7 +641,7 @@ EXPECTED: dict[str, list[Call]] = {
                 ),
                 states=call("read_states", path="evaluations/oak/pilots/stroll/states/0.json"),
                 entry={"kind": "guard", "model": "yew"},
-                dtype="bfloat16",
+                dtype="float32",
                 own_model="models/yew",
             ),
             "evaluations/oak/pilots/stroll/oak-try/judgements/keen/0.parquet",

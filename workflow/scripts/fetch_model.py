@@ -1,7 +1,10 @@
 from pathlib import Path
 
+from sqsd.cost_models import fetch_cost_model
 from sqsd.logs import log_to
 from sqsd.models import fetch_model
 
 with log_to(snakemake.log[0]):
-    fetch_model(snakemake.params.spec, Path(snakemake.output.model))
+    spec = dict(snakemake.params.spec)
+    head = spec.pop("head", "language")
+    (fetch_cost_model if head == "cost" else fetch_model)(spec, Path(snakemake.output.model))
