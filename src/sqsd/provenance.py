@@ -38,7 +38,7 @@ STAGE_VERSIONS = {
     "list_states": 1,
     "generate_responses": 1,
     "judge_responses": 1,
-    "make_table": 1,
+    "make_table": 2,
 }
 
 

@@ -15,7 +15,13 @@ from matplotlib import pyplot as plt
 
 from sqsd.errors import DataError
 from sqsd.states import read_state
-from sqsd.statistics import is_strictly_decreasing, mean_interval, trend_test, wilson_interval
+from sqsd.statistics import (
+    clustered_interval,
+    is_strictly_decreasing,
+    mean_interval,
+    trend_test,
+    wilson_interval,
+)
 from sqsd.tables import read_table, write_frame
 
 
@@ -35,6 +41,8 @@ class Part:
 
 MEASURES = {"asr": "attack success rate", "safety_score": "Safety Score (higher is safer)"}
 POOLED = "mean of experiments"
+# Kinds of bounds that a column may have, the one that is shown first.
+BOUNDS = ("clustered", "wilson", "t")
 COMMON_NOTE = (
     "mono: strictly monotone means (the paper's Mono). trend_p: one-sided Page test over seeds. "
     "delta and over_random (delta minus that of random order, paired): Student t over seeds. "
@@ -43,8 +51,9 @@ COMMON_NOTE = (
 EFFECTIVENESS_NOTES = {
     "asr": (
         "Share of test prompts answered unsafely, mean over fine-tuning seeds. In brackets: 95 % "
-        "Wilson interval over n prompts x seeds (it takes a prompt's answers under several seeds "
-        "as independent). delta: S1 - S5. " + COMMON_NOTE
+        "Wilson interval clustered by prompt, since a prompt's answers under several seeds are "
+        "alike (columns _clustered; columns _wilson take them as independent). "
+        "delta: S1 - S5. " + COMMON_NOTE
     ),
     "safety_score": (
         "Mean Safety Score of the test prompts (higher is safer), mean over fine-tuning seeds. In "
@@ -159,10 +168,10 @@ def effectiveness_table(
     parts: named by experiment and method, with the options seeds and random (whether the method is
     the random control); judged: the judgements of each.
     measure: `asr`, a share, or `safety_score`. Of a window: mean over seeds, Student t bounds over
-    seeds and, for a share, Wilson bounds over prompts x seeds. delta is S1 - S5 for ASR and
-    S5 - S1 for Safety Score; over_random is the delta minus that of random order, paired by seed.
-    With several experiments, a method also gets a row over them, in which an experiment's mean
-    over its seeds is the unit.
+    seeds and, for a share, Wilson bounds over prompts x seeds, plain and clustered by prompt.
+    delta is S1 - S5 for ASR and S5 - S1 for Safety Score; over_random is the delta minus that of
+    random order, paired by seed. With several experiments, a method also gets a row over them, in
+    which an experiment's mean over its seeds is the unit.
     """
     sign = 1.0 if measure == "asr" else -1.0
     arms = [(part.names["experiment"], part.names["method"]) for part in parts]
@@ -182,7 +191,7 @@ def effectiveness_table(
         row = summary(values[experiment, method], controls.get(experiment), windows, sign)
         prompts = int(frame["prompt_id"].nunique())
         if measure == "asr":
-            row |= wilson_bounds(frame, windows, part.options["seeds"])
+            row |= rate_bounds(frame, windows, part.options["seeds"])
         rows.append({"experiment": experiment, "method": method, "prompts": prompts} | row)
     for method in methods if len(experiments) > 1 else []:
         means = np.stack([values[e, method].mean(0) for e in experiments])
@@ -224,13 +233,18 @@ def named_interval(name: str, kind: str, interval: tuple[float, float, float]) -
     return {name: mean, f"{name}_{kind}_low": low, f"{name}_{kind}_high": high}
 
 
-def wilson_bounds(frame: pd.DataFrame, windows: list[str], seeds: list[int]) -> dict[str, float]:
+def rate_bounds(frame: pd.DataFrame, windows: list[str], seeds: list[int]) -> dict[str, float]:
+    """Bounds of each window's rate: all answers independent (wilson), and by prompt (clustered)."""
     bounds: dict[str, float] = {}
-    counted = frame[frame["seed"].isin(seeds)]
+    counted = frame[frame["seed"].isin(seeds)].dropna(subset="verdict")
     for window in windows:
-        verdicts = counted.loc[counted["window"] == window, "verdict"].dropna()
-        low, high = wilson_interval(int(verdicts.sum()), len(verdicts))
-        bounds |= {f"{window}_wilson_low": low, f"{window}_wilson_high": high}
+        answers = counted[counted["window"] == window]
+        by_prompt = answers["verdict"].astype(int).groupby(answers["prompt_id"])
+        for kind, (low, high) in (
+            ("wilson", wilson_interval(int(answers["verdict"].sum()), len(answers))),
+            ("clustered", clustered_interval(by_prompt.sum(), by_prompt.size())),
+        ):
+            bounds |= {f"{window}_{kind}_low": low, f"{window}_{kind}_high": high}
     return bounds
 
 
@@ -348,9 +362,9 @@ def save_table(
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with `value [low, high]` in one cell: Wilson's bounds where there are any."""
+    """The table with `value [low, high]` in one cell, its bounds the first of `BOUNDS`."""
     shown = table.copy()
-    for name in [c for c in table if {f"{c}_t_low", f"{c}_wilson_low"} & set(table)]:
+    for name in [c for c in table if {f"{c}_{kind}_low" for kind in BOUNDS} & set(table)]:
         low, high = (first_bounds(table, str(name), end) for end in ("low", "high"))
         shown[name] = [cell(*values) for values in zip(table[name], low, high, strict=True)]
     bounds = [c for c in shown if str(c).endswith(("_low", "_high"))]
@@ -374,9 +388,12 @@ def cell(value: float, low: float, high: float) -> str | None:
 
 
 def first_bounds(table: pd.DataFrame, name: str, end: str) -> pd.Series:
-    """Wilson's bounds of a column where there are any, else Student's."""
-    kinds = [table[c] for c in (f"{name}_wilson_{end}", f"{name}_t_{end}") if c in table]
-    return kinds[0].fillna(kinds[-1])
+    """The bounds of a column that are shown: row by row the first of `BOUNDS` there is."""
+    found = pd.Series(math.nan, table.index)
+    for kind in BOUNDS:
+        if f"{name}_{kind}_{end}" in table:
+            found = found.fillna(table[f"{name}_{kind}_{end}"])
+    return found
 
 
 def curve_table(judged: pd.DataFrame, key: str) -> pd.DataFrame:
@@ -480,17 +497,18 @@ def draw_curve(axes, rows: pd.DataFrame, place: str, **style) -> None:
 def draw_effectiveness(table: pd.DataFrame, windows: list[str], measure: str, out) -> None:
     """Tables 1, 3 and 7 drawn: from S1 to S5, a line per method, a panel per experiment.
 
-    Bars are 95 % intervals as in the Markdown table: Wilson's for an experiment's rates.
+    Bars are 95 % intervals as in the Markdown table: clustered by prompt for an experiment's rates.
     """
     experiments = list(dict.fromkeys(table["experiment"]))
     figure, panels = grid(len(experiments), (5, 3.6))
     for axes, experiment in zip(panels, experiments, strict=True):
         rows = table[table["experiment"] == experiment]
-        for i, (_, row) in enumerate(rows.iterrows()):
-            kind = "wilson" if pd.notna(row.get(f"{windows[0]}_wilson_low")) else "t"
+        for i, (place, row) in enumerate(rows.iterrows()):
             means = np.array([row[w] for w in windows], dtype=float)
-            low = np.array([row[f"{w}_{kind}_low"] for w in windows], dtype=float)
-            high = np.array([row[f"{w}_{kind}_high"] for w in windows], dtype=float)
+            low, high = (
+                np.array([first_bounds(rows, w, end)[place] for w in windows], dtype=float)
+                for end in ("low", "high")
+            )
             # Apart sideways, or the bars of several methods would hide one another.
             places = np.arange(len(windows)) + 0.06 * (i - (len(rows) - 1) / 2)
             # At a rate of 0 or 1 Wilson's bound may miss it by a rounding error.

@@ -27,6 +27,35 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float,
     return float(low), float(high)
 
 
+def clustered_interval(
+    successes: ArrayLike, counts: ArrayLike, level: float = 0.95
+) -> tuple[float, float]:
+    """Wilson's interval of a rate whose answers come in clusters (low, high), both in [0, 1].
+
+    successes, counts [n]: of each cluster, for example a prompt answered under several seeds. n in
+    Wilson's formula is the number of answers over the design effect (Kish 1965), the variance of
+    the rate with clusters as the unit over that of independent answers; at least 1, at most the
+    mean size of a cluster, which is what clusters of like answers have, and what a rate of 0 or 1,
+    that does not tell, is given. As in Dean and Pagano 2015, without their correction for few
+    clusters. Raises DataError as `wilson_interval`.
+    """
+    from statsmodels.stats.proportion import proportion_confint
+
+    x, m = np.asarray(successes, dtype=float), np.asarray(counts, dtype=float)
+    total = m.sum()
+    check_level(level)
+    check_counts(int(x.sum()), int(total))
+    n, rate = len(m), x.sum() / total
+    effect = total / n
+    if 0 < rate < 1 and n > 1:
+        variance = ((x - rate * m) ** 2).sum() * n / (n - 1) / total**2
+        effect = float(np.clip(variance * total / (rate * (1 - rate)), 1.0, effect))
+    answers = total / effect
+    low, high = proportion_confint(rate * answers, answers, alpha=1 - level, method="wilson")
+    # A rounding error may put a bound a hair beyond.
+    return max(float(low), 0.0), min(float(high), 1.0)  # pyright: ignore
+
+
 def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
     """Mean of values [n] with its Student t interval: (mean, low, high), in the values' unit.
 

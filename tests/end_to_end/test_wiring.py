@@ -812,6 +812,20 @@ def with_wilson(name: str, verdicts: pd.Series) -> dict[str, float]:
     return {f"{name}_wilson_low": low, f"{name}_wilson_high": high}
 
 
+def with_clustered(name: str, verdicts: pd.Series, prompts: pd.Series) -> dict[str, float]:
+    """Wilson's bounds for as many answers as count, when those to one prompt are alike."""
+    n, p, by_prompt = len(verdicts), float(verdicts.mean()), verdicts.astype(float).groupby(prompts)
+    size, clusters = by_prompt.size(), prompts.nunique()
+    effect = n / clusters
+    if 0 < p < 1:
+        variance = ((by_prompt.sum() - p * size) ** 2).sum() * clusters / (clusters - 1) / n**2
+        effect = min(max(variance * n / p / (1 - p), 1), effect)
+    z, n = 1.959963984540054, n / effect
+    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    low, high = (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+    return {f"{name}_clustered_low": max(low, 0), f"{name}_clustered_high": min(high, 1)}
+
+
 def subsets_row(cells: np.ndarray, control: np.ndarray | None, sign: int) -> dict:
     """Columns from means [units, windows]; a unit is a seed, or an experiment.
 
@@ -844,7 +858,9 @@ def subsets_table(entry: dict) -> pd.DataFrame:
             cells[e, m], more[e, m] = means[WINDOWS].to_numpy(), {}
             more[e, m]["prompts"] = frame.prompt_id.nunique()
             for window in WINDOWS if asr else ():
-                more[e, m] |= with_wilson(window, frame.verdict[frame.window == window])
+                part = frame[frame.window == window]
+                more[e, m] |= with_wilson(window, part.verdict)
+                more[e, m] |= with_clustered(window, part.verdict, part.prompt_id)
     for m in entry["methods"] if len(experiments) > 1 else ():
         cells[pooled, m] = np.array([cells[e, m].mean(axis=0) for e in experiments])
         (prompts,) = {more[e, m]["prompts"] for e in experiments}
@@ -957,7 +973,8 @@ def test_markdown_prints_every_row(name):
     assert printed.columns.tolist() == columns and len(printed) == len(frame)
     for column in columns:
         for text, (_, row) in zip(printed[column], frame.iterrows(), strict=True):
-            kind = "wilson" if pd.notna(row.get(f"{column}_wilson_low")) else "t"
+            kinds = ("clustered", "wilson", "t")
+            kind = next((k for k in kinds if pd.notna(row.get(f"{column}_{k}_low"))), "t")
             ends = [row.get(f"{column}_{kind}_{end}", np.nan) for end in ("low", "high")]
             check_printed(text, row[column], *ends)
 

@@ -55,6 +55,16 @@ def wilson(k, n):
     return (middle - spread) / (1 + Z**2 / n), (middle + spread) / (1 + Z**2 / n)
 
 
+def clustered(*successes, seeds=2):
+    """Of prompts with so many unsafe answers, each of `seeds`; Wilson's n by the design effect."""
+    n, total = len(successes), len(successes) * seeds
+    p, effect = sum(successes) / total, seeds
+    if 0 < p < 1:
+        spread = sum((x - p * seeds) ** 2 for x in successes) * n / (n - 1) / total**2
+        effect = min(max(spread / (p * (1 - p) / total), 1), seeds)
+    return wilson(p * total / effect, total / effect)
+
+
 def student(values):
     mean, half = fmean(values), T[len(values) - 1] * stdev(values) / math.sqrt(len(values))
     return mean, mean - half, mean + half
@@ -127,6 +137,8 @@ def effectiveness(judged, windows, seeds, measure):
 
 # Unsafe of 4 by window: means over seeds 7/8, 4/8, 1/8; deltas 1 and 0.5.
 FALLING = {1: (4, 2, 0), 2: (3, 2, 1)}
+# The first so many prompts are answered unsafely.
+BY_PROMPT = {"s1": (2, 2, 2, 1), "s2": (2, 2, 0, 0), "s3": (1, 0, 0, 0)}
 # Deltas 0 and -0.25.
 RANDOM = {1: (2, 2, 2), 2: (1, 2, 2)}
 
@@ -141,9 +153,11 @@ def test_a_row_of_attack_success_rates():
     assert interval(row, "s1") == pytest.approx((0.875, 0.875 - T[1] / 8, 0.875 + T[1] / 8))
     assert interval(row, "s2") == pytest.approx((0.5, 0.5, 0.5))
     assert interval(row, "s3") == pytest.approx((0.125, 0.125 - T[1] / 8, 0.125 + T[1] / 8))
-    for window, unsafe in (("s1", 7), ("s2", 4), ("s3", 1)):
+    for window, unsafe in BY_PROMPT.items():
         bounds = row[f"{window}_wilson_low"], row[f"{window}_wilson_high"]
-        assert bounds == pytest.approx(wilson(unsafe, 8), abs=1e-9)
+        assert bounds == pytest.approx(wilson(sum(unsafe), 8), abs=1e-9)
+        bounds = row[f"{window}_clustered_low"], row[f"{window}_clustered_high"]
+        assert bounds == pytest.approx(clustered(*unsafe), abs=1e-9)
     # S1 - S3: 1 and 0.5; beyond random order, seed by seed: 1 - 0 and 0.5 + 0.25.
     assert interval(row, "delta") == pytest.approx((0.75, 0.75 - T[1] / 4, 0.75 + T[1] / 4))
     beyond = (0.875, 0.875 - T[1] / 8, 0.875 + T[1] / 8)
@@ -190,6 +204,10 @@ def test_every_number_of_a_row_is_the_naive_one(data):
         assert interval(row, window) == pytest.approx(expected, abs=1e-7)
         bounds = row[f"{window}_wilson_low"], row[f"{window}_wilson_high"]
         assert bounds == pytest.approx(wilson(total, prompts * len(seeds)), abs=1e-9)
+        by_prompt = [sum(i < unsafe[seed][w] for seed in seeds) for i in range(prompts)]
+        bounds = row[f"{window}_clustered_low"], row[f"{window}_clustered_high"]
+        expected = clustered(*by_prompt, seeds=len(seeds)) if prompts > 1 else None
+        assert bounds == pytest.approx(expected or bounds, abs=1e-9)
     deltas = [(unsafe[seed][0] - unsafe[seed][2]) / prompts for seed in seeds]
     assert interval(row, "delta") == pytest.approx(student(deltas), abs=1e-7)
     beyond = [
@@ -234,8 +252,9 @@ def test_wilson_s_interval_is_over_the_verdicts_there_are():
     frame.loc[frame["prompt_id"].isin([f"p{i}" for i in range(4, 12)]), "verdict"] = pd.NA
     row = effectiveness([(("e", "m"), frame)], WINDOWS, [1], "asr").iloc[0]
     assert row["s1"] == 1
-    bounds = row["s1_wilson_low"], row["s1_wilson_high"]
-    assert bounds == pytest.approx(wilson(4, 4), abs=1e-9)
+    for kind in ("wilson", "clustered"):
+        bounds = row[f"s1_{kind}_low"], row[f"s1_{kind}_high"]
+        assert bounds == pytest.approx(wilson(4, 4), abs=1e-9)
 
 
 def test_without_random_order_there_is_no_over_random():
@@ -267,7 +286,7 @@ def test_over_several_experiments_the_experiment_is_the_unit():
     assert interval(row, "over_random") == pytest.approx(student([7 / 8, 2 / 8]))
     assert row["mono"]  # 13/16, 10/16, 5/16
     # Answers of several models and prompts are no n of one rate.
-    assert table.filter(like="wilson").iloc[4].isna().all()
+    assert table.filter(regex="wilson|clustered").iloc[4].isna().all()
     assert table["s1_wilson_low"].notna().tolist() == [True] * 4 + [False] * 2
     assert interval(table.iloc[5], "over_random") == (0, 0, 0)
 
@@ -350,7 +369,7 @@ def test_a_table_is_saved_in_three_forms_with_its_note(tmp_path):
     text = Path(out["md"]).read_text()
     assert text.endswith("|\n\nwhat it means\n")
     first, second = rows_of(text)
-    low, high = wilson(7, 8)
+    low, high = clustered(*BY_PROMPT["s1"])
     assert first["s1"] == f"0.88 [{low:.2f}, {high:.2f}]"
     assert (first["method"], first["mono"], first["trend_p"]) == ("m", "yes", "0.028")
     assert (second["method"], second["mono"]) == ("random", "no")
@@ -719,7 +738,7 @@ def panels_of(monkeypatch, table, measure):
     return panels
 
 
-def test_a_figure_s_bars_are_wilson_s_for_an_experiment_and_student_s_over_several(monkeypatch):
+def test_a_figure_s_bars_are_by_prompt_for_an_experiment_and_student_s_over_several(monkeypatch):
     judged = [
         (("e", "m"), verdicts(FALLING)),
         (("e", "random"), verdicts(RANDOM)),
@@ -732,7 +751,8 @@ def test_a_figure_s_bars_are_wilson_s_for_an_experiment_and_student_s_over_sever
     assert [list(lines) for lines in panels.values()] == [["m", "random"]] * 3
     means, ends = panels["e"]["m"]
     assert means == pytest.approx([7 / 8, 4 / 8, 1 / 8])
-    assert ends == pytest.approx(np.array([wilson(k, 8) for k in (7, 4, 1)]), abs=1e-9)
+    expected = [clustered(*unsafe) for unsafe in BY_PROMPT.values()]
+    assert ends == pytest.approx(np.array(expected), abs=1e-9)
     means, ends = panels[POOLED]["m"]
     units = [(7 / 8, 6 / 8), (4 / 8, 6 / 8), (1 / 8, 4 / 8)]
     assert means == pytest.approx([fmean(unit) for unit in units])

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sqsd.errors import DataError
 from sqsd.statistics import (
+    clustered_interval,
     is_strictly_decreasing,
     mean_interval,
     trend_test,
@@ -49,6 +50,54 @@ def test_wilson_mirrors_and_widens_with_the_level(pair):
     assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-9)
     wider = wilson_interval(k, n, level=0.99)
     assert wider[1] - wider[0] > high - low
+
+
+def clustered_by_formula(successes, counts):
+    """Variance of a ratio with clusters as the unit, as survey samplers have it, by loops."""
+    n, total = len(counts), sum(counts)
+    p = sum(successes) / total
+    effect = total / n
+    if 0 < p < 1 and n > 1:
+        spread = sum((x - p * m) ** 2 for x, m in zip(successes, counts, strict=True))
+        clustered = n / (n - 1) * spread / total**2
+        effect = min(max(clustered / (p * (1 - p) / total), 1), effect)
+    return wilson_by_formula(p * total / effect, total / effect)
+
+
+CLUSTERS = st.lists(
+    st.integers(1, 5).flatmap(lambda m: st.tuples(st.integers(0, m), st.just(m))), min_size=1,
+    max_size=12,
+)  # fmt: skip
+
+
+@given(CLUSTERS)
+def test_clustered_is_the_formula_and_at_least_as_wide_as_independent_answers(clusters):
+    successes, counts = zip(*clusters, strict=True)
+    low, high = clustered_interval(successes, counts)
+    assert (low, high) == pytest.approx(clustered_by_formula(successes, counts), abs=1e-9)
+    plain = wilson_interval(sum(successes), sum(counts))
+    rate = sum(successes) / sum(counts)
+    assert 0 <= low <= plain[0] + 1e-9 and plain[1] - 1e-9 <= high <= 1
+    assert low - 1e-9 <= rate <= high + 1e-9
+
+
+def test_clustered_by_hand():
+    # 7 of 8; by prompt 2, 2, 2, 1 of 2: deviations .25, .25, .25, -.75, so a variance of
+    # 4/3 * .75 / 64 = 1/64 against .875 * .125 / 8 = 7/512: effect 8/7, 7 answers that count.
+    found = clustered_interval([2, 2, 2, 1], [2, 2, 2, 2])
+    assert found == pytest.approx(wilson_by_formula(7 * 7 / 8, 7), abs=1e-9)
+    # Like answers of a prompt are one answer; so are those of a rate that tells nothing.
+    for successes in ([3, 0, 3, 0], [0, 0, 0, 0], [3, 3, 3, 3]):
+        found = clustered_interval(successes, [3] * 4)
+        assert found == pytest.approx(wilson_by_formula(sum(successes) / 3, 4), abs=1e-9)
+    # One answer to each prompt: nothing to cluster.
+    assert clustered_interval([1, 0, 1], [1] * 3) == pytest.approx(wilson_interval(2, 3), abs=1e-9)
+
+
+@pytest.mark.parametrize(("successes", "counts"), [([], []), ([2], [1]), ([0], [0])])
+def test_clusters_that_are_no_rate(successes, counts):
+    with pytest.raises(DataError, match="needs n > 0 and 0 <= successes <= n"):
+        clustered_interval(successes, counts)
 
 
 def test_wilson_of_zero_successes():
