@@ -379,6 +379,7 @@ class Plan:
         make: Callable[[Mapping[str, Any]], Iterator[Part]] = {
             "subsets": self._subset_parts,
             "ranking": self._ranking_parts,
+            "agreement": self._agreement_parts,
             "states": self._state_parts,
             "alphas": self._alpha_parts,
             "checkpoints": self._checkpoint_parts,
@@ -409,9 +410,11 @@ class Plan:
     def table_settings(self, table: str) -> dict[str, Any]:
         """What a table's kind asks for beside its parts."""
         spec = self.config["tables"][table]
-        if spec["kind"] != "subsets":
-            return {}
-        return {"windows": self.windows, "measure": spec["measure"]}
+        if spec["kind"] == "agreement":
+            return {"rows": self.config["subsets"]["rows"]}
+        if spec["kind"] == "subsets":
+            return {"windows": self.windows, "measure": spec["measure"]}
+        return {}
 
     def _subset_parts(self, spec: Mapping[str, Any]) -> Iterator["Part"]:
         for arm in self.arms(spec["name"]):
@@ -442,6 +445,12 @@ class Plan:
                 {},
                 {"scores": [scores], "rows": [self.paths.dataset(arm.dataset)]},
             )
+
+    def _agreement_parts(self, spec: Mapping[str, Any]) -> Iterator["Part"]:
+        for arm in self.arms(spec["name"]):
+            scores = self.paths.scores(arm.model, arm.dataset, arm.method)
+            names = {"experiment": arm.experiment, "method": arm.method}
+            yield Part(names, {}, {"scores": [scores]})
 
     def _state_parts(self, spec: Mapping[str, Any]) -> Iterator["Part"]:
         for model in self.models:

@@ -19,6 +19,7 @@ from sqsd.statistics import (
     clustered_interval,
     is_strictly_decreasing,
     mean_interval,
+    rank_correlation_interval,
     trend_test,
     wilson_interval,
 )
@@ -42,7 +43,7 @@ class Part:
 MEASURES = {"asr": "attack success rate", "safety_score": "Safety Score (higher is safer)"}
 POOLED = "mean of experiments"
 # Kinds of bounds that a column may have, the one that is shown first.
-BOUNDS = ("clustered", "wilson", "t")
+BOUNDS = ("clustered", "wilson", "t", "fisher")
 COMMON_NOTE = (
     "mono: strictly monotone means (the paper's Mono). trend_p: one-sided Page test over seeds. "
     "delta and over_random (delta minus that of random order, paired): Student t over seeds. "
@@ -61,6 +62,11 @@ EFFECTIVENESS_NOTES = {
     ),
 }
 
+AGREEMENT_NOTE = (
+    "spearman: rank correlation over the rows that both methods score (rows), with its 95 % "
+    "interval (Bonett and Wright 2000). s1_overlap, s5_overlap: share of the riskiest, and of the "
+    "least risky rows of a subset's size that both methods name; chance: what random orders share."
+)
 CURVE_NOTE = (
     "Means over the prompts of the tuning benchmark. In brackets: 95 % intervals over prompts, "
     "Student's t for the Safety Score (higher is safer), Wilson's for the attack success rate."
@@ -120,6 +126,11 @@ def make_ranking(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
     return ranking_table(parts, scores, [p.read("rows", "dataset") for p in parts]), "", None
 
 
+def make_agreement(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
+    scores = [part.read("scores", "scores") for part in parts]
+    return agreement_table(parts, scores, settings["rows"]), AGREEMENT_NOTE, None
+
+
 def make_trajectory(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
     trajectories = [part.read("trajectory", "trajectory") for part in parts]
     table = trajectory_table(parts, trajectories, [both_measures(part) for part in parts])
@@ -137,6 +148,7 @@ KINDS: dict[str, Callable[[Sequence[Part], Mapping[str, Any]], Made]] = {
     "checkpoints": make_sensitivity("drift_ranking"),
     "states": make_states,
     "ranking": make_ranking,
+    "agreement": make_agreement,
     "trajectory": make_trajectory,
     "steering": make_steering,
 }
@@ -284,6 +296,41 @@ def ranking_table(
         joined = score.merge(row[["sample_id", "family", "prompt", "response"]], on="sample_id")
         frames.append(named(part, joined.sort_values("rank", na_position="last")))
     return pd.concat(frames, ignore_index=True)
+
+
+def agreement_table(
+    parts: Sequence[Part], scores: Sequence[pd.DataFrame], rows: int
+) -> pd.DataFrame:
+    """How far methods order the rows alike: a row per experiment and pair of methods.
+
+    parts: named by experiment and method; rows: of a subset. Ties in a score share their rank in
+    the correlation, and go by sample_id in the overlaps, as in subsets.
+    """
+    found = []
+    for i, part in enumerate(parts):
+        for j in range(i + 1, len(parts)):
+            if parts[j].names["experiment"] == part.names["experiment"]:
+                names = {**part.names, "other": parts[j].names["method"]}
+                found.append(names | agreement(scores[i], scores[j], rows))
+    return pd.DataFrame(found)
+
+
+def agreement(one: pd.DataFrame, other: pd.DataFrame, rows: int) -> dict[str, float]:
+    """The numbers of `agreement_table` of two `scores` tables."""
+    pairs = [table.dropna(subset="rank").set_index("sample_id") for table in (one, other)]
+    both = pairs[0].join(pairs[1], how="inner", lsuffix="_one", rsuffix="_other")
+    n = len(both)
+    correlation = float(both["score_one"].corr(both["score_other"], method="spearman"))
+    overlaps = {
+        name: len(set(first.index) & set(second.index)) / rows
+        for name, first, second in (
+            ("s1_overlap", *(t.nsmallest(rows, "rank") for t in pairs)),
+            ("s5_overlap", *(t.nlargest(rows, "rank") for t in pairs)),
+        )
+    }
+    bounds = rank_correlation_interval(correlation, n)
+    correlated = named_interval("spearman", "fisher", (correlation, *bounds))
+    return {"rows": n, **correlated, **overlaps, "chance": rows / n}
 
 
 def save_ranking(

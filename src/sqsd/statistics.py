@@ -76,6 +76,26 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float,
     return mean, mean - half_width, mean + half_width
 
 
+def rank_correlation_interval(
+    correlation: float, n: int, level: float = 0.95
+) -> tuple[float, float]:
+    """Interval (low, high) of Spearman's rank correlation of n pairs (Bonett and Wright 2000).
+
+    On Fisher's scale, with variance (1 + r^2 / 2) / (n - 3); NaN for fewer than 4 pairs or where
+    the correlation is NaN (a score that is the same for every row).
+    """
+    from scipy.stats import norm
+
+    check_level(level)
+    if n < 4 or math.isnan(correlation):
+        return math.nan, math.nan
+    if abs(correlation) >= 1:
+        return correlation, correlation
+    half = float(norm.ppf((1 + level) / 2)) * math.sqrt((1 + correlation**2 / 2) / (n - 3))
+    middle = math.atanh(correlation)
+    return math.tanh(middle - half), math.tanh(middle + half)
+
+
 def is_strictly_decreasing(values: Sequence[float]) -> bool:
     """Whether each value is below the one before it (the paper's Mono, for ASR over S1..S5).
 

@@ -23,6 +23,7 @@ Options = tuple[Sequence[str], Sequence[str]]
 TABLES: dict[str, Options] = {
     "subsets": (("methods", "finetune", "benchmark", "measure"), ("judge", "experiments")),
     "ranking": (("methods",), ("experiments",)),
+    "agreement": (("methods",), ("experiments",)),
     "states": (("states",), ()),
     "alphas": (("directions",), ()),
     "checkpoints": (("pilot", "directions"), ()),

@@ -19,7 +19,7 @@ from sqsd.tables import read_table
 
 RUN = Path("results/tiny")
 DRAWN = ("table1", "table3", "table7", "figure2", "figure5")
-REPORTS = (*DRAWN, "table4", "table5", "table6", "ranking", "baselines")
+REPORTS = (*DRAWN, "table4", "table5", "table6", "ranking", "baselines", "alike")
 SCORES = RUN / "scores/sandbox/mixed/sqsd-danger.parquet"
 NOTHING = "Nothing to be done"
 

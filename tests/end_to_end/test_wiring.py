@@ -25,6 +25,7 @@ import yaml
 from conftest import ROOT, TINY
 from numpy.testing import assert_allclose
 from safetensors.torch import load_file
+from scipy.stats import spearmanr
 from scipy.stats import t as student
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -889,6 +890,25 @@ def prompt_means(model: str, subject: str, entry: dict, by: str) -> pd.DataFrame
     return pd.DataFrame(rows)
 
 
+def agreed(experiment: str, one: str, other: str) -> pd.DataFrame:
+    """How far two methods order the rows alike: Spearman's r by scipy, subsets' ends as sets."""
+    folder, size = "/".join(("scores", *PLACES[experiment])), CONFIG["subsets"]["rows"]
+    pair = [table(f"{folder}/{m}.parquet").dropna(subset="rank") for m in (one, other)]
+    both = pair[0].merge(pair[1], on="sample_id")
+    r, n = spearmanr(both.score_x, both.score_y).statistic, len(both)
+    half = 1.959963984540054 * math.sqrt((1 + r * r / 2) / (n - 3))
+    row = {"spearman": r, "rows": n, "chance": size / n}
+    for end, side in (("low", -half), ("high", half)):
+        row[f"spearman_fisher_{end}"] = math.tanh(math.atanh(r) + side)
+    for name, wanted in (
+        ("s1", lambda f: f["rank"] <= size),
+        ("s5", lambda f: f["rank"] > len(f) - size),
+    ):
+        ends = [set(f.sample_id[wanted(f)]) for f in pair]
+        row[f"{name}_overlap"] = len(ends[0] & ends[1]) / size
+    return pd.DataFrame([{"experiment": experiment, "method": one, "other": other} | row])
+
+
 def table_by_model(entry: dict) -> pd.DataFrame:
     """Every other table: frames of the models (or experiments), one below the other."""
     kind, frames = entry["kind"], []
@@ -921,6 +941,9 @@ def table_by_model(entry: dict) -> pd.DataFrame:
             rows = table(f"data/{dataset}.parquet").drop(columns="problem")
             frame = table(f"scores/{model}/{dataset}/{method}.parquet").merge(rows, on="sample_id")
             frames.append(frame.sort_values("rank").assign(experiment=experiment, method=method))
+    elif kind == "agreement":
+        for experiment in entry.get("experiments", PLACES):
+            frames += [agreed(experiment, *pair) for pair in combinations(entry["methods"], 2)]
     return pd.concat(frames, ignore_index=True)
 
 
@@ -973,7 +996,7 @@ def test_markdown_prints_every_row(name):
     assert printed.columns.tolist() == columns and len(printed) == len(frame)
     for column in columns:
         for text, (_, row) in zip(printed[column], frame.iterrows(), strict=True):
-            kinds = ("clustered", "wilson", "t")
+            kinds = ("clustered", "wilson", "t", "fisher")
             kind = next((k for k in kinds if pd.notna(row.get(f"{column}_{k}_low"))), "t")
             ends = [row.get(f"{column}_{kind}_{end}", np.nan) for end in ("low", "high")]
             check_printed(text, row[column], *ends)

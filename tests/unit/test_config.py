@@ -424,7 +424,7 @@ CASES = {
     ),
     "kind of a table": (
         "tables: {table1: {kind: subset}}",
-        r"tables\.table1\.kind: 'subset' is not a kind; known: alphas, checkpoints, ranking, "
+        r"tables\.table1\.kind: 'subset' is not a kind; known: agreement, alphas, .*ranking, "
         r"states, steering, subsets, trajectory\. Did you mean 'subsets'\?",
     ),
     "option of another kind of method": (

@@ -22,6 +22,7 @@ from sqsd.report import (
     KINDS,
     POOLED,
     Part,
+    agreement_table,
     both_measures,
     curve_table,
     draw_effectiveness,
@@ -41,6 +42,7 @@ from sqsd.report import (
     trajectory_table,
 )
 from sqsd.states import State, write_states
+from sqsd.statistics import rank_correlation_interval
 from sqsd.tables import read_table, write_table
 
 Z = 1.959963984540054  # normal quantile at 0.975
@@ -799,6 +801,7 @@ def made(tmp_path, kind, parts, drawn=False, **settings):
 
 def test_every_kind_of_table_has_a_test():
     kinds = {"subsets", "alphas", "checkpoints", "states", "ranking", "trajectory", "steering"}
+    kinds |= {"agreement"}
     assert set(KINDS) == kinds
 
 
@@ -1010,3 +1013,57 @@ def test_the_random_control_is_a_kind_and_not_a_name():
     beyond = table["delta"] - table["delta"].iloc[0]
     assert table["over_random"].tolist() == pytest.approx(beyond.tolist())
     assert beyond.iloc[1] != 0
+
+
+def scores_of(scores, reasons=()):
+    """A `scores` table of scores by id; ids of `reasons` have none."""
+    frame = pd.DataFrame(
+        {"sample_id": [*scores, *reasons], "score": [*scores.values()] + [None] * len(reasons)}
+    )
+    order = sorted(scores, key=lambda i: (-scores[i], i))
+    frame["rank"] = pd.array(
+        [order.index(i) + 1 if i in scores else None for i in frame["sample_id"]], "Int64"
+    )
+    frame["reason"] = [None] * len(scores) + ["no"] * len(reasons)
+    frame["response_tokens"] = 3
+    return frame.astype({"score": "float64", "reason": "str", "sample_id": "str"})
+
+
+def test_how_far_two_methods_agree():
+    # Ranks of a to f by the first 1 to 6; by the second a and b change places, c and d are tied.
+    first = scores_of({"a": 6.0, "b": 5.0, "c": 4.0, "d": 3.0, "e": 2.0, "f": 1.0})
+    second = scores_of({"f": -9.0, "e": -8.0, "d": 0.0, "c": 0.0, "a": 4.0, "b": 7.0})
+    third = scores_of({"a": 1.0, "c": 3.0, "d": 2.0, "e": 9.0, "f": 8.0}, reasons=["b"])
+    parts = [arm("e", "x"), arm("e", "y"), arm("e", "z"), arm("f", "x")]
+    table = agreement_table(parts, [first, second, third, first], rows=2)
+    assert table[["experiment", "method", "other"]].values.tolist() == [
+        ["e", "x", "y"], ["e", "x", "z"], ["e", "y", "z"],
+    ]  # fmt: skip
+    row = table.iloc[0]
+    # Mean ranks 2, 1, 3.5, 3.5, 5, 6 against 1 to 6: of deviations, 16 over sqrt(17.5 * 17).
+    expected = 16 / math.sqrt(17.5 * 17)
+    assert row["spearman"] == pytest.approx(expected)
+    bounds = rank_correlation_interval(expected, 6)
+    assert (row["spearman_fisher_low"], row["spearman_fisher_high"]) == pytest.approx(bounds)
+    # The riskiest two are a and b of both, the least risky e and f.
+    assert row[["rows", "s1_overlap", "s5_overlap"]].tolist() == [6, 1, 1]
+    assert row["chance"] == pytest.approx(1 / 3)
+    row = table.iloc[1]
+    # Without b: ranks 1 to 5 of a, c, d, e, f against 5, 3, 4, 1, 2.
+    assert row["spearman"] == pytest.approx(1 - 6 * (16 + 1 + 1 + 9 + 9) / (5 * 24))
+    # First {a, b} and third {e, f}; last {e, f} and {d, a}.
+    assert row[["rows", "s1_overlap", "s5_overlap", "chance"]].tolist() == [5, 0, 0, 0.4]
+
+
+def test_agreement_from_files(tmp_path):
+    tables = [scores_of({"a": 2.0, "b": 1.0, "c": 0.0}), scores_of({"a": 0.0, "b": 1.0, "c": 2.0})]
+    parts = []
+    for i, table in enumerate(tables):
+        path = tmp_path / f"{i}.parquet"
+        write_table(table, path, "scores", {})
+        parts.append(Part({"experiment": "e", "method": f"m{i}"}, {}, {"scores": [str(path)]}))
+    table, text = made(tmp_path, "agreement", parts, rows=1)
+    (row,) = rows_of(text.split("\n\n")[0])
+    assert (row["method"], row["other"], row["rows"]) == ("m0", "m1", "3")
+    assert (row["spearman"], row["s1_overlap"], row["s5_overlap"]) == ("-1", "0", "0")
+    assert table["spearman"].tolist() == [-1] and "what random orders share" in text

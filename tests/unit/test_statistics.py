@@ -11,6 +11,7 @@ from sqsd.statistics import (
     clustered_interval,
     is_strictly_decreasing,
     mean_interval,
+    rank_correlation_interval,
     trend_test,
     wilson_interval,
 )
@@ -193,3 +194,29 @@ def test_trend_of_one_long_row_has_a_statistic_only():
 def test_trend_wants_a_table():
     with pytest.raises(DataError, match=r"1 dimension\(s\); needs 2, \[blocks, k\]"):
         trend_test([3, 2, 1])
+
+
+def test_a_rank_correlation_s_interval_by_hand():
+    # r .6 of 28 pairs: atanh .6 = ln 2 = .693147, half 1.959964 * sqrt(1.18 / 25) = .425812.
+    low, high = rank_correlation_interval(0.6, 28)
+    assert low == pytest.approx(
+        (math.exp(2 * 0.267335) - 1) / (math.exp(2 * 0.267335) + 1), abs=1e-6
+    )
+    assert high == pytest.approx(
+        (math.exp(2 * 1.118959) - 1) / (math.exp(2 * 1.118959) + 1), abs=1e-6
+    )
+    assert rank_correlation_interval(-0.6, 28) == pytest.approx((-high, -low))
+    narrow = rank_correlation_interval(0.6, 280)
+    assert low < narrow[0] < 0.6 < narrow[1] < high
+    wide = rank_correlation_interval(0.6, 28, level=0.99)
+    assert wide[0] < low and high < wide[1]
+
+
+@pytest.mark.parametrize(("correlation", "n"), [(0.5, 3), (math.nan, 50)])
+def test_a_rank_correlation_that_has_no_interval(correlation, n):
+    assert all(map(math.isnan, rank_correlation_interval(correlation, n)))
+
+
+def test_orders_that_are_alike_have_no_doubt():
+    assert rank_correlation_interval(1.0, 9) == (1.0, 1.0)
+    assert rank_correlation_interval(-1.0, 9) == (-1.0, -1.0)

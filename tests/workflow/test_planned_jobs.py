@@ -18,8 +18,8 @@ from planner import distinct_versions, relative
 VERSIONS = distinct_versions()
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 TABLES = (
-    "rates", "levels", "order", "list", "sorted", "ranked", "where", "tops", "steps", "walked",
-    "curves",
+    "rates", "levels", "order", "list", "sorted", "ranked", "alike", "where", "tops", "steps",
+    "walked", "curves",
 )  # fmt: skip
 DRAWN = ("rates", "levels", "walked", "curves")
 LORA = {"r": 3, "lora_alpha": 5}
@@ -888,6 +888,19 @@ REPORTS = {
             ranked("south", method, f"scores/oak/fruit/{method}.parquet", "data/fruit.parquet")
             for method in ("near-south", "between-south", "split-south", "cost-south")
         ],
+    ),
+    "alike": table(
+        "alike",
+        "agreement",
+        [
+            (
+                {"experiment": "north", "method": method},
+                {},
+                {"scores": [f"scores/elm/grain/{method}.parquet"]},
+            )
+            for method in ("sqsd-north", "long-north")
+        ],
+        {"rows": 20},
     ),
     "where": table(
         "where",

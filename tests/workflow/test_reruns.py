@@ -589,7 +589,7 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
     ("gradients.dtype", {"gradients.dtype": "bfloat16"}, [*COLLECT, "make_anchor *"]),
     ("gradients.checkpointing", {"gradients.checkpointing": True}, COLLECT),
     ("subsets.count", {"subsets.count": 2}, ["make_subsets *"]),
-    ("subsets.rows", {"subsets.rows": 20}, ["make_subsets *"]),
+    ("subsets.rows", {"subsets.rows": 20}, ["make_subsets *", "alike"]),
     ("finetunes.lora.tuning", {"finetunes.lora.tuning": "full"}, ["finetune_subsets *"]),
     ("finetunes.lora.seeds", {"finetunes.lora.seeds": [1, 2, 5]}, ["finetune_subsets * 5"]),
     (
@@ -785,6 +785,12 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         ],
     ),
     ("tables.table7.measure", {"tables.table7.measure": "asr"}, ["table7"]),
+    ("tables.alike.methods", {"tables.alike.methods": ["length", "larf"]}, ["alike"]),
+    (
+        "tables.alike.experiments",
+        {"tables.alike.methods": ["length", "random"], "tables.alike.experiments": ["other"]},
+        ["alike"],
+    ),
     ("tables.baselines.methods", {"tables.baselines.methods": ["larf"]}, ["baselines"]),
     (
         "tables.baselines.experiments",
