@@ -134,14 +134,19 @@ class FullGradient(Probe):
         self.head_name = name_of(model, head)
         owner = name_of(model, model.get_input_embeddings()) if self.tied else self.head_name
         self.head_weight = f"{owner}.weight"
+        parameters = dict(model.named_parameters())
         for name, anchor in self.anchors.items():
-            for parameter, value in model.named_parameters():
+            for parameter, value in parameters.items():
                 found = tuple(anchor[parameter].shape) if parameter in anchor else None
                 if found != tuple(value.shape):
                     raise DataError(
                         f"{name}: parameter {parameter} is {found} in the anchor, "
                         f"{tuple(value.shape)} in the model; make the anchor with this model"
                     )
+        self.anchors = {
+            name: {p: anchor[p].to(value.device, value.dtype) for p, value in parameters.items()}
+            for name, anchor in self.anchors.items()
+        }
 
     def start(self) -> None:
         self.squares: list[Tensor] = []
