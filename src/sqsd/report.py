@@ -560,15 +560,19 @@ def draw_effectiveness(table: pd.DataFrame, windows: list[str], measure: str, ou
             places = np.arange(len(windows)) + 0.06 * (i - (len(rows) - 1) / 2)
             # At a rate of 0 or 1 Wilson's bound may miss it by a rounding error.
             bars = np.maximum([means - low, high - means], 0)
+            # The colours repeat after ten methods.
             axes.errorbar(
-                places, means, bars, marker="o", markersize=3,
-                linewidth=1, elinewidth=0.8, label=row["method"],
+                places, means, bars, marker="os"[i // 10 % 2], linestyle=("-", "--")[i // 10 % 2],
+                markersize=3, linewidth=1, elinewidth=0.8, label=row["method"],
             )  # fmt: skip
         axes.set_xticks(range(len(windows)), [w.upper() for w in windows])
         axes.set(title=experiment, ylabel=MEASURES[measure])
         if measure == "asr":
             axes.set_ylim(-0.04, 1.04)
-        axes.legend(frameon=False, fontsize=7)
+        if len(rows) > 6:
+            axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+        else:
+            axes.legend(frameon=False, fontsize=7)
     save_figure(figure, out)
 
 

@@ -761,6 +761,25 @@ def test_a_figure_s_bars_are_by_prompt_for_an_experiment_and_student_s_over_seve
     assert ends == pytest.approx(np.array([student(unit)[1:] for unit in units]))
 
 
+@pytest.mark.parametrize("count", [3, 13])
+def test_every_method_of_a_figure_has_a_look_of_its_own(monkeypatch, count):
+    judged = [(("e", f"m{i}"), verdicts({1: (i % 5, 2, 0)})) for i in range(count)]
+    table = effectiveness(judged, WINDOWS, [1], "asr")
+    looks, legends = [], []
+
+    def look(figure, out):
+        (axes,) = figure.axes
+        looks.extend((line.get_color(), line.get_linestyle()) for line in axes.get_lines())
+        figure.canvas.draw()
+        legends.append(axes.get_legend().get_window_extent().x0 < axes.get_window_extent().x1)
+        report.plt.close(figure)
+
+    monkeypatch.setattr(report, "save_figure", look)
+    draw_effectiveness(table, WINDOWS, "asr", None)
+    assert len(set(looks)) == len(looks) == count
+    assert legends == [count == 3]  # beside the panel where it would cover the lines
+
+
 def test_a_figure_of_rates_of_0_and_1_has_bars(monkeypatch):
     table = effectiveness([(("e", "m"), verdicts({1: (4, 4, 0)}))], WINDOWS, [1], "asr")
     means, ends = panels_of(monkeypatch, table, "asr")["e"]["m"]
