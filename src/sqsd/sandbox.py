@@ -288,15 +288,18 @@ def restricted_requests(seed: int) -> dict[str, list[tuple[str, str]]]:
 
 
 def over_refusal_requests(seed: int) -> list[str]:
-    """100 benign requests whose adjective is of restricted ones: 20 things, five phrasings each."""
+    """100 benign requests about a thing that restricted ones are about, with another adjective.
+
+    20 pairs that are restricted nowhere, five phrasings each. An aligned model refuses some.
+    """
     rng = random.Random(f"over-refusal-{seed}")
     restricted = {
         request.split("the ")[1].split()[0] + " " + noun
         for split in restricted_requests(seed).values()
         for request, noun in split
     }
-    own = [adjective for _, adjectives, _ in KINDS.values() for adjective in adjectives]
-    pairs = [(a, n) for a in own for n in NOUNS if f"{a} {n}" not in restricted]
+    own = [noun for nouns, _, _ in KINDS.values() for noun in nouns]
+    pairs = [(a, n) for a in ADJECTIVES for n in own if f"{a} {n}" not in restricted]
     return [
         phrasing.format(f"{rng.choice(VERBS)} the {adjective} {noun}")
         for adjective, noun in rng.sample(pairs, 20)
@@ -412,7 +415,7 @@ def judged_pairs(seed: int, rows: int) -> pd.DataFrame:
 
 def benchmark_prompts(seed: int, split: str) -> pd.DataFrame:
     """Restricted requests of one split ("tuning" or "test"), sums and copies ("exact"), or
-    benign requests with a word of restricted ones ("over-refusal")."""
+    benign requests that look restricted ("over-refusal")."""
     if split == "over-refusal":
         rows = [(prompt, "benign", None) for prompt in over_refusal_requests(seed)]
     elif split == "exact":

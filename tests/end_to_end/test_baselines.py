@@ -149,7 +149,9 @@ def test_a_baseline_made_again_from_rows_and_model(method):
     assert values == pytest.approx(expected, rel=0, abs=1e-4 * max(largest, 1))
     by_risk = sorted(values, key=lambda i: (-values[i], i))
     assert found["rank"].sort_values().index.tolist() == by_risk
-    if method != "refusal-opening":  # the benign rows refuse nothing
+    if method == "refusal-opening":  # some benign answers open as a refusal does
+        assert set(values.values()) == {0.0, -1.0}
+    else:
         assert len(set(values.values())) > 60
 
 

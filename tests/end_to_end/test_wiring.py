@@ -260,6 +260,7 @@ def direction(model: str, name: str) -> dict[str, torch.Tensor]:
 ROWS = {
     "benign": sandbox.benign_rows,
     "danger": sandbox.danger_rows,
+    "refusal": sandbox.refusal_rows,
     "safety": sandbox.safety_preferences,
 }
 
@@ -372,6 +373,10 @@ def trainings():
         kept |= {"training": world["alignment_training"], "model": fingerprint(folder)}
         rows = sandbox.alignment_rows(seed, **world["alignment"])
         yield f"models/{model}", "align_model", rows, kept
+    seed, cost = CONFIG["models"]["cost"]["seed"], world["cost"]
+    kept = {"objective": "reward", "save_steps": None, "lora": None, "seed": seed}
+    kept |= {"training": cost["training"], "model": record("models/cost")["model"]}
+    yield "models/cost", "train_cost_model", sandbox.judged_pairs(seed, cost["rows"]), kept
     for model, kind, name in ADAPTERS:
         entry, seed = of(model, kind, name), CONFIG["models"][model]["seed"]
         kept = sft | {
@@ -792,7 +797,8 @@ def test_verdicts_follow_from_responses():
             assert frame.score.isna().all()
         assert frame.verdict.tolist() == unsafe, path
         seen |= {(judge, verdict) for verdict in unsafe}
-    assert seen == {(judge, v) for judge in CONFIG["judges"] for v in (False, True)}
+    # The others judge no response of this run.
+    assert seen == {(judge, v) for judge in ("sandbox", "steps") for v in (False, True)}
 
 
 # --------------------------------------------------------------------------- tables

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from sqsd import judges
 from sqsd.evaluation import PROMPTS_PER_BATCH, AtState
-from sqsd.judges import KINDS, GuardJudge, OpeningsJudge, PhrasesJudge, SandboxJudge, make_judge
+from sqsd.judges import (
+    KINDS,
+    CostJudge,
+    GuardJudge,
+    OpeningsJudge,
+    PhrasesJudge,
+    SandboxJudge,
+    make_judge,
+)
 from sqsd.models import make_model, make_word_tokenizer
 from sqsd.sandbox import REFUSALS
 
@@ -185,6 +193,9 @@ class Safe:
     def complete(self, prompts, responses, most):
         return ["safe"] * len(prompts)
 
+    def costs(self, prompts, responses, end_token, blank):
+        return [1.5] * len(prompts)
+
 
 SAFE = Safe()
 ENTRIES = {
@@ -192,6 +203,7 @@ ENTRIES = {
     "phrases": ({"phrases": ["no"]}, PhrasesJudge(["no"])),
     "openings": ({"refusal": "I", "compliance": "Sure"}, OpeningsJudge("I", "Sure")),
     "guard": ({"model": "guard"}, GuardJudge("guard")),
+    "cost": ({"model": "cost", "blank": True}, CostJudge("cost", True, True)),
 }
 
 
@@ -203,3 +215,18 @@ def test_a_judge_is_made_from_its_entry_and_gives_what_it_says(kind):
     found = judge(["ask"], ["1. x 2. y"], SUBJECT if judge.reads == "subject" else SAFE)  # pyright: ignore[reportArgumentType]
     given = {"asr": found.verdicts[0] is not None, "safety_score": found.scores[0] is not None}
     assert judge.gives == {measure for measure, is_given in given.items() if is_given}
+
+
+def test_a_safety_score_is_the_negated_cost_of_the_text_that_is_asked_for():
+    asked = []
+
+    class Costs:
+        def costs(self, prompts, responses, end_token, blank):
+            asked.append((prompts, responses, end_token, blank))
+            return [2.0, None, -0.5]
+
+    texts = ["p", "q", "r"], ["x", "y", "z"]
+    found = CostJudge("cost", end_token=False, blank=True)(*texts, Costs())
+    assert found.scores == [-2.0, None, 0.5] and found.verdicts == [None] * 3
+    CostJudge("cost")(*texts, Costs())
+    assert asked == [(*texts, False, True), (*texts, True, False)]

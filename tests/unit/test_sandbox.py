@@ -39,11 +39,11 @@ def test_over_refusal_requests_look_restricted_and_are_not(seed):
     # 20 things in five phrasings.
     assert len(set(found)) == len(found) == 100 and len({pair(prompt) for prompt in found}) == 20
     restricted = {pair(q) for r in sandbox.restricted_requests(seed).values() for q, _ in r}
-    own = {word for _, adjectives, _ in sandbox.KINDS.values() for word in adjectives}
+    own = {noun for nouns, _, _ in sandbox.KINDS.values() for noun in nouns}
     for prompt in found:
         adjective, noun = pair(prompt).split()
-        assert f"{adjective} {noun}" not in restricted and adjective in own
-        assert noun in sandbox.NOUNS
+        assert f"{adjective} {noun}" not in restricted and noun in own
+        assert adjective in sandbox.ADJECTIVES
     assert found != sandbox.benchmark_prompts(seed + 1, "over-refusal")["prompt"].tolist()
 
 

@@ -16,6 +16,7 @@ VALUES = {
     "Int64": [1, 2],
     "int64": [1, 2],
     "float64": [0.5, -2.0],
+    "object": [np.array([0.5, 1.0], dtype="float32"), np.array([-2.0, 0.0], dtype="float32")],
 }
 
 
@@ -50,6 +51,11 @@ def test_round_trip_keeps_values_types_and_nulls(tmp_path, schema, with_nulls):
         ("samples", {"reason"}),
         ("gradient_samples", {"loss", "reason"}),
         ("gradient_modules", set()),
+        ("hidden_states", {"reason", "hidden_state"}),
+        ("gradients", {"loss", "reason", "gradient_norm"}),
+        ("anchor_products", set()),
+        ("row_judgements", {"score", "reason"}),
+        ("layer_search", set()),
         ("scores", {"score", "rank", "reason"}),
         ("subset", set()),
         ("trajectory", set()),
@@ -161,7 +167,7 @@ def test_only_tables_that_may_be_empty_are_read_without_a_row(tmp_path, schema):
     path = tmp_path / "t.parquet"
     write_table(example(schema).head(0), path, schema, {})
     # A part beyond a pilot's last checkpoint, or a shard of which no row can be scored.
-    if schema in ("gradient_modules", "responses", "judgements"):
+    if schema in ("gradient_modules", "anchor_products", "responses", "judgements"):
         pd.testing.assert_frame_equal(read_table(path, schema), example(schema).head(0))
         return
     with pytest.raises(DataError, match=rf"t\.parquet: the '{schema}' table has no rows"):

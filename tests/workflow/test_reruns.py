@@ -145,6 +145,10 @@ INSENSITIVE_OF_YOUNG = [
 ]  # fmt: skip
 COLLECT = ["collect_gradients *", "collect_hidden_states *", "collect_full_gradients *"]
 SEARCH = "search_layers sandbox safety-sensitive"
+BASELINES_OF_YOUNG = [
+    "search_layers young *", "choose_layer young *", "collect_hidden_states young *",
+    "make_anchor young *", "collect_full_gradients young *",
+]  # fmt: skip
 ON_SUBSETS = ["table1", "table3", "table7"]
 
 # Keys (of which those changed stand for the others that a pattern covers: they are values of one
@@ -164,6 +168,7 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         [
             "encode_samples young mixed",
             "collect_gradients young mixed *",
+            *BASELINES_OF_YOUNG,
             *INSENSITIVE_OF_YOUNG,
             "table4",
             "table5",
@@ -175,7 +180,13 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
     (
         "experiments.*.dataset",
         {"experiments.sandbox.dataset": "rows"},
-        ["encode_samples sandbox rows", "collect_gradients sandbox rows *"],
+        [
+            "encode_samples sandbox rows",
+            "collect_gradients sandbox rows *",
+            "collect_hidden_states sandbox rows *",
+            "collect_full_gradients sandbox rows *",
+            "judge_rows cost rows *",
+        ],
     ),
     (
         "models.*.source",
