@@ -557,7 +557,8 @@ def draw_effectiveness(table: pd.DataFrame, windows: list[str], measure: str, ou
                 for end in ("low", "high")
             )
             # Apart sideways, or the bars of several methods would hide one another.
-            places = np.arange(len(windows)) + 0.06 * (i - (len(rows) - 1) / 2)
+            apart = min(0.06, 0.5 / len(rows))
+            places = np.arange(len(windows)) + apart * (i - (len(rows) - 1) / 2)
             # At a rate of 0 or 1 Wilson's bound may miss it by a rounding error.
             bars = np.maximum([means - low, high - means], 0)
             # The colours repeat after ten methods.
