@@ -901,7 +901,7 @@ def agreed(experiment: str, one: str, other: str) -> pd.DataFrame:
     folder, size = "/".join(("scores", *PLACES[experiment])), CONFIG["subsets"]["rows"]
     pair = [table(f"{folder}/{m}.parquet").dropna(subset="rank") for m in (one, other)]
     both = pair[0].merge(pair[1], on="sample_id")
-    r, n = spearmanr(both.score_x, both.score_y).statistic, len(both)
+    r, n = float(spearmanr(both.score_x, both.score_y)[0]), len(both)  # pyright: ignore
     half = 1.959963984540054 * math.sqrt((1 + r * r / 2) / (n - 3))
     row = {"spearman": r, "rows": n, "chance": size / n}
     for end, side in (("low", -half), ("high", half)):

@@ -129,11 +129,11 @@ def scores(tmp_path, folder, dtype, **method) -> dict[str, float]:
     table = score_method(method, readings, seed=0).set_index("sample_id")
     assert table.index.tolist() == ROWS["sample_id"].tolist()
     assert table["reason"].dropna().to_dict() == {"r4": "empty response"}
-    return table["score"].dropna().to_dict()
+    return {str(i): float(score) for i, score in table["score"].dropna().items()}
 
 
 def of_rows(score) -> dict[str, float]:
-    return {row.sample_id: float(score(row)) for row in rows_of(None) if row.sample_id != "r4"}
+    return {str(r.sample_id): float(score(r)) for r in rows_of(None) if r.sample_id != "r4"}
 
 
 def assert_close(found: dict[str, float], expected: dict[str, float], tolerance: float) -> None:

@@ -72,9 +72,8 @@ def test_refusals_are_counted_at_every_layer_and_factor(folder):
             # By another way: weights written over, each prompt alone.
             model = LlamaForCausalLM.from_pretrained(folder).eval()
             for name in LINEAR:
-                block = model.model.layers[layer - 1]
-                part = block.self_attn if "proj" in name and name[0] in "qkvo" else block.mlp
-                part.get_submodule(name).weight.data *= factor
+                part = "self_attn" if name[0] in "qkvo" else "mlp"
+                model.get_parameter(f"model.layers.{layer - 1}.{part}.{name}.weight").data *= factor
             tokenizer = layers.load_tokenizer(folder)
             texts = [
                 greedy(model, tokenizer, [layers.encode_prompt(tokenizer, p)], 6, 1, lambda n: None)

@@ -315,9 +315,8 @@ def hidden(states, reasons=None):
     """Readings of hidden states by id; `reasons` of those that have none."""
     ids = {**dict.fromkeys(states), **(reasons or {})}
     frame = samples_of(ids, "samples")
-    frame["hidden_state"] = [
-        np.array(states[i], dtype="float32") if i in states else None for i in ids
-    ]
+    found = [np.array(states[i], dtype="float32") if i in states else None for i in ids]
+    frame["hidden_state"] = pd.Series(found, dtype=object)
     return {"samples": frame}
 
 
