@@ -55,7 +55,11 @@ rule rank_checkpoints:
         ENVIRONMENT
     params:
         sensitivity=lambda w: picked(
-            PLAN.setting("sensitivity", w.model), "floor_fraction", "minimum_exact_share"
+            PLAN.setting("sensitivity", w.model),
+            "floor_fraction",
+            "rank_floored",
+            "rank_by",
+            "minimum_exact_share",
         ),
         version=VERSION["rank_checkpoints"],
     script:
@@ -74,7 +78,7 @@ rule rank_alphas:
         ENVIRONMENT
     params:
         sensitivity=lambda w: picked(
-            PLAN.setting("sensitivity", w.model), "delta", "minimum_exact_share"
+            PLAN.setting("sensitivity", w.model), "delta", "rank_by", "minimum_exact_share"
         ),
         version=VERSION["rank_alphas"],
     script:

@@ -56,6 +56,13 @@ def for_model(entry: Mapping[str, Any], model: str) -> dict[str, Any]:
     return merged(plain, entry.get("per_model", {}).get(model, {}))
 
 
+def curve_of(state: Mapping[str, Any]) -> tuple:
+    """What an entry of `states` is a point of: a pilot, or a direction's checkpoint."""
+    if "pilot" in state:
+        return "pilot", state["pilot"]
+    return "direction", state["direction"], state["checkpoint"]
+
+
 def axis_problems(axes: Any) -> Iterator[str]:
     if not isinstance(axes, Mapping):
         yield f"axes: {axes!r} is no dictionary; give a list of values by name"

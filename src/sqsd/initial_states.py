@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -16,28 +16,27 @@ from sqsd.sensitivity import (
     position,
     rank_states,
 )
-from sqsd.states import State, checkpoint_folder, direction_folder
+from sqsd.states import CHOSEN_BY, State, checkpoint_folder, direction_folder
 from sqsd.tables import read_table
-
-# What a state was chosen by, as its file and table 6 have it; null where it was not measured.
-CHOSEN_BY = ("rank", "sensitivity", "exact_share")
 
 
 @dataclass(frozen=True)
 class Measured:
     """What was measured of a subject's states, told apart by their step or alpha.
 
-    score: mean Safety Score. exact: share of exact benign answers, None without a guard.
+    scores: Safety Score, a row per prompt and a column per state. exact: share of exact benign
+    answers, None without a guard.
     """
 
-    score: pd.Series
+    scores: pd.DataFrame
     exact: pd.Series | None
 
     @classmethod
     def read(cls, inputs: Any, key: str) -> Self:
         """From files: judgements, and guard and reference where there is a guard, each a list."""
         judged = read_parts(inputs.judgements, "judgements")
-        return cls(judged.groupby(key)["score"].mean(), read_guard(inputs, key))
+        scores = judged.pivot(index="prompt_id", columns=key, values="score")
+        return cls(scores, read_guard(inputs, key))
 
 
 def read_parts(paths: Sequence[str], schema: str) -> pd.DataFrame:
@@ -67,55 +66,69 @@ def rank_checkpoints(
     measured: Measured,
     floor_fraction: float,
     minimum_exact_share: float,
+    rank_floored: bool = False,
+    rank_by: Literal["value", "bound"] = "value",
 ) -> pd.DataFrame:
     """Checkpoints of the pilot by DS_drift along a danger direction (Eq. 27), as in table 5.
 
-    trajectory: along that direction; measured: by step. Returns the `drift_ranking` table; see
+    trajectory: along that direction; measured: by step. rank_floored: whether a checkpoint whose
+    denominator was raised to the floor is a candidate. Returns the `drift_ranking` table; see
     `rank_useful`.
     """
-    scores = measured.score.loc[trajectory["step"]]
-    along = trajectory.assign(safety_score=scores.to_numpy(dtype=float))
-    drift = drift_sensitivity(along, floor_fraction)
-    drift = drift.merge(along[["step", "safety_score", "projection"]], on="step")
+    drift = drift_sensitivity(measured.scores, trajectory, floor_fraction)
+    drift["safety_score"] = drift["step"].map(measured.scores.mean())
+    drift = drift.merge(trajectory, on="step")
     # Step 0 has no adapter, and so no update of Eq. 10 to take.
     drift = drift[drift["step"] > 0]
-    return rank_useful(drift, "step", "negative", measured.exact, minimum_exact_share)
+    candidates = ~drift["denominator_floored"] | rank_floored
+    return rank_useful(
+        drift, "step", "negative", measured.exact, minimum_exact_share, candidates, rank_by
+    )
 
 
 def rank_alphas(
     measured: Measured,
     delta: float,
     minimum_exact_share: float,
-    candidates: Sequence[float] | None = None,
+    rank_by: Literal["value", "bound"] = "value",
+    wanted: Sequence[float] | None = None,
 ) -> pd.DataFrame:
     """Steering magnitudes by DS_linear along the safety direction (Eq. 26), as in table 4.
 
-    measured: by alpha. candidates: the alphas to rank, None for all that have both neighbours.
+    measured: by alpha. wanted: the alphas to rank, None for all that have both neighbours.
     Returns the `linear_ranking` table; see `rank_useful`.
     """
-    curve = measured.score.rename("safety_score").reset_index()
-    linear = linear_sensitivity(curve, delta).merge(curve, on="alpha")
-    if candidates is not None:
-        wanted = [position(candidates, alpha) is not None for alpha in linear["alpha"]]
-        linear = linear[wanted]
-    return rank_useful(linear, "alpha", "positive", measured.exact, minimum_exact_share)
+    linear = linear_sensitivity(measured.scores, delta)
+    linear["safety_score"] = linear["alpha"].map(measured.scores.mean())
+    if wanted is not None:
+        linear = linear[[position(wanted, alpha) is not None for alpha in linear["alpha"]]]
+    candidates = pd.Series(True, index=linear.index)
+    return rank_useful(
+        linear, "alpha", "positive", measured.exact, minimum_exact_share, candidates, rank_by
+    )
 
 
 def rank_useful(
-    table: pd.DataFrame, key, most, exact: pd.Series | None, minimum_exact_share: float
+    table: pd.DataFrame,
+    key: Literal["step", "alpha"],
+    most: Literal["positive", "negative"],
+    exact: pd.Series | None,
+    minimum_exact_share: float,
+    candidates: pd.Series,
+    rank_by: Literal["value", "bound"] = "value",
 ) -> pd.DataFrame:
     """The states by sensitivity, with exact_share and rank.
 
-    Last, without a rank, stand those that the guard refuses, or that have no finite sensitivity.
-    Without a guard exact_share is null and refuses none.
+    Last, without a rank, stand those that are no candidates, that the guard refuses, or that have
+    no finite sensitivity. Without a guard exact_share is null and refuses none.
     Raises UselessModelError, with the shares, when the guard passes no state.
     """
     table = table.assign(exact_share=np.nan)
-    useful = pd.Series(True, index=table.index)
+    useful = candidates
     if exact is not None:
         table["exact_share"] = table[key].astype(float).map(exact)
-        useful = table["exact_share"] >= minimum_exact_share
-        if not useful.any():
+        passed = table["exact_share"] >= minimum_exact_share
+        if not passed.any():
             pairs = zip(table[key], table["exact_share"], strict=True)
             listed = ", ".join(f"{k:g} ({v:.2f})" for k, v in pairs)
             raise UselessModelError(
@@ -123,7 +136,8 @@ def rank_useful(
                 f"of the guard exactly: {listed}; choose smaller alphas, an earlier checkpoint "
                 "or a lower learning rate"
             )
-    ranked = rank_states(table[useful], key, most)
+        useful = candidates & passed
+    ranked = rank_states(table[useful], key, most, rank_by)
     rest = table[~table[key].isin(ranked[key])]
     both = pd.concat([ranked, rest.sort_values(key)], ignore_index=True)
     return both.assign(rank=both["rank"].astype("Int64"))
@@ -135,25 +149,28 @@ def find_state(
     """The state that an entry of `states` pins or searches, named, with what it was chosen by.
 
     model: folder of theta_0. inputs: files and folders by name (`plan.Plan.state_sources`).
-    sensitivity: delta, floor_fraction, minimum_exact_share. Raises ConfigurationError for a rank
-    or a checkpoint that is not there, UselessModelError where the guard refuses a pinned state,
-    or every candidate.
+    sensitivity: the settings that its choice depends on (`plan.Plan.search_settings`). Raises
+    ConfigurationError for a rank or a checkpoint that is not there, UselessModelError where the
+    guard refuses a pinned state, or every candidate.
     """
     key = "step" if "pilot" in entry else "alpha"
-    least = sensitivity.get("minimum_exact_share", 0.0)
+    settings = {"minimum_exact_share": 0.0} | dict(sensitivity)
     if key in entry:
         chosen: dict[str, Any] = {key: entry[key]}
         exact = read_guard(inputs, key)
         if exact is not None:
             chosen["exact_share"] = float(exact.loc[entry[key]])
-            check_guard(f"{name} ({key} {entry[key]:g})", chosen["exact_share"], least)
+            check_guard(
+                f"{name} ({key} {entry[key]:g})", chosen["exact_share"],
+                settings["minimum_exact_share"],
+            )  # fmt: skip
     else:
         measured = Measured.read(inputs, key)
         if key == "step":
             trajectory = read_parts(inputs.trajectory, "trajectory")
-            ranking = rank_checkpoints(trajectory, measured, sensitivity["floor_fraction"], least)
+            ranking = rank_checkpoints(trajectory, measured, **settings)
         else:
-            ranking = rank_alphas(measured, sensitivity["delta"], least, entry["alphas"])
+            ranking = rank_alphas(measured, **settings, wanted=entry["alphas"])
         chosen = choose(ranking, entry)
     (run,) = inputs.run
     if key == "step":

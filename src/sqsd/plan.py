@@ -14,7 +14,15 @@ from typing import Any
 
 import yaml
 
-from sqsd.config import DRAWN, MEASURES, count_rows, for_model, ordered, training_steps
+from sqsd.config import (
+    DRAWN,
+    MEASURES,
+    count_rows,
+    curve_of,
+    for_model,
+    ordered,
+    training_steps,
+)
 from sqsd.judges import KINDS as JUDGES
 from sqsd.judges import OWN
 from sqsd.paths import Paths
@@ -199,8 +207,10 @@ class Plan:
     def search_settings(self, model: str, state: str) -> dict[str, float]:
         """The settings that a state's choice depends on."""
         entry, settings = self.entry("states", state, model), self.setting("sensitivity", model)
-        used = [] if is_pinned(entry) else ["floor_fraction" if "pilot" in entry else "delta"]
-        used += ["minimum_exact_share"] if self.guard(model) else []
+        used = ["minimum_exact_share"] if self.guard(model) else []
+        if not is_pinned(entry):
+            used += ["floor_fraction", "rank_floored"] if "pilot" in entry else ["delta"]
+            used += ["rank_by"]
         return {name: settings[name] for name in used}
 
     def neighbours(self, model: str, alphas: list[float]) -> list[float]:
@@ -476,13 +486,24 @@ class Plan:
             for direction in spec["directions"]:
                 trajectory = self.paths.trajectory(model, spec["pilot"], direction)
                 files = {"trajectory": [trajectory], **curve}
+                files["states"] = self.marked(spec, model, ("pilot", spec["pilot"]))
                 yield Part({"model": model, "direction": direction}, {}, files)
 
     def _steering_parts(self, spec: Mapping[str, Any]) -> Iterator["Part"]:
         for model in self.models:
             for direction in spec["directions"]:
                 files = self.curve(self.curve_subject(model, direction), spec["benchmark"])
+                checkpoint = self.entry("directions", direction, model)["checkpoint"]
+                files["states"] = self.marked(spec, model, ("direction", direction, checkpoint))
                 yield Part({"model": model, "direction": direction}, {}, files)
+
+    def marked(self, spec: Mapping[str, Any], model: str, curve: tuple) -> list[str]:
+        """Those of a drawn table's `states` that lie on a curve (`config.curve_of`)."""
+        return [
+            self.paths.state(model, state)
+            for state in spec.get("states", [])
+            if curve_of(self.entry("states", state, model)) == curve
+        ]
 
     def curve(self, subject: Subject, role: str) -> dict[str, list[str]]:
         """Judgements of a subject on a benchmark, by measure."""

@@ -20,9 +20,9 @@ STAGE_VERSIONS = {
     "train_direction": 1,
     "train_pilot": 1,
     "measure_trajectory": 1,
-    "rank_checkpoints": 1,
-    "rank_alphas": 1,
-    "choose_state": 1,
+    "rank_checkpoints": 2,
+    "rank_alphas": 2,
+    "choose_state": 2,
     "judge_rows": 1,
     "train_cost_model": 1,
     "encode_samples": 1,
@@ -38,7 +38,7 @@ STAGE_VERSIONS = {
     "list_states": 1,
     "generate_responses": 1,
     "judge_responses": 1,
-    "make_table": 2,
+    "make_table": 3,
 }
 
 

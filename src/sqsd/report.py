@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 
 from sqsd.errors import DataError
-from sqsd.states import read_state
+from sqsd.states import CHOSEN_BY, read_state
 from sqsd.statistics import (
     clustered_interval,
     is_strictly_decreasing,
@@ -43,7 +43,7 @@ class Part:
 MEASURES = {"asr": "attack success rate", "safety_score": "Safety Score (higher is safer)"}
 POOLED = "mean of experiments"
 # Kinds of bounds that a column may have, the one that is shown first.
-BOUNDS = ("clustered", "wilson", "t", "fisher")
+BOUNDS = ("clustered", "wilson", "t", "fisher", "bootstrap")
 COMMON_NOTE = (
     "mono: strictly monotone means (the paper's Mono). trend_p: one-sided Page test over seeds. "
     "delta and over_random (delta minus that of random order, paired): Student t over seeds. "
@@ -67,9 +67,15 @@ AGREEMENT_NOTE = (
     "interval (Bonett and Wright 2000). s1_overlap, s5_overlap: share of the riskiest, and of the "
     "least risky rows of a subset's size that both methods name; chance: what random orders share."
 )
+SENSITIVITY_NOTE = (
+    "In brackets: 95 % percentile bootstrap interval over the tuning prompts, paired (the same "
+    "prompts at both states). A state without a rank is no candidate: the guard refuses it, or its "
+    "denominator was raised to the floor (denominator_floored)."
+)
 CURVE_NOTE = (
     "Means over the prompts of the tuning benchmark. In brackets: 95 % intervals over prompts, "
-    "Student's t for the Safety Score (higher is safer), Wilson's for the attack success rate."
+    "Student's t for the Safety Score (higher is safer), Wilson's for the attack success rate. "
+    "chosen: the states of the configuration that lie on the curve."
 )
 
 
@@ -111,14 +117,15 @@ def make_subsets(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
 
 def make_sensitivity(schema: str) -> Callable[..., Made]:
     def make(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
-        return sensitivity_table(parts, [p.read("ranking", schema) for p in parts]), "", None
+        table = sensitivity_table(parts, [p.read("ranking", schema) for p in parts])
+        return table, SENSITIVITY_NOTE, None
 
     return make
 
 
 def make_states(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
     states = [read_state(part.files["state"][0]).origin for part in parts]
-    return states_table(parts, states), "", None
+    return states_table(parts, states), SENSITIVITY_NOTE, None
 
 
 def make_ranking(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
@@ -133,12 +140,14 @@ def make_agreement(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
 
 def make_trajectory(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
     trajectories = [part.read("trajectory", "trajectory") for part in parts]
-    table = trajectory_table(parts, trajectories, [both_measures(part) for part in parts])
+    judged = [both_measures(part) for part in parts]
+    table = trajectory_table(parts, trajectories, judged, [marks(part, "step") for part in parts])
     return table, CURVE_NOTE, lambda out: draw_trajectories(table, out)
 
 
 def make_steering(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
-    table = steering_table(parts, [both_measures(part) for part in parts])
+    judged = [both_measures(part) for part in parts]
+    table = steering_table(parts, judged, [marks(part, "alpha") for part in parts])
     return table, CURVE_NOTE, lambda out: draw_steering(table, out)
 
 
@@ -159,6 +168,16 @@ def both_measures(part: Part) -> pd.DataFrame:
     verdicts = part.read("asr", "judgements").drop(columns="score")
     scores = part.read("safety_score", "judgements")[["state", "prompt_id", "score"]]
     return verdicts.merge(scores, on=["state", "prompt_id"], validate="1:1")
+
+
+def marks(part: Part, key: str) -> dict[float, str]:
+    """Names of the states that are marked on a part's curve, by their step or alpha."""
+    found: dict[float, str] = {}
+    for path in part.files["states"]:
+        state = read_state(path)
+        at = float(state.origin[key])
+        found[at] = ", ".join(filter(None, (found.get(at), state.name)))
+    return found
 
 
 def check_judged(part: Part, frame: pd.DataFrame, measure: str) -> None:
@@ -268,10 +287,25 @@ def named(part: Part, frame: pd.DataFrame) -> pd.DataFrame:
 def sensitivity_table(
     parts: Sequence[Part], rankings: Sequence[pd.DataFrame], most: int = 5
 ) -> pd.DataFrame:
-    """Tables 4 and 5: the most sensitive states per model and direction, by rank."""
-    tops = [ranking.dropna(subset=["rank"]).nsmallest(most, "rank") for ranking in rankings]
+    """Tables 4 and 5: the most sensitive states per model and direction, by rank.
+
+    Below them those that would stand among them by their value, if they were candidates.
+    """
+    tops = [with_refused(ranking, most) for ranking in rankings]
     pairs = zip(parts, tops, strict=True)
     return pd.concat([named(part, top) for part, top in pairs], ignore_index=True)
+
+
+def with_refused(ranking: pd.DataFrame, most: int) -> pd.DataFrame:
+    """The first `most` ranks, then states without a rank that are as sensitive as the last."""
+    top = ranking.dropna(subset=["rank"]).nsmallest(most, "rank")
+    rest = ranking[ranking["rank"].isna()].dropna(subset=["sensitivity"])
+    if top.empty:
+        return rest
+    last = top["sensitivity"].iloc[-1]
+    beyond = rest["sensitivity"].abs() >= abs(last)
+    alike = np.sign(rest["sensitivity"]) == np.sign(last)
+    return pd.concat([top, rest[beyond & alike]])
 
 
 def states_table(parts: Sequence[Part], origins: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -279,7 +313,7 @@ def states_table(parts: Sequence[Part], origins: Sequence[Mapping[str, Any]]) ->
 
     origins: `State.origin` of each. Rank and sensitivity are null for a state that was pinned.
     """
-    columns = ("step", "alpha", "rank", "sensitivity", "exact_share")
+    columns = ("step", "alpha", *CHOSEN_BY)
     rows = [
         {**part.names, **{column: origin.get(column) for column in columns}}
         for part, origin in zip(parts, origins, strict=True)
@@ -318,7 +352,7 @@ def agreement_table(
 def agreement(one: pd.DataFrame, other: pd.DataFrame, rows: int) -> dict[str, float]:
     """The numbers of `agreement_table` of two `scores` tables."""
     pairs = [table.dropna(subset="rank").set_index("sample_id") for table in (one, other)]
-    both = pairs[0].join(pairs[1], how="inner", lsuffix="_one", rsuffix="_other")
+    both = pairs[0].join(pairs[1], how="inner", suffixes=("_one", "_other"))
     n = len(both)
     correlation = float(both["score_one"].corr(both["score_other"], method="spearman"))
     overlaps = {
@@ -443,11 +477,11 @@ def first_bounds(table: pd.DataFrame, name: str, end: str) -> pd.Series:
     return found
 
 
-def curve_table(judged: pd.DataFrame, key: str) -> pd.DataFrame:
+def curve_table(judged: pd.DataFrame, key: str, chosen: Mapping[float, str]) -> pd.DataFrame:
     """Safety Score and ASR of every state of a subject, by its `step` or `alpha` (the key).
 
     Per state, of n prompts: means, Student t bounds of the score and Wilson bounds of the share.
-    Columns of a measure that the judge does not give are null.
+    Columns of a measure that the judge does not give are null. chosen: names of states by the key.
     """
     rows = []
     for value, group in judged.groupby(key):
@@ -460,11 +494,15 @@ def curve_table(judged: pd.DataFrame, key: str) -> pd.DataFrame:
             | named_interval("safety_score", "t", mean_interval(group["score"].dropna()))
             | named_interval("asr", "wilson", (float(verdicts.astype(float).mean()), low, high))
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.assign(chosen=table[key].astype(float).map(chosen).astype("str"))
 
 
 def trajectory_table(
-    parts: Sequence[Part], trajectories: Sequence[pd.DataFrame], judged: Sequence[pd.DataFrame]
+    parts: Sequence[Part],
+    trajectories: Sequence[pd.DataFrame],
+    judged: Sequence[pd.DataFrame],
+    chosen: Sequence[Mapping[float, str]],
 ) -> pd.DataFrame:
     """What figure 2 draws: a row per model and step of its pilot.
 
@@ -481,17 +519,19 @@ def trajectory_table(
             for i in own
         }
         wide = pd.DataFrame(columns).rename_axis("step").reset_index()
-        curve = curve_table(judged[own[0]], "step").astype({"step": "int64"})
+        curve = curve_table(judged[own[0]], "step", chosen[own[0]]).astype({"step": "int64"})
         frame = wide.merge(curve, on="step", how="left")
         frame.insert(0, "model", model)
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
 
 
-def steering_table(parts: Sequence[Part], judged: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def steering_table(
+    parts: Sequence[Part], judged: Sequence[pd.DataFrame], chosen: Sequence[Mapping[float, str]]
+) -> pd.DataFrame:
     """What figure 5 draws: a row per model, direction and alpha, as `curve_table`."""
-    pairs = zip(parts, judged, strict=True)
-    frames = [named(part, curve_table(frame, "alpha")) for part, frame in pairs]
+    curves = zip(parts, judged, chosen, strict=True)
+    frames = [named(part, curve_table(frame, "alpha", at)) for part, frame, at in curves]
     return pd.concat(frames, ignore_index=True)
 
 
@@ -539,6 +579,19 @@ def draw_curve(axes, rows: pd.DataFrame, place: str, **style) -> None:
     (line,) = axes.plot(rows[place], rows["safety_score"], **style)
     low, high = rows["safety_score_t_low"], rows["safety_score_t_high"]
     axes.fill_between(rows[place], low, high, color=line.get_color(), alpha=0.15)
+    draw_chosen(axes, rows, place, line.get_color())
+
+
+def draw_chosen(axes, rows: pd.DataFrame, place: str, color: str) -> None:
+    """A ring, and the name, at every chosen state of a Safety Score's curve."""
+    for row in rows.dropna(subset="chosen").itertuples():
+        at = getattr(row, place), row.safety_score
+        axes.plot(
+            *at, marker="o", markersize=9, fillstyle="none", color=color, linestyle="none",
+        )  # fmt: skip
+        axes.annotate(
+            row.chosen, at, xytext=(6, 6), textcoords="offset points", fontsize=8, color=color,
+        )  # fmt: skip
 
 
 def draw_effectiveness(table: pd.DataFrame, windows: list[str], measure: str, out) -> None:

@@ -13,6 +13,10 @@ from sqsd.errors import ConfigurationError, DataError
 
 # What a table says of a state beside its name; each is null where it means nothing.
 ORIGIN_COLUMNS = {"alpha": "float64", "step": "Int64", "window": "str", "seed": "Int64"}
+# What the origin of a chosen state adds; null where it was not measured.
+CHOSEN_BY = (
+    "rank", "sensitivity", "sensitivity_bootstrap_low", "sensitivity_bootstrap_high", "exact_share",
+)  # fmt: skip
 SCHEMA = Draft202012Validator(
     {
         "type": "array",

@@ -76,6 +76,31 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float,
     return mean, mean - half_width, mean + half_width
 
 
+def bootstrap_means(values: ArrayLike, level: float = 0.95, resamples: int = 9999) -> np.ndarray:
+    """Means over rows of values [n, k] with percentile bootstrap bounds: [3, k], mean, low, high.
+
+    NaNs are left out of their column. The bounds are NaN for fewer than 2 rows, all three for
+    none. The resamples are the same in every call and column (seed 0), so that the same values
+    give the same bounds. Raises DataError unless 0 < level < 1.
+    """
+    from scipy.stats import bootstrap
+
+    check_level(level)
+    array = np.asarray(values, dtype=float)
+    found = np.full((3, array.shape[1]), math.nan)
+    for k, column in enumerate(array.T):
+        known = column[~np.isnan(column)]
+        if len(known):
+            found[0, k] = known.mean()
+        if len(known) > 1:
+            interval = bootstrap(
+                (known,), np.mean, n_resamples=resamples, confidence_level=level,
+                method="percentile", rng=0,
+            ).confidence_interval  # fmt: skip
+            found[1:, k] = interval.low, interval.high
+    return found
+
+
 def rank_correlation_interval(
     correlation: float, n: int, level: float = 0.95
 ) -> tuple[float, float]:

@@ -30,6 +30,11 @@ def _schema(unique: list[str] | None = None, **columns) -> pa.DataFrameSchema:
 
 # Where a judged state comes from, as far as it does (`states.State.origin`).
 ORIGIN = {name: f"{kind}?" for name, kind in ORIGIN_COLUMNS.items()}
+# A sensitivity with its bootstrap interval over prompts.
+SENSITIVITY = {
+    name: "float64?"
+    for name in ("sensitivity", "sensitivity_bootstrap_low", "sensitivity_bootstrap_high")
+}
 SCHEMAS: dict[str, pa.DataFrameSchema] = {
     "dataset": _schema(
         ["sample_id"],
@@ -94,12 +99,12 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
     "trajectory": _schema(["step"], step="int64", projection="float64"),
     "drift_ranking": _schema(
         ["step"],
-        step="int64", next_step="int64", sensitivity="float64?", denominator_floored="bool",
+        step="int64", next_step="int64", **SENSITIVITY, denominator_floored="bool",
         safety_score="float64", projection="float64", exact_share="float64?", rank="Int64?",
     ),
     "linear_ranking": _schema(
         ["alpha"],
-        alpha="float64", sensitivity="float64?", safety_score="float64", exact_share="float64?",
+        alpha="float64", **SENSITIVITY, safety_score="float64", exact_share="float64?",
         rank="Int64?",
     ),
 }  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 from jsonschema import Draft202012Validator, validators
 
 from sqsd import judges, scorers
-from sqsd.config import count_rows, for_model, listed, training_steps
+from sqsd.config import count_rows, curve_of, for_model, listed, training_steps
 from sqsd.errors import ConfigurationError, DataError, not_known
 from sqsd.sensitivity import position
 from sqsd.sources import is_hub, parse_hub
@@ -27,8 +27,8 @@ TABLES: dict[str, Options] = {
     "states": (("states",), ()),
     "alphas": (("directions",), ()),
     "checkpoints": (("pilot", "directions"), ()),
-    "trajectory": (("pilot", "directions", "benchmark"), ()),
-    "steering": (("directions", "benchmark"), ()),
+    "trajectory": (("pilot", "directions", "benchmark"), ("states",)),
+    "steering": (("directions", "benchmark"), ("states",)),
 }
 SANDBOX = {
     "datasets": ("sandbox:benign", "sandbox:danger", "sandbox:refusal"),
@@ -488,6 +488,24 @@ def range_problems(config: Mapping[str, Any]) -> Checks:
             yield state_range_problems(config, name, model)
         yield curve_problems(config, model)
     yield measure_problems(config)
+    for name, table in config["tables"].items():
+        yield mark_problems(config, f"tables.{name}", table)
+
+
+def mark_problems(config: Mapping[str, Any], place: str, table: Mapping[str, Any]) -> Iterator[str]:
+    """States that a figure is to mark, and that are of no run that it has a curve of."""
+    if table["kind"] not in ("trajectory", "steering"):
+        return
+    key = "pilot" if table["kind"] == "trajectory" else "direction"
+    runs = [table["pilot"]] if key == "pilot" else table["directions"]
+    for i, name in enumerate(table.get("states", [])):
+        entries = [for_model(config["states"][name], model) for model in config["models"]]
+        points = [entry[key] for entry in entries if curve_of(entry)[0] == key]
+        if all(run in config[f"{key}s"] and run not in runs for run in points):
+            yield (
+                f"{place}.states[{i}]: '{name}' is no state of {key} {', '.join(runs)}, which the "
+                "figure has curves of; leave it out"
+            )
 
 
 def direction_range_problems(

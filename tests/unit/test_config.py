@@ -650,6 +650,27 @@ CASES = {
         "pilots: {pilot: {data: x}}",
         r"pilots\.pilot\.data: 'x' is not a data set; known: danger, harmful-10, ",
     ),
+    "a marked state of another run": (
+        "tables: {figure2: {states: [d-danger, s]}}",
+        r"tables\.figure2\.states\[1\]: 's' is no state of pilot pilot, which the figure has "
+        r"curves of; leave it out",
+    ),
+    "a marked state of a pilot on a direction's curve": (
+        "tables: {figure5: {states: [d-danger]}}",
+        r"tables\.figure5\.states\[0\]: 'd-danger' is no state of direction danger, safety, which",
+    ),
+    "a marked state of another direction": (
+        "tables: {figure5: {directions: [danger]}}",
+        r"tables\.figure5\.states\[0\]: 's' is no state of direction danger, which the figure",
+    ),
+    "a marked state that is none": (
+        "tables: {figure5: {states: [t]}}",
+        r"tables\.figure5\.states\[0\]: 't' is not a state; known: ",
+    ),
+    "how states are ranked": (
+        "sensitivity: {rank_by: width}",
+        r"sensitivity\.rank_by: 'width' is not one of \['value', 'bound'\]",
+    ),
     "pilot of a state": (
         "states: {d-danger: {pilot: pilt}}",
         r"states\.d-danger\.pilot: 'pilt' is not a pilot; known: pilot\. Did you mean 'pilot'\?",

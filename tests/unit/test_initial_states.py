@@ -26,9 +26,10 @@ from sqsd.tables import write_table
 
 
 def measured(scores, exact=None):
-    """Scores and shares by state, in an order of their own."""
-    series = pd.Series({float(key): scores[key] for key in reversed(scores)})
-    return Measured(series.rename_axis("alpha"), exact)
+    """Scores of three prompts, whose means are given by state, in an order of their own."""
+    means = {float(key): scores[key] for key in reversed(scores)}
+    frame = pd.DataFrame({key: [m - 1.5, m + 0.5, m + 1.0] for key, m in means.items()})
+    return Measured(frame, exact)
 
 
 def trajectory(projections):
@@ -36,8 +37,8 @@ def trajectory(projections):
     return pd.DataFrame(rows, columns=pd.Index(["step", "projection"]))
 
 
-def rank_drift(scores, projections, floor=0.0, exact=None, minimum=0.5):
-    return rank_checkpoints(trajectory(projections), measured(scores, exact), floor, minimum)
+def rank_drift(scores, projections, floor=0.0, exact=None, minimum=0.5, **how):
+    return rank_checkpoints(trajectory(projections), measured(scores, exact), floor, minimum, **how)
 
 
 SCORES = {0: 4.0, 150: 3.0, 300: 1.0, 450: 1.5, 600: 0.5}
@@ -61,9 +62,40 @@ def test_checkpoints_by_drift_sensitivity(tmp_path):
 def test_a_floor_holds_small_changes_of_the_projection():
     # The largest change is 2, so the floor is 0.4 * 2 = 0.8 and the two changes of 0.5 are raised:
     # 150: -2 / 0.8 = -2.5; 300: 0.5 / 0.8 = 0.625; 450: -1 / 2 = -0.5 as before.
-    ranked = rank_drift(SCORES, PROJECTIONS, floor=0.4).set_index("step")
+    ranked = rank_drift(SCORES, PROJECTIONS, floor=0.4, rank_floored=True).set_index("step")
     assert ranked["sensitivity"].to_dict() == pytest.approx({150: -2.5, 450: -0.5, 300: 0.625})
     assert ranked["denominator_floored"].to_dict() == {150: True, 450: False, 300: True}
+    assert ranked["rank"].to_dict() == {150: 1, 450: 2, 300: 3}
+
+
+def test_a_floored_checkpoint_is_no_candidate_and_keeps_its_row():
+    ranked = rank_drift(SCORES, PROJECTIONS, floor=0.4)
+    assert ranked["step"].tolist() == [450, 150, 300]
+    assert ranked["rank"].tolist()[:1] == [1] and ranked["rank"].isna().tolist() == [0, 1, 1]
+    assert ranked["sensitivity"].tolist() == pytest.approx([-0.5, -2.5, 0.625])
+
+
+def test_states_may_be_ranked_by_what_is_certain_of_them():
+    # Of 150 to 300 the three prompts change by -12, 0 and 6 over a drift of .5; of 450 to 600 all
+    # by -1 over 2. Their means are -2 and -1, over the drift -4 and -.5.
+    frame = pd.DataFrame(
+        {
+            0.0: [4.0] * 3,
+            150.0: [3.0] * 3,
+            300.0: [-9.0, 3.0, 9.0],
+            450.0: [1.5] * 3,
+            600.0: [0.5] * 3,
+        }
+    )
+    certain = Measured(frame, None)
+    by_value = rank_checkpoints(trajectory(PROJECTIONS), certain, 0.0, 0.5)
+    by_bound = rank_checkpoints(trajectory(PROJECTIONS), certain, 0.0, 0.5, rank_by="bound")
+    assert by_value["step"].tolist()[0] == 150 and by_bound["step"].tolist()[0] == 450
+    # And along a direction: 0.1 rises by 0.5 for every prompt, 0.2 by 3 on average, 0 for one.
+    rises = pd.DataFrame({0.0: [0.0] * 3, 0.1: [0.0] * 3, 0.2: [0.5] * 3, 0.3: [-1.0, 4.0, 6.0]})
+    by_value = rank_alphas(Measured(rises, None), 0.1, 0.5)
+    by_bound = rank_alphas(Measured(rises, None), 0.1, 0.5, "bound")
+    assert by_value["alpha"].tolist() == [0.2, 0.1] and by_bound["alpha"].tolist() == [0.1, 0.2]
 
 
 @settings(deadline=None)
@@ -138,13 +170,14 @@ def test_the_guard_keeps_useless_alphas_as_rows_without_a_rank(tmp_path):
 @given(st.lists(st.tuples(st.integers(-5, 5), st.integers(0, 10)), min_size=1, max_size=10))
 def test_the_guard_only_takes_states_out_of_the_order(values):
     table = pd.DataFrame({"step": range(len(values)), "sensitivity": [float(s) for s, _ in values]})
+    any_state = pd.Series(True, index=table.index)
     exact = pd.Series({float(i): share / 10 for i, (_, share) in enumerate(values)})
     passing = [i for i, (_, share) in enumerate(values) if share >= 5]
     if not passing:
         with pytest.raises(UselessModelError):
-            rank_useful(table, "step", "negative", exact, 0.5)
+            rank_useful(table, "step", "negative", exact, 0.5, any_state)
         return
-    ranked = rank_useful(table, "step", "negative", exact, 0.5)
+    ranked = rank_useful(table, "step", "negative", exact, 0.5, any_state)
     assert sorted(ranked["step"]) == list(range(len(values)))
     with_rank = ranked.dropna(subset=["rank"])
     # Most negative first, the smaller step on ties.
@@ -177,18 +210,18 @@ def test_a_guard_that_no_alpha_passes_is_an_error():
 
 def test_an_alpha_is_ranked_among_its_candidates():
     # 0.2 would be first; 0.30000000000000004 is the 0.3 that was measured.
-    ranked = rank_alphas(measured(ALPHA_SCORES), 0.1, 0.5, [0.1 + 0.2, 0.1, 0.4])
+    ranked = rank_alphas(measured(ALPHA_SCORES), 0.1, 0.5, wanted=[0.1 + 0.2, 0.1, 0.4])
     assert ranked["alpha"].tolist() == [0.1, 0.3]
     assert ranked["rank"].tolist() == [1, 2]
 
 
 def test_the_guard_of_candidates_asks_no_other_alpha():
     exact = pd.Series({0.1: 0.2, 0.2: 1.0, 0.3: 0.9})
-    alone = rank_alphas(measured(ALPHA_SCORES, exact), 0.1, 0.5, [0.3])
+    alone = rank_alphas(measured(ALPHA_SCORES, exact), 0.1, 0.5, wanted=[0.3])
     assert alone["alpha"].tolist() == [0.3] and alone["exact_share"].tolist() == [0.9]
     message = r"every alpha answers .* exactly: 0\.1 \(0\.20\); choose smaller alphas"
     with pytest.raises(UselessModelError, match=message):
-        rank_alphas(measured(ALPHA_SCORES, exact), 0.1, 0.5, [0.1])
+        rank_alphas(measured(ALPHA_SCORES, exact), 0.1, 0.5, wanted=[0.1])
 
 
 def test_a_choice_by_rank_or_the_least():
@@ -205,7 +238,10 @@ def test_a_choice_by_rank_or_the_least():
 
 def test_no_choice_where_nothing_has_a_sensitivity():
     ranked = rank_drift(SCORES, dict.fromkeys(PROJECTIONS, 1.0))
-    with pytest.raises(DataError, match="no state could be ranked: none has a finite sensitivity"):
+    with pytest.raises(
+        DataError,
+        match="no state could be ranked: none has a finite sensitivity that the guard and",
+    ):
         choose(ranked, {"least": True})
     with pytest.raises(ConfigurationError, match=r"rank 1 .*: no state could be ranked"):
         choose(ranked, {"rank": 1})
@@ -261,6 +297,7 @@ def guard_files(folder, key, shares):
     return {"guard": paths[:1], "reference": paths[1:]}
 
 
+BOUNDS = ("sensitivity_bootstrap_low", "sensitivity_bootstrap_high")
 NO_GUARD = {"guard": [], "reference": []}
 PILOT = {"pilot": "pilot", "direction": "danger"}
 DIRECTION = {"direction": "safety", "checkpoint": "final"}
@@ -299,7 +336,11 @@ def chosen_by(state):
 
 def test_a_checkpoint_by_rank(tmp_path, pilot):
     state = found(PILOT | {"rank": 2}, pilot, floor_fraction=0.0)
-    origin = {"step": 450, "rank": 2.0, "sensitivity": pytest.approx(-0.5), "exact_share": None}
+    # Every prompt changes alike, so there is no doubt.
+    origin = {
+        "step": 450, "rank": 2.0, "exact_share": None,
+        **{name: pytest.approx(-0.5) for name in ("sensitivity", *BOUNDS)},
+    }  # fmt: skip
     folder = str(tmp_path / "run/checkpoint-450")
     assert state == State("the-state", "theta", folder, 1.0, origin)
     write_states([state], tmp_path / "state.json")
@@ -309,6 +350,8 @@ def test_a_checkpoint_by_rank(tmp_path, pilot):
 def test_the_floor_is_applied_to_a_search(pilot):
     # As above: with a floor of 0.4 the sensitivity of 150 is -2.5 in place of -4.
     state = found(PILOT | {"rank": 1}, pilot, floor_fraction=0.4)
+    assert state.origin["step"] == 450  # the only one that the floor lets through
+    state = found(PILOT | {"rank": 1}, pilot, floor_fraction=0.4, rank_floored=True)
     assert (state.origin["step"], state.origin["sensitivity"]) == (150, pytest.approx(-2.5))
 
 
@@ -371,7 +414,7 @@ def test_a_difference_of_another_width(steering):
 def test_a_pinned_state_reads_nothing_but_its_run(tmp_path, pilot, steering):
     # As `plan.Plan.state_sources` has it: no judgements, no trajectory.
     state = found(PILOT | {"step": 300}, {"run": pilot["run"]} | NO_GUARD)
-    unknown = {"rank": None, "sensitivity": None, "exact_share": None}
+    unknown = dict.fromkeys(("rank", "sensitivity", *BOUNDS, "exact_share"))
     folder = str(tmp_path / "run/checkpoint-300")
     assert state == State("the-state", "theta", folder, 1.0, {"step": 300, **unknown})
     inputs = {"run": steering["run"]} | NO_GUARD
@@ -419,11 +462,11 @@ def test_what_was_measured_is_the_mean_of_every_file_by_state(tmp_path, key):
     scores = SCORES if key == "step" else ALPHA_SCORES
     inputs = {"judgements": judgement_files(tmp_path, key, scores, 3)}
     plain = Measured.read(SimpleNamespace(**inputs, **NO_GUARD), key)
-    assert plain.score.to_dict() == pytest.approx(scores) and plain.exact is None
+    assert plain.scores.mean().to_dict() == pytest.approx(scores) and plain.exact is None
     shares = {value: i / 10 for i, value in enumerate(scores)}
     guard = guard_files(tmp_path, key, shares)
     guarded = Measured.read(SimpleNamespace(**inputs, **guard), key)
-    assert guarded.score.to_dict() == pytest.approx(scores)
+    assert guarded.scores.mean().to_dict() == pytest.approx(scores)
     assert guarded.exact is not None
     assert guarded.exact.to_dict() == pytest.approx({float(k): v for k, v in shares.items()})
 

@@ -106,7 +106,10 @@ sensitivity:
   minimum_exact_share: 0.5
   delta: 0.25
   floor_fraction: 0.03
-  per_model: {birch: {delta: 0.5, minimum_exact_share: 0.25, floor_fraction: 0.1}}
+  rank_floored: false
+  rank_by: bound
+  per_model: {birch: {delta: 0.5, minimum_exact_share: 0.25, floor_fraction: 0.1,
+                      rank_floored: true, rank_by: value}}
 gradients: {rows_per_shard: 40, max_length_tokens: 64, max_tokens_per_batch: auto, dtype: float32,
             checkpointing: false}
 subsets: {count: 3, rows: 10}
@@ -148,8 +151,9 @@ tables:
   where: {title: E, kind: states, states: [s-pin, d-rank]}
   alphas: {title: F, kind: alphas, directions: [safe, harm]}
   steps: {title: G, kind: checkpoints, pilot: calm, directions: [harm]}
-  along: {title: H, kind: trajectory, pilot: calm, directions: [harm, safe], benchmark: ask}
-  steered: {title: I, kind: steering, directions: [harm, safe], benchmark: try}
+  along: {title: H, kind: trajectory, pilot: calm, directions: [harm, safe], benchmark: ask,
+          states: [d-rank, d-step]}
+  steered: {title: I, kind: steering, directions: [harm, safe], benchmark: try, states: [s-pin]}
 resources:
   train: {gpu: 0, mem_mb: 100, runtime: 10, threads: 1,
           per_model: {birch: {gpu: 4, mem_mb: 400}}}
@@ -400,17 +404,22 @@ def test_a_state_without_a_guard(config):
     least = plan.state_sources("alder", "s-least")
     assert {key: least[key] for key in none} == none and len(least["judgements"]) == 2
     assert plan.search_settings("alder", "s-pin") == {}
-    assert plan.search_settings("alder", "s-least") == {"delta": 0.25}
-    assert plan.search_settings("birch", "d-rank") == {"floor_fraction": 0.1}
+    assert plan.search_settings("alder", "s-least") == {"delta": 0.25, "rank_by": "bound"}
+    assert plan.search_settings("birch", "d-rank") == {
+        "floor_fraction": 0.1, "rank_floored": True, "rank_by": "value",
+    }  # fmt: skip
 
 
 def test_a_choice_depends_on_the_settings_it_uses_and_no_others(plan):
     assert plan.search_settings("alder", "s-pin") == {"minimum_exact_share": 0.5}
     assert plan.search_settings("birch", "d-step") == {"minimum_exact_share": 0.25}
     assert plan.search_settings("alder", "d-rank") == {
-        "floor_fraction": 0.03, "minimum_exact_share": 0.5,
+        "floor_fraction": 0.03, "rank_floored": False, "rank_by": "bound",
+        "minimum_exact_share": 0.5,
     }  # fmt: skip
-    assert plan.search_settings("birch", "s-least") == {"delta": 0.5, "minimum_exact_share": 0.25}
+    assert plan.search_settings("birch", "s-least") == {
+        "delta": 0.5, "rank_by": "value", "minimum_exact_share": 0.25,
+    }  # fmt: skip
 
 
 def test_a_pinned_state_names_itself(config):
@@ -726,6 +735,7 @@ TABLE_INPUTS = {
             ("trajectory", [f"{R}/trajectories/{model}/calm/{direction}.parquet"]),
             ("asr", judged(model, "pilots/calm", benchmark, asr, *parts)),
             ("safety_score", judged(model, "pilots/calm", benchmark, score, *parts)),
+            ("states", [f"{R}/states/{model}/d-rank.json", f"{R}/states/{model}/d-step.json"]),
         )
     },
     "steered": {
@@ -739,7 +749,10 @@ TABLE_INPUTS = {
             ("birch", "safe", 4, "try-b", ("rule", "rule"), (0, 1, 2, 3)),
         )
         for measure, judge in zip(("asr", "safety_score"), judges, strict=True)
-    },
+    }
+    # The state is steered along `safe`, at the curve's checkpoint for one model alone.
+    | {f"states {m} {d}": [] for m in MODELS for d in ("harm", "safe")}
+    | {"states alder safe": [f"{R}/states/alder/s-pin.json"]},
 }
 
 
@@ -767,7 +780,8 @@ KEYS = {
 ROLES = {
     **dict.fromkeys(("attacks", "scores", "judged"), ("judgements",)), "risky": ("scores", "rows"),
     "where": ("state",), "alphas": ("ranking",), "steps": ("ranking",),
-    "along": ("trajectory", "asr", "safety_score"), "steered": ("asr", "safety_score"),
+    "along": ("trajectory", "asr", "safety_score", "states"),
+    "steered": ("asr", "safety_score", "states"),
 }  # fmt: skip
 SEEDS = {
     "attacks": [[7, 8], [7, 8], [9], [9]], "scores": [[6], [6]], "judged": [[7, 8], [9]],

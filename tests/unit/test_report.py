@@ -41,9 +41,9 @@ from sqsd.report import (
     steering_table,
     trajectory_table,
 )
-from sqsd.states import State, write_states
+from sqsd.states import CHOSEN_BY, State, write_states
 from sqsd.statistics import rank_correlation_interval
-from sqsd.tables import read_table, write_table
+from sqsd.tables import SENSITIVITY, read_table, write_table
 
 Z = 1.959963984540054  # normal quantile at 0.975
 T = {1: 12.706204736, 2: 4.302652730, 3: 3.182446305}  # Student t quantile at 0.975 by freedom
@@ -382,8 +382,12 @@ def test_a_table_is_saved_in_three_forms_with_its_note(tmp_path):
 def linear_ranking(ranks):
     """A ranking in the order of `ranks`; None stands for a state that the guard refused."""
     alphas = [round(0.1 * i, 1) for i in range(len(ranks))]
-    frame = pd.DataFrame({"alpha": alphas, "sensitivity": 2.0, "safety_score": 1.0, "rank": ranks})
-    return frame.astype({"rank": "Int64"})
+    # By value in the order of the ranks, and those without one last.
+    values = [3.0 - 0.25 * (8 if rank is None else rank) for rank in ranks]
+    frame = pd.DataFrame({"alpha": alphas, "sensitivity": values, "safety_score": 1.0})
+    frame["sensitivity_bootstrap_low"] = frame["sensitivity"] - 0.5
+    frame["sensitivity_bootstrap_high"] = frame["sensitivity"] + 1
+    return frame.assign(rank=pd.array(ranks, dtype="Int64"))
 
 
 def test_the_five_most_sensitive_states_of_every_arm(tmp_path):
@@ -399,23 +403,47 @@ def test_the_five_most_sensitive_states_of_every_arm(tmp_path):
     few = sensitivity_table([model("e", "safety")], [first], most=2)
     assert few["rank"].tolist() == [1, 2]
     save_table(table, outputs(tmp_path), "", {})
-    assert [r["rank"] for r in rows_of((tmp_path / "table.md").read_text())] == list("123451")
+    rows = rows_of((tmp_path / "table.md").read_text())
+    assert [r["rank"] for r in rows] == list("123451")
+    assert rows[0]["sensitivity"] == "2.75 [2.25, 3.75]"
+
+
+def test_a_state_that_would_stand_among_the_first_is_shown_without_a_rank():
+    ranking = linear_ranking([1, 2, None, None, None])
+    ranking["sensitivity"] = [2.0, 1.0, 1.5, 0.5, -3.0]
+    ranking["sensitivity"] *= -1  # as of drift: the most negative first
+    table = sensitivity_table([model("e", "danger")], [ranking])
+    # 1.5 would have been second; .5 is less sensitive than the last one, 3 the other way.
+    assert table["sensitivity"].tolist() == [-2, -1, -1.5]
+    assert table["rank"].tolist()[:2] == [1, 2] and table["rank"].isna().tolist() == [0, 0, 1]
+    refused = sensitivity_table([model("e", "danger")], [ranking[2:]])
+    assert refused["sensitivity"].tolist() == [-1.5, -0.5, 3]
 
 
 STATES = [Part({"model": "e", "state": "d-danger"}), Part({"model": "e", "state": "safety"})]
 ORIGINS = [
-    {"step": 5850, "rank": 1.0, "sensitivity": -12.5, "exact_share": 0.75},
-    {"alpha": 0.5, "rank": None, "sensitivity": None, "exact_share": None},
+    {
+        "step": 5850,
+        "rank": 1.0,
+        "sensitivity": -12.5,
+        "sensitivity_bootstrap_low": -20.0,
+        "sensitivity_bootstrap_high": -4.25,
+        "exact_share": 0.75,
+    },
+    {"alpha": 0.5, **dict.fromkeys(CHOSEN_BY)},
 ]
 
 
 def test_the_chosen_states_and_what_is_not_known_of_them():
     table = states_table(STATES, ORIGINS)
-    columns = ["model", "state", "step", "alpha", "rank", "sensitivity", "exact_share"]
+    columns = [
+        "model", "state", "step", "alpha", "rank", "sensitivity", "sensitivity_bootstrap_low",
+        "sensitivity_bootstrap_high", "exact_share",
+    ]  # fmt: skip
     assert table.columns.tolist() == columns
     assert table["state"].tolist() == ["d-danger", "safety"]
     nan = math.nan
-    expected = [[5850, nan, 1, -12.5, 0.75], [nan, 0.5, nan, nan, nan]]
+    expected = [[5850, nan, 1, -12.5, -20, -4.25, 0.75], [nan, 0.5, *[nan] * 5]]
     np.testing.assert_array_equal(table[columns[2:]].to_numpy(), np.array(expected))
 
 
@@ -431,7 +459,7 @@ def test_a_step_is_shown_with_all_its_digits(tmp_path):
     save_table(states_table(STATES, ORIGINS), outputs(tmp_path), "", {})
     first, second = rows_of((tmp_path / "table.md").read_text())
     assert (first["step"], second["step"]) == ("5850", "")
-    assert (first["rank"], first["sensitivity"]) == ("1", "-12.5")
+    assert (first["rank"], first["sensitivity"]) == ("1", "-12.50 [-20.00, -4.25]")
 
 
 def scored(count, unscored=(), prompts=None):
@@ -615,10 +643,11 @@ def test_a_curve_s_measures_by_state(key):
         judgements(State(f"{value}", "m", None, 1.0, {key: value}), rows)
         for value, rows in ((10, tenth), (9, ninth))
     ]
-    table = curve_table(pd.concat(frames, ignore_index=True), key)
+    table = curve_table(pd.concat(frames, ignore_index=True), key, {10.0: "d"})
     first, second = table.to_dict("records")
     assert (first[key], second[key]) == (9, 10)  # by number, not by text
     assert (first["prompts"], second["prompts"]) == (3, 3)
+    assert table["chosen"].isna().tolist() == [True, False] and second["chosen"] == "d"
     assert interval(first, "safety_score") == pytest.approx(student([2, 5, 5]))
     assert interval(second, "safety_score") == pytest.approx(student([1, 4]))
     assert all(math.isnan(value) for value in interval(first, "asr", "wilson"))
@@ -636,7 +665,7 @@ PROJECTIONS = [trajectory(values) for values in ((0, 1, 2.5), (0, 0.1, -0.2), (0
 
 def figure_2():
     e, f = curve("step", [0, 10, 5]), curve("step", [0, 10])
-    return trajectory_table(PARTS, PROJECTIONS, [e, e, f])
+    return trajectory_table(PARTS, PROJECTIONS, [e, e, f], [{5: "d"}, {5: "d"}, {}])
 
 
 def test_the_numbers_behind_figure_2(tmp_path):
@@ -655,13 +684,15 @@ def test_the_numbers_behind_figure_2(tmp_path):
     assert rows[1]["safety_score"] == f"11.67 [{low:.2f}, {high:.2f}]"
     assert [row["step"] for row in rows] == ["0", "5", "10"] * 2
     assert "asr" not in rows[0]  # no verdict anywhere
+    assert [row["chosen"] for row in rows] == ["", "d", "", "", "", ""]
 
 
 def test_the_numbers_behind_figure_5(tmp_path):
     judged = curve("alpha", [0.0, 0.5])
     judged["verdict"] = pd.array([True, True, False, False, False, False], dtype="boolean")
     parts = [model("e", "safety"), model("f", "other")]
-    table = steering_table(parts, [judged, curve("alpha", [0.3])])
+    table = steering_table(parts, [judged, curve("alpha", [0.3])], [{0.5: "s"}, {}])
+    assert table["chosen"].isna().tolist() == [True, False, True] and table["chosen"][1] == "s"
     assert table[["model", "direction"]].values.tolist() == [
         ["e", "safety"], ["e", "safety"], ["f", "other"],
     ]  # fmt: skip
@@ -678,13 +709,16 @@ def test_the_numbers_behind_figure_5(tmp_path):
 def steered(out):
     parts = [model("e", "safety"), model("e", "danger"), model("f", "safety")]
     curves = [curve("alpha", alphas) for alphas in ([0.0, 0.1, 0.2], [0.0, 0.2], [0.0, 0.5])]
-    draw_steering(steering_table(parts, curves), out)
+    draw_steering(steering_table(parts, curves, [{0.1: "s"}, {}, {}]), out)
 
 
 def drifted(out):
     parts = [model(name, d) for name in "efgh" for d in ("danger", "safety")]
     draw_trajectories(
-        trajectory_table(parts, PROJECTIONS[:2] * 4, [curve("step", [0, 10, 5])] * 8), out
+        trajectory_table(
+            parts, PROJECTIONS[:2] * 4, [curve("step", [0, 10, 5])] * 8, [{5: "d"}] * 8
+        ),
+        out,
     )
 
 
@@ -713,10 +747,10 @@ def test_the_same_data_gives_the_same_figure_files(tmp_path, draw):
 
 def test_other_data_gives_other_figure_files(tmp_path):
     def more(out):
-        draw_steering(steering_table([model("e")], [curve("alpha", [0.0, 0.1, 0.3])]), out)
+        draw_steering(steering_table([model("e")], [curve("alpha", [0.0, 0.1, 0.3])], [{}]), out)
 
     def less(out):
-        draw_steering(steering_table([model("e")], [curve("alpha", [0.0, 0.3])]), out)
+        draw_steering(steering_table([model("e")], [curve("alpha", [0.0, 0.3])], [{}]), out)
 
     first, other = drawn(more, tmp_path / "first"), drawn(less, tmp_path / "other")
     assert first[0] != other[0] and first[1] != other[1]
@@ -878,10 +912,10 @@ def test_a_seed_that_was_not_judged_is_no_number(tmp_path):
 
 def ranking_of(ranks, key, schema):
     count = len(ranks)
-    frame = pd.DataFrame({key: [10 * i for i in range(count)], "sensitivity": 2.0})
+    frame = pd.DataFrame({key: [10 * i for i in range(count)], **dict.fromkeys(SENSITIVITY, 2.0)})
     if key == "step":
         frame = frame.assign(next_step=frame["step"] + 10, denominator_floored=False)
-        frame = frame[["step", "next_step", "sensitivity", "denominator_floored"]]
+        frame = frame[["step", "next_step", *SENSITIVITY, "denominator_floored"]]
     frame = frame.assign(safety_score=[float(i) for i in range(count)])
     if key == "step":
         frame = frame.assign(projection=0.5)
@@ -905,11 +939,13 @@ def test_a_table_of_rankings_from_files(tmp_path, kind, key, schema):
         for name, direction, ranks in (("e", "safety", [2, None, 1]), ("f", "danger", [1]))
     ]
     table, text = made(tmp_path, kind, parts)
+    # The second of the three has no rank and is as sensitive as the others.
     assert table[["model", "direction"]].values.tolist() == [
-        ["e", "safety"], ["e", "safety"], ["f", "danger"],
+        ["e", "safety"], ["e", "safety"], ["e", "safety"], ["f", "danger"],
     ]  # fmt: skip
-    assert table[key].tolist() == [20, 0, 0] and table["rank"].tolist() == [1, 2, 1]
-    assert len(rows_of(text)) == 3
+    assert table[key].tolist() == [20, 0, 10, 0]
+    assert table["rank"].fillna(0).tolist() == [1, 2, 0, 1]
+    assert len(rows_of(text)) == 4
     with pytest.raises(DataError, match=f"not a '{other}' table"):
         made(tmp_path, {"alphas": "checkpoints", "checkpoints": "alphas"}[kind], parts)
 
@@ -983,12 +1019,21 @@ def test_judgements_that_occur_twice_are_refused(tmp_path):
         both_measures(Part({}, {}, files))
 
 
+def state_file(path, name, origin):
+    write_states([State(name, "m", "v", 1.0, origin)], path)
+    return str(path)
+
+
 @pytest.mark.parametrize("kind", ["steering", "trajectory"])
 def test_a_curve_from_files(tmp_path, kind):
     key, values = ("step", [0, 5, 10]) if kind == "trajectory" else ("alpha", [0.0, 0.25, 0.5])
     parts = []
     for direction, projections in zip(("danger", "safety"), PROJECTIONS, strict=False):
         files = two_judges(tmp_path / direction, key, values)
+        files["states"] = [
+            state_file(tmp_path / f"{name}.json", name, {key: values[place]})
+            for name, place in (("one", 1), ("other", 1), ("third", 2))
+        ]
         if kind == "trajectory":
             frame = projections.astype({"projection": "float64"})
             files["trajectory"] = files_of(tmp_path / direction, frame, "trajectory")
@@ -1004,7 +1049,9 @@ def test_a_curve_from_files(tmp_path, kind):
         assert table["projection.safety"].tolist() == [0, 0.1, -0.2]
     else:
         assert table["direction"].tolist() == ["danger"] * 3 + ["safety"] * 3
-    assert text.endswith("Wilson's for the attack success rate.\n")
+    assert "Wilson's for the attack success rate." in text
+    chosen = table["chosen"].fillna("").tolist()
+    assert chosen == ["", "one, other", "third"] * count
     files = dict(parts[0].files)
     files["asr"], files["safety_score"] = files["safety_score"], files["asr"]
     other, _ = made(tmp_path, kind, [Part(parts[0].names, {}, files)], drawn=True)

@@ -203,7 +203,14 @@ SENSITIVITY = {
             "reference": ["benchmarks/elm-plain.parquet"],
         },
         outputs={"": ["sensitivity/elm/checkpoints/walk/ill.parquet"]},
-        params={"sensitivity": {"floor_fraction": 0.12, "minimum_exact_share": 0.11}},
+        params={
+            "sensitivity": {
+                "floor_fraction": 0.12,
+                "rank_floored": True,
+                "rank_by": "bound",
+                "minimum_exact_share": 0.11,
+            },
+        },
     ),
     # theta_0 and checkpoints 3 and 6; no guard.
     "rank_checkpoints oak walk harm": Expected(
@@ -214,7 +221,14 @@ SENSITIVITY = {
             "reference": [],
         },
         outputs={"": ["sensitivity/oak/checkpoints/walk/harm.parquet"]},
-        params={"sensitivity": {"floor_fraction": 0.14, "minimum_exact_share": 0.13}},
+        params={
+            "sensitivity": {
+                "floor_fraction": 0.14,
+                "rank_floored": False,
+                "rank_by": "value",
+                "minimum_exact_share": 0.13,
+            },
+        },
     ),
     "rank_alphas elm meek": Expected(
         inputs={
@@ -223,7 +237,7 @@ SENSITIVITY = {
             "reference": ["benchmarks/elm-plain.parquet"],
         },
         outputs={"": ["sensitivity/elm/alphas/meek.parquet"]},
-        params={"sensitivity": {"delta": 0.25, "minimum_exact_share": 0.11}},
+        params={"sensitivity": {"delta": 0.25, "rank_by": "bound", "minimum_exact_share": 0.11}},
     ),
     "rank_alphas oak calm": Expected(
         inputs={
@@ -232,7 +246,7 @@ SENSITIVITY = {
             "reference": [],
         },
         outputs={"": ["sensitivity/oak/alphas/calm.parquet"]},
-        params={"sensitivity": {"delta": 0.5, "minimum_exact_share": 0.13}},
+        params={"sensitivity": {"delta": 0.5, "rank_by": "value", "minimum_exact_share": 0.13}},
     ),
     "choose_state elm d-north": Expected(
         inputs={
@@ -246,7 +260,12 @@ SENSITIVITY = {
         outputs={"": ["states/elm/d-north.json"]},
         params={
             "state": {"pilot": "walk", "direction": "harm", "rank": 2},
-            "sensitivity": {"floor_fraction": 0.12, "minimum_exact_share": 0.11},
+            "sensitivity": {
+                "floor_fraction": 0.12,
+                "rank_floored": True,
+                "rank_by": "bound",
+                "minimum_exact_share": 0.11,
+            },
         },
     ),
     "choose_state oak d-north": Expected(
@@ -261,7 +280,7 @@ SENSITIVITY = {
         outputs={"": ["states/oak/d-north.json"]},
         params={
             "state": {"pilot": "walk", "direction": "harm", "rank": 1},
-            "sensitivity": {"floor_fraction": 0.14},
+            "sensitivity": {"floor_fraction": 0.14, "rank_floored": False, "rank_by": "value"},
         },
     ),
     # 0.75 and its neighbours 0.5 and 1.0 lie in the last two parts; V's checkpoint would be 3.
@@ -278,7 +297,7 @@ SENSITIVITY = {
         outputs={"": ["states/elm/s-north.json"]},
         params={
             "state": {"direction": "calm", "checkpoint": "final", "rank": 1, "alphas": [0.75]},
-            "sensitivity": {"delta": 0.25, "minimum_exact_share": 0.11},
+            "sensitivity": {"delta": 0.25, "rank_by": "bound", "minimum_exact_share": 0.11},
         },
     ),
     # 1.5 and its neighbours 1.0, of the first part, and 2.0.
@@ -295,7 +314,7 @@ SENSITIVITY = {
         outputs={"": ["states/oak/s-north.json"]},
         params={
             "state": {"direction": "calm", "checkpoint": "final", "rank": 1, "alphas": [1.5]},
-            "sensitivity": {"delta": 0.5},
+            "sensitivity": {"delta": 0.5, "rank_by": "value"},
         },
     ),
     # Pinned: only the guard's answers at the state itself.
@@ -943,6 +962,7 @@ REPORTS = {
                 trajectory=["trajectories/elm/stroll/meek.parquet"],
                 asr=parts("evaluations/elm/pilots/stroll/elm-try/judgements/wary", 0, 1),
                 safety_score=parts("evaluations/elm/pilots/stroll/elm-try/judgements/rule", 0, 1),
+                states=["states/elm/d-south.json"],
             ),
             along(
                 "oak",
@@ -950,6 +970,7 @@ REPORTS = {
                 trajectory=["trajectories/oak/stroll/meek.parquet"],
                 asr=parts("evaluations/oak/pilots/stroll/oak-try/judgements/keen", 0),
                 safety_score=parts("evaluations/oak/pilots/stroll/oak-try/judgements/open", 0),
+                states=["states/oak/d-south.json"],
             ),
         ],
     ),
@@ -964,6 +985,7 @@ REPORTS = {
                 safety_score=parts(
                     "evaluations/elm/steering/harm/4/elm-exam/judgements/rule", 0, 1, 2
                 ),
+                states=[],
             ),
             along(
                 "oak",
@@ -972,6 +994,7 @@ REPORTS = {
                 safety_score=parts(
                     "evaluations/oak/steering/harm/final/oak-exam/judgements/open", 0, 1
                 ),
+                states=[],
             ),
         ],
     ),

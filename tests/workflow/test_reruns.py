@@ -587,6 +587,22 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         ],
     ),
     (
+        "sensitivity.rank_floored",
+        {"sensitivity.rank_floored": True},
+        ["rank_checkpoints *", "choose_state * d-danger", "choose_state * d-danger-insensitive"],
+    ),
+    (
+        "sensitivity.rank_by",
+        {"sensitivity.rank_by": "bound"},
+        [
+            "rank_checkpoints *",
+            "rank_alphas *",
+            "choose_state * d-danger",
+            "choose_state * d-danger-insensitive",
+            "choose_state sandbox s-insensitive",
+        ],
+    ),
+    (
         "gradients.rows_per_shard",
         {"gradients.rows_per_shard": 30},
         [*COLLECT, "judge_rows *"],
