@@ -1,7 +1,6 @@
 """Cost models of beaver-7b-unified-cost's class: a language model's body and a linear score."""
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from transformers import (
 
 from sqsd.chat import defused
 from sqsd.errors import DataError
+from sqsd.files import written_whole
 from sqsd.models import make_word_tokenizer
 
 TEXT = "BEGINNING OF CONVERSATION: USER: {prompt} ASSISTANT:{blank}{response}"
@@ -148,9 +148,8 @@ def from_sequence_classifier(folder: Path) -> None:
     tensors = load_file(path)
     if "score.weight" in tensors:
         tensors["score_head.weight"] = tensors.pop("score.weight")
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        save_file(tensors, temporary, metadata={"format": "pt"})
-        os.replace(temporary, path)
+        with written_whole(path) as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt"})
 
 
 def make_cost_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
@@ -191,12 +190,6 @@ def fetch_cost_model(spec: dict, out: Path) -> None:
         folder = source
     head = CostHead(AutoConfig.from_pretrained(folder))
     check_tensors(head, read_tensors(Path(folder)), source)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
+    with written_whole(out) as temporary:
         shutil.copytree(folder, temporary)
-        if out.is_dir():
-            shutil.rmtree(out)
-        os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     print(json.dumps({"source": source, "parameters": sum(p.numel() for p in head.parameters())}))

@@ -1,7 +1,6 @@
 """Layers of a model that hidden states are read at: named, or searched by refusals (LARF)."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import nn
 
 from sqsd.chat import encode_prompt
 from sqsd.errors import ConfigurationError, DataError
+from sqsd.files import written_whole
 from sqsd.generation import greedy
 from sqsd.judges import make_judge
 from sqsd.logs import progress
@@ -116,12 +116,8 @@ def named_layer(model_folder: str, layer: int | str) -> dict[str, Any]:
 
 def write_layer(layer: Mapping[str, Any], path: str | Path) -> None:
     """Write a layer to a JSON file, whole or not at all."""
-    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
-    try:
+    with written_whole(path) as temporary:
         temporary.write_text(json.dumps(layer, indent=2) + "\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_layer(path: str | Path) -> int:

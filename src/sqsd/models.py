@@ -1,9 +1,7 @@
 """Fetching, loading and making base models, moving their weights by a drift."""
 
 import hashlib
-import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,6 +25,7 @@ from transformers.utils.logging import disable_progress_bar
 from sqsd.chat import check_template
 from sqsd.drift import Adapter, load_adapter
 from sqsd.errors import DataError, ShapeMismatch
+from sqsd.files import written_whole
 
 # Its bars would fill the log between the lines of `logs.progress`.
 disable_progress_bar()
@@ -201,15 +200,9 @@ def _load(source: str, place: str | Path, hint: str, options: dict) -> tuple[Any
 
 
 def _save(model, tokenizer, out: Path) -> None:
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
+    with written_whole(out) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        if out.is_dir():
-            shutil.rmtree(out)
-        os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def load_model(folder: str | Path, dtype: str = "float32"):

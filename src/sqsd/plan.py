@@ -4,7 +4,6 @@ Every name that varies within a run comes from the configuration;
 what it stands for is looked up here, never read out of the name or a path.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +22,7 @@ from sqsd.config import (
     ordered,
     training_steps,
 )
+from sqsd.files import written_whole
 from sqsd.judges import KINDS as JUDGES
 from sqsd.judges import OWN
 from sqsd.paths import Paths
@@ -61,9 +61,8 @@ def write_config(plan: "Plan") -> None:
     """The resolved configuration of a run, beside its results, whole or not at all."""
     path = Path(plan.paths.config)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(yaml.safe_dump(plan.resolved, sort_keys=False))
-    os.replace(temporary, path)
+    with written_whole(path) as temporary:
+        temporary.write_text(yaml.safe_dump(plan.resolved, sort_keys=False))
 
 
 class Plan:

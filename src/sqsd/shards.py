@@ -1,10 +1,8 @@
 """One shard of a data set: from rows to Parquet readings."""
 
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -15,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from sqsd.chat import encode_rows
 from sqsd.drift import Adapter, load_adapter, module_norms
 from sqsd.errors import ConfigurationError, DataError
+from sqsd.files import written_whole
 from sqsd.gradients import BatchReadings, GradientEngine, Probe
 from sqsd.logs import progress
 from sqsd.models import load_model, load_tokenizer
@@ -146,12 +145,8 @@ def make_anchor(
             )
     cut = samples if first_tokens is None else [sample.first(first_tokens) for sample in samples]
     gradients = mean_gradient(load_model(model, dtype), cut)
-    temporary = Path(out).with_name(f".{Path(out).name}.{os.getpid()}.tmp")
-    try:
+    with written_whole(out) as temporary:
         save_file({name: g.cpu().contiguous() for name, g in gradients.items()}, temporary)
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_probe(

@@ -1,7 +1,6 @@
 """States of a model: which weights, which adapter on them, how strongly, and where it came from."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Self
 from jsonschema import Draft202012Validator
 
 from sqsd.errors import ConfigurationError, DataError
+from sqsd.files import written_whole
 
 # What a table says of a state beside its name; each is null where it means nothing.
 ORIGIN_COLUMNS = {"alpha": "float64", "step": "Int64", "window": "str", "seed": "Int64"}
@@ -76,12 +76,8 @@ def write_states(states: Sequence[State], path: str | Path) -> None:
     """Write states to a JSON file, whole or not at all. Raises DataError as `read_states`."""
     records = [asdict(state) for state in states]
     check(records, path)
-    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
-    try:
+    with written_whole(path) as temporary:
         temporary.write_text(json.dumps(records, indent=2) + "\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_states(path: str | Path) -> list[State]:

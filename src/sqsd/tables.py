@@ -1,7 +1,6 @@
 """Parquet tables with a declared schema, written whole or not at all."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pyarrow.parquet as parquet
 from pandera.errors import SchemaErrors
 
 from sqsd.errors import DataError, not_known
+from sqsd.files import written_whole
 from sqsd.states import ORIGIN_COLUMNS
 
 
@@ -128,20 +128,15 @@ def write_table(
 
 
 def write_frame(frame: pd.DataFrame, path: str | Path, metadata: Mapping[str, Any]) -> None:
-    """Write Parquet to a temporary file beside `path`, then move it there.
+    """Write Parquet, whole or not at all.
 
-    Raises OSError, or an error of pyarrow where a value has no Parquet type; leaves no
-    temporary file behind.
+    Raises OSError, or an error of pyarrow where a value has no Parquet type.
     """
     table = pyarrow.Table.from_pandas(frame, preserve_index=False)
     provenance = json.dumps(metadata)
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"sqsd": provenance})
-    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
-    try:
+    with written_whole(path) as temporary:
         parquet.write_table(table, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_table(path: str | Path, schema: str) -> pd.DataFrame:

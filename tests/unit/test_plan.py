@@ -866,3 +866,4 @@ def test_a_configuration_is_written_whole_or_not_at_all(plan, tmp_path, monkeypa
     with pytest.raises(OSError, match="no space left"):
         write_config(plan)
     assert Path(R, "config.yaml").read_text() == before
+    assert os.listdir(R) == ["config.yaml"]

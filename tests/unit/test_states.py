@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqsd import states
 from sqsd.errors import ConfigurationError, DataError
 from sqsd.states import (
     State,
@@ -295,7 +294,7 @@ def test_a_killed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(states.os, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write_states(STATES, path)
     assert read_states(path) == STATES[:1]
