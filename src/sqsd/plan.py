@@ -25,6 +25,7 @@ from sqsd.config import (
 from sqsd.files import written_whole
 from sqsd.judges import KINDS as JUDGES
 from sqsd.judges import OWN
+from sqsd.parts import Part
 from sqsd.paths import Paths
 from sqsd.readings import Gradient, HiddenState, Judged, Reading, Texts, Tokens, Update
 from sqsd.scorers import make_scorer
@@ -382,7 +383,7 @@ class Plan:
         drawn = self.config["tables"][table]["kind"] in DRAWN
         return self.paths.table(table) | (self.paths.figure(table) if drawn else {})
 
-    def table_parts(self, table: str) -> list["Part"]:
+    def table_parts(self, table: str) -> list[Part]:
         """What a table has a row or a curve for, with the files it is made of."""
         spec = self.config["tables"][table]
         make: Callable[[Mapping[str, Any]], Iterator[Part]] = {
@@ -400,7 +401,7 @@ class Plan:
     def table_inputs(self, table: str) -> dict[str, list[str]]:
         """A table's files, each part's by names of its own."""
         return {
-            part.input_name(role): files
+            part.input_name(role): list(files)
             for part in self.table_parts(table)
             for role, files in part.files.items()
         }
@@ -425,7 +426,7 @@ class Plan:
             return {"windows": self.windows, "measure": spec["measure"]}
         return {}
 
-    def _subset_parts(self, spec: Mapping[str, Any]) -> Iterator["Part"]:
+    def _subset_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
         for arm in self.arms(spec["name"]):
             target = self.target(spec["finetune"], arm.model)
             seeds = self.entry("finetunes", spec["finetune"], target)["seeds"]
@@ -446,55 +447,55 @@ class Plan:
         """Whether a method is the control that others are compared with."""
         return self.config["methods"][method]["kind"] == "random"
 
-    def _ranking_parts(self, spec: Mapping[str, Any]) -> Iterator["Part"]:
+    def _ranking_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
         for arm in self.arms(spec["name"]):
             scores = self.paths.scores(arm.model, arm.dataset, arm.method)
             yield Part(
                 {"experiment": arm.experiment, "method": arm.method},
-                {},
-                {"scores": [scores], "rows": [self.paths.dataset(arm.dataset)]},
+                files={"scores": [scores], "rows": [self.paths.dataset(arm.dataset)]},
             )
 
-    def _agreement_parts(self, spec: Mapping[str, Any]) -> Iterator["Part"]:
+    def _agreement_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
         for arm in self.arms(spec["name"]):
             scores = self.paths.scores(arm.model, arm.dataset, arm.method)
             names = {"experiment": arm.experiment, "method": arm.method}
-            yield Part(names, {}, {"scores": [scores]})
+            yield Part(names, files={"scores": [scores]})
 
-    def _state_parts(self, spec: Mapping[str, Any]) -> Iterator["Part"]:
+    def _state_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
         for model in self.models:
             for state in spec["states"]:
                 files = {"state": [self.paths.state(model, state)]}
-                yield Part({"model": model, "state": state}, {}, files)
+                yield Part({"model": model, "state": state}, files=files)
 
-    def _alpha_parts(self, spec: Mapping[str, Any]) -> Iterator["Part"]:
+    def _alpha_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
         for model in self.models:
             for direction in spec["directions"]:
                 files = {"ranking": [self.paths.alpha_ranking(model, direction)]}
-                yield Part({"model": model, "direction": direction}, {}, files)
+                yield Part({"model": model, "direction": direction}, files=files)
 
-    def _checkpoint_parts(self, spec: Mapping[str, Any]) -> Iterator["Part"]:
+    def _checkpoint_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
         for model in self.models:
             for direction in spec["directions"]:
                 ranking = self.paths.checkpoint_ranking(model, spec["pilot"], direction)
-                yield Part({"model": model, "direction": direction}, {}, {"ranking": [ranking]})
+                files = {"ranking": [ranking]}
+                yield Part({"model": model, "direction": direction}, files=files)
 
-    def _trajectory_parts(self, spec: Mapping[str, Any]) -> Iterator["Part"]:
+    def _trajectory_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
         for model in self.models:
             curve = self.curve(self.pilot_subject(model, spec["pilot"]), spec["benchmark"])
             for direction in spec["directions"]:
                 trajectory = self.paths.trajectory(model, spec["pilot"], direction)
                 files = {"trajectory": [trajectory], **curve}
                 files["states"] = self.marked(spec, model, ("pilot", spec["pilot"]))
-                yield Part({"model": model, "direction": direction}, {}, files)
+                yield Part({"model": model, "direction": direction}, files=files)
 
-    def _steering_parts(self, spec: Mapping[str, Any]) -> Iterator["Part"]:
+    def _steering_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
         for model in self.models:
             for direction in spec["directions"]:
                 files = self.curve(self.curve_subject(model, direction), spec["benchmark"])
                 checkpoint = self.entry("directions", direction, model)["checkpoint"]
                 files["states"] = self.marked(spec, model, ("direction", direction, checkpoint))
-                yield Part({"model": model, "direction": direction}, {}, files)
+                yield Part({"model": model, "direction": direction}, files=files)
 
     def marked(self, spec: Mapping[str, Any], model: str, curve: tuple) -> list[str]:
         """Those of a drawn table's `states` that lie on a curve (`config.curve_of`)."""
@@ -515,19 +516,6 @@ class Plan:
     def resource(self, kind: str, name: str, model: str) -> int:
         """A resource of the jobs of a kind (`train`, `infer`) for a model."""
         return for_model(self.config["resources"][kind], model)[name]
-
-
-@dataclass(frozen=True)
-class Part:
-    """One row or curve of a table: names that stand in it, options, and its files by role."""
-
-    names: Mapping[str, str]
-    options: Mapping[str, Any]
-    files: Mapping[str, list[str]]
-
-    def input_name(self, role: str) -> str:
-        """The part's files of a role, among a rule's inputs."""
-        return " ".join([role, *self.names.values()])
 
 
 def is_pinned(state: Mapping[str, Any]) -> bool:

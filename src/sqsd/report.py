@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 
 from sqsd.errors import DataError
+from sqsd.parts import Part
 from sqsd.states import CHOSEN_BY, read_state
 from sqsd.statistics import (
     clustered_interval,
@@ -23,22 +23,7 @@ from sqsd.statistics import (
     trend_test,
     wilson_interval,
 )
-from sqsd.tables import read_table, write_frame
-
-
-@dataclass(frozen=True)
-class Part:
-    """One row or curve of a table: the names that stand in it, options, and its files by role."""
-
-    names: Mapping[str, str]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    files: Mapping[str, Sequence[str]] = field(default_factory=dict)
-
-    def read(self, role: str, schema: str) -> pd.DataFrame:
-        """The tables of a role, one below the other."""
-        parts = [read_table(path, schema) for path in self.files[role]]
-        return pd.concat(parts, ignore_index=True)
-
+from sqsd.tables import write_frame
 
 MEASURES = {"asr": "attack success rate", "safety_score": "Safety Score (higher is safer)"}
 POOLED = "mean of experiments"

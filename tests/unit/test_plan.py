@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from copy import deepcopy
 from pathlib import Path
 
@@ -867,3 +869,11 @@ def test_a_configuration_is_written_whole_or_not_at_all(plan, tmp_path, monkeypa
         write_config(plan)
     assert Path(R, "config.yaml").read_text() == before
     assert os.listdir(R) == ["config.yaml"]
+
+
+def test_a_plan_is_made_without_what_trains_and_draws():
+    """It is read at every call of snakemake, and in every job on a cluster."""
+    heavy = ("torch", "transformers", "trl", "peft", "statsmodels", "matplotlib")
+    code = f"import sqsd.plan, sqsd.validation, sys; print({{*sys.modules}} & {{*{heavy}}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from sqsd import report
 from sqsd.errors import DataError
 from sqsd.evaluation import with_origin
+from sqsd.parts import Part
 from sqsd.report import (
     COMMON_NOTE,
     KINDS,
     POOLED,
-    Part,
     agreement_table,
     both_measures,
     curve_table,

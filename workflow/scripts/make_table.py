@@ -1,6 +1,7 @@
 from sqsd.logs import log_to
+from sqsd.parts import Part
 from sqsd.provenance import made_from
-from sqsd.report import Part, make_table
+from sqsd.report import make_table
 
 with log_to(snakemake.log[0]):
     parameters = snakemake.params
