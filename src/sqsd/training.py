@@ -1,4 +1,4 @@
-"""SFT and DPO runs through TRL and PEFT: base models, directions, pilots, subset fine-tunes."""
+"""SFT, DPO and reward runs through TRL and PEFT: models, directions, pilots, subset fine-tunes."""
 
 import hashlib
 import json
@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pandas as pd
 import torch
 from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.reward_config import RewardConfig
@@ -130,25 +131,21 @@ def train_sft(
     whose stamp is known is put in place, not run.
     Raises TrainingError on a loss that is not finite, DataError when no row can be trained on.
     """
+
+    def make_trainer(work: Path) -> SFTTrainer:
+        return SFTTrainer(
+            model=model,
+            args=SFTConfig(
+                **common_arguments(work, training, seed, save_steps), completion_only_loss=True
+            ),
+            train_dataset=sft_dataset(rows, tokenizer, training["max_length_tokens"]),
+            processing_class=tokenizer,
+            peft_config=lora_config(lora),  # pyright: ignore[reportArgumentType]
+            callbacks=callbacks(save_steps),
+        )
+
     record = training_record("sft", version, model, training, lora, seed, save_steps, rows)
-    work /= record["stamp"]
-    if is_trained(work):
-        return publish(work, out, record)
-    arguments = SFTConfig(
-        **common_arguments(work, training, seed, save_steps),
-        max_length=training["max_length_tokens"],
-        completion_only_loss=True,
-    )
-    trainer = SFTTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=sft_dataset(rows, tokenizer, training["max_length_tokens"]),
-        processing_class=tokenizer,
-        peft_config=lora_config(lora),  # pyright: ignore[reportArgumentType]
-        callbacks=callbacks(save_steps),
-    )
-    train(trainer, work)
-    publish(work, out, record)
+    train_once(make_trainer, record, out, work)
 
 
 def train_dpo(
@@ -174,25 +171,21 @@ def train_dpo(
             for key in ("chosen", "rejected")
         },
     }
+
+    def make_trainer(work: Path) -> DPOTrainer:
+        return DPOTrainer(
+            model=model,
+            args=DPOConfig(
+                **common_arguments(work, training, seed, save_steps), beta=training["beta"]
+            ),
+            train_dataset=Dataset.from_dict(columns),
+            processing_class=tokenizer,
+            peft_config=lora_config(lora),
+            callbacks=callbacks(save_steps),
+        )
+
     record = training_record("dpo", version, model, training, lora, seed, save_steps, preferences)
-    work /= record["stamp"]
-    if is_trained(work):
-        return publish(work, out, record)
-    arguments = DPOConfig(
-        **common_arguments(work, training, seed, save_steps),
-        max_length=training["max_length_tokens"],
-        beta=training["beta"],
-    )
-    trainer = DPOTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=Dataset.from_dict(columns),
-        processing_class=tokenizer,
-        peft_config=lora_config(lora),
-        callbacks=callbacks(save_steps),
-    )
-    train(trainer, work)
-    publish(work, out, record)
+    train_once(make_trainer, record, out, work)
 
 
 def train_reward(
@@ -210,9 +203,8 @@ def train_reward(
     model: a sequence classifier of one label; pairs: a `preferences` table whose chosen responses
     are the worse ones. `out` gets a cost model (`cost_models`). Everything else as in `train_sft`.
     """
-    record = training_record("reward", version, model, training, None, seed, None, pairs)
-    work /= record["stamp"]
-    if not is_trained(work):
+
+    def make_trainer(work: Path) -> RewardTrainer:
         columns = {
             f"{key}_ids": [
                 encode(tokenizer, p, r, end_token=True, blank=False)
@@ -220,21 +212,39 @@ def train_reward(
             ]
             for key in ("chosen", "rejected")
         }
-        arguments = RewardConfig(
-            **common_arguments(work, training, seed, None),
-            max_length=training["max_length_tokens"],
-            # Costs are comparable, and 0 is between the two.
-            center_rewards_coefficient=0.01,
-        )
-        trainer = RewardTrainer(
+        return RewardTrainer(
             model=model,
-            args=arguments,
+            args=RewardConfig(
+                **common_arguments(work, training, seed, None),
+                # Costs are comparable, and 0 is between the two.
+                center_rewards_coefficient=0.01,
+            ),
             train_dataset=Dataset.from_dict(columns),
             processing_class=tokenizer,
             callbacks=callbacks(None),
         )
-        train(trainer, work)
-    from_sequence_classifier(work / "final")
+
+    record = training_record("reward", version, model, training, None, seed, None, pairs)
+    train_once(make_trainer, record, out, work, finish=from_sequence_classifier)
+
+
+def train_once(
+    make_trainer: Callable[[Path], Trainer],
+    record: dict[str, Any],
+    out: Path,
+    work: Path,
+    finish: Callable[[Path], None] | None = None,
+) -> None:
+    """Put a run's result into `out`, trained in the folder of its stamp unless it is there already.
+
+    make_trainer: takes that folder. finish: changes the trained model's folder in place; it is
+    called again for a run that was killed in it, or after it.
+    """
+    work /= record["stamp"]
+    if not is_trained(work):
+        train(make_trainer(work), work)
+    if finish is not None:
+        finish(work / "final")
     publish(work, out, record)
 
 
@@ -252,10 +262,11 @@ def lora_config(lora: dict | None) -> LoraConfig | None:
 
 
 def common_arguments(work: Path, training: dict, seed: int, save_steps: int | None) -> dict:
-    """What SFT and DPO share; a batch is accumulated from parts of micro_batch_size rows."""
+    """What all trainings share; a batch is accumulated from parts of micro_batch_size rows."""
     micro = training.get("micro_batch_size", training["batch_size"])
     return {
         "output_dir": str(work),
+        "max_length": training["max_length_tokens"],
         "learning_rate": training["learning_rate"],
         "num_train_epochs": training["epochs"],
         "per_device_train_batch_size": micro,
