@@ -55,10 +55,11 @@ def validate_config(config: Mapping[str, Any], schema_file: Path) -> None:
     read, and values that the rest rules out.
     """
     schema = json.loads(schema_file.read_text())
-    known = known_part(config, schema)
+    errors = schema_errors(config, schema)
+    known = known_part(config, errors)
     problems: list[str] = []
     for check in (
-        number_problems(config), schema_problems(config, schema),
+        number_problems(config), map(schema_problem, errors),
         per_model_problems(known, schema), kind_problems(known), reference_problems(known),
         source_problems(known), range_problems(known),
     ):  # fmt: skip
@@ -102,15 +103,15 @@ INTEGER = Draft202012Validator.TYPE_CHECKER.redefine(
 Validator = validators.extend(Draft202012Validator, type_checker=INTEGER)
 
 
-def schema_problems(config: Any, schema: dict) -> Iterator[str]:
-    for error in sorted(Validator(schema).iter_errors(config), key=lambda e: e.json_path):
-        yield schema_problem(error)
+def schema_errors(config: Any, schema: dict) -> list[Any]:
+    """What jsonschema finds wrong, by place."""
+    return sorted(Validator(schema).iter_errors(config), key=lambda error: error.json_path)
 
 
-def known_part(config: Mapping[str, Any], schema: dict) -> dict[str, Any]:
+def known_part(config: Mapping[str, Any], errors: Iterable[Any]) -> dict[str, Any]:
     """The configuration without the keys that the schema does not know."""
     known = deepcopy(dict(config))
-    for error in Validator(schema).iter_errors(config):
+    for error in errors:
         if error.validator == "additionalProperties":
             place: Any = known
             for step in error.absolute_path:
@@ -120,7 +121,7 @@ def known_part(config: Mapping[str, Any], schema: dict) -> dict[str, Any]:
     return known
 
 
-def schema_problem(error) -> str:
+def schema_problem(error: Any) -> str:
     steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.absolute_path)
     place = "".join(steps).removeprefix(".") or "(top level)"
     if error.validator == "additionalProperties":
@@ -134,7 +135,7 @@ def schema_problem(error) -> str:
 
 def per_model_problems(config: Mapping[str, Any], schema: dict) -> Checks:
     """Models that `per_model` does not know, and entries that are wrong for a model."""
-    known = set(schema_problems(config, schema))
+    known = set(map(schema_problem, schema_errors(config, schema)))
     for path, entry in varying(config):
         yield model_variant_problems(config, schema, path, entry, known)
 
@@ -154,7 +155,7 @@ def model_variant_problems(
         for key in {"per_model", "model"} & set(entry["per_model"][model]):
             yield f"{place}.per_model.{model}: '{key}' cannot differ per model; remove it"
         changed = with_value(config, path, for_model(entry, model))
-        for problem in schema_problems(changed, schema):
+        for problem in map(schema_problem, schema_errors(changed, schema)):
             if problem not in known:
                 yield f"{problem} (with {place}.per_model.{model})"
 
@@ -273,130 +274,99 @@ def layer_key_problems(place: str, entry: Mapping[str, Any]) -> Iterator[str]:
         yield from keys_problems(place, entry, "a layer that is searched", needed, ())
 
 
-# (place, name, kind of thing, what there is) of a name that points at something.
-Reference = tuple[str, str, str, Iterable[str]]
+# What a name points at: an entry of a registry, or a role that a benchmark plays.
+ROLES = "roles"
+# What it is called, where that is not the registry in the singular.
+CALLED = {
+    "datasets": "data set", "preferences": "set of preferences", "finetunes": "fine-tune",
+    ROLES: "role of evaluation.benchmarks",
+}  # fmt: skip
+# What the keys of a registry's entries point at.
+POINTERS = {
+    "experiments": {"model": "models", "dataset": "datasets"},
+    "anchors": {"data": "datasets"},
+    "finetunes": {"model": "models"},
+    "judges": {"model": "models"},
+    "tables": {
+        "experiments": "experiments", "methods": "methods", "states": "states",
+        "directions": "directions", "finetune": "finetunes", "pilot": "pilots",
+        "judge": "judges", "benchmark": ROLES,
+    },
+}  # fmt: skip
+# The same of entries that may differ per model.
+VARYING_POINTERS = {
+    "pilots": {"data": "datasets"},
+    "states": {"pilot": "pilots", "direction": "directions"},
+    "layers": {"benchmark": ROLES, "judge": "judges"},
+}
 
 
 def reference_problems(config: Mapping[str, Any]) -> Checks:
-    """Names that point nowhere."""
-    for names in references(config):
-        yield (f"{p}: {not_known(n, kind, known)}" for p, n, kind, known in names if n not in known)
+    """Names that point nowhere, entry by entry."""
+    selected = {"experiments": "experiments", "tables": "tables"}
+    yield pointer_problems(config, "selection", config["selection"], selected)
+    for registry, keys in POINTERS.items():
+        for name, entry in config[registry].items():
+            yield pointer_problems(config, f"{registry}.{name}", entry, keys)
+    for registry, keys in VARYING_POINTERS.items():
+        for place, _, entry in variants(config, registry):
+            yield pointer_problems(config, place, entry, keys)
+    for place, _, direction in variants(config, "directions"):
+        yield direction_reference_problems(config, place, direction)
+    for name, method in config["methods"].items():
+        yield method_reference_problems(config, f"methods.{name}", method)
+    for place, _, evaluation in section_variants(config, "evaluation"):
+        for registry in ("benchmarks", "judges"):
+            yield role_reference_problems(config, place, evaluation, registry)
+    for place, _, sensitivity in section_variants(config, "sensitivity"):
+        roles = {"benchmark": ROLES, "guard": ROLES}
+        yield pointer_problems(config, place, sensitivity, roles)
     if "all" in config["tables"]:
         yield "tables.all: 'all' is the target that makes every selected table; rename it"
 
 
-def references(config: Mapping[str, Any]) -> Iterator[Iterable[Reference]]:
-    """Every name that points at something, entry by entry."""
-    yield selection_references(config)
-    for name, experiment in config["experiments"].items():
-        yield pointers(config, f"experiments.{name}", experiment, ("model", "dataset"))
-    for place, _, direction in variants(config, "directions"):
-        yield direction_references(config, place, direction)
-    for place, _, pilot in variants(config, "pilots"):
-        yield [(f"{place}.data", pilot["data"], "data set", config["datasets"])]
-    for place, _, state in variants(config, "states"):
-        yield pointers(config, place, state, ("pilot", "direction"))
-    for name, method in config["methods"].items():
-        for term in ("danger", "safety"):
-            if term in method:
-                place = f"methods.{name}.{term}"
-                yield pointers(config, place, method[term], ("direction", "state"))
-        yield option_references(config, f"methods.{name}", method)
-    for name, anchor in config["anchors"].items():
-        yield [(f"anchors.{name}.data", anchor["data"], "data set", config["datasets"])]
-    for place, _, layer in variants(config, "layers"):
-        yield layer_references(config, place, layer)
-    for registry in ("finetunes", "judges"):
-        for name, entry in config[registry].items():
-            yield pointers(config, f"{registry}.{name}", entry, ("model",))
-    for place, _, evaluation in section_variants(config, "evaluation"):
-        yield evaluation_references(config, place, evaluation)
-    for place, _, sensitivity in section_variants(config, "sensitivity"):
-        yield sensitivity_references(config, place, sensitivity)
-    for name, table in config["tables"].items():
-        yield table_references(config, f"tables.{name}", table)
+def pointer_problems(
+    config: Mapping[str, Any], place: str, entry: Mapping[str, Any], keys: Mapping[str, str]
+) -> Iterator[str]:
+    """Names under an entry's keys, one or a list of each, that their registries do not have."""
+    for key, registry in keys.items():
+        kind = CALLED.get(registry, registry.removesuffix("s"))
+        known = config["evaluation"]["benchmarks"] if registry == ROLES else config[registry]
+        given = entry.get(key)
+        several = isinstance(given, list)
+        for i, name in enumerate(given if several else [given]):
+            if name is not None and name not in known:
+                where = f"{place}.{key}[{i}]" if several else f"{place}.{key}"
+                yield f"{where}: {not_known(name, kind, known)}"
 
 
-# What a key that points into the registry of the same name, in the plural, is called.
-POINTERS = {"dataset": "data set", "finetune": "fine-tune"}
-
-
-def pointers(
-    config: Mapping[str, Any], place: str, entry: Mapping[str, Any], keys: Iterable[str]
-) -> Iterator[Reference]:
-    """The names of an entry's keys, those that it has, each in the registry of the key."""
-    for key in keys:
-        if key in entry:
-            yield f"{place}.{key}", entry[key], POINTERS.get(key, key), config[f"{key}s"]
-
-
-def option_references(
-    config: Mapping[str, Any], place: str, method: Mapping[str, Any]
-) -> Iterator[Reference]:
-    """The names of a method's options, one or a list of each."""
-    for option, registry in scorers.KINDS[method["kind"]].points.items():
-        key = str(registry).removesuffix("s")
-        kind = POINTERS.get(key, key)
-        given = method.get(option, [])
-        if isinstance(given, str):
-            yield f"{place}.{option}", given, kind, config[registry]
-        else:
-            for i, name in enumerate(given):
-                yield f"{place}.{option}[{i}]", name, kind, config[registry]
-
-
-def layer_references(
-    config: Mapping[str, Any], place: str, layer: Mapping[str, Any]
-) -> Iterator[Reference]:
-    if "benchmark" in layer:
-        yield f"{place}.benchmark", layer["benchmark"], *roles(config)
-    yield from pointers(config, place, layer, ("judge",))
-
-
-def selection_references(config: Mapping[str, Any]) -> Iterator[Reference]:
-    for key, kind in (("experiments", "experiment"), ("tables", "table")):
-        for i, name in enumerate(config["selection"][key]):
-            yield f"selection.{key}[{i}]", name, kind, config[key]
-
-
-def direction_references(
+def direction_reference_problems(
     config: Mapping[str, Any], place: str, direction: Mapping[str, Any]
-) -> Iterator[Reference]:
-    sft = direction["objective"] == "sft"
-    kind, registry = ("data set", "datasets") if sft else ("set of preferences", "preferences")
-    yield f"{place}.data", direction["data"], kind, config[registry]
+) -> Iterator[str]:
+    yield from pointer_problems(config, place, direction, {"data": trained_on(direction)})
 
 
-def evaluation_references(
-    config: Mapping[str, Any], place: str, evaluation: Mapping[str, Any]
-) -> Iterator[Reference]:
-    for role, benchmark in evaluation["benchmarks"].items():
-        yield f"{place}.benchmarks.{role}", benchmark, "benchmark", config["benchmarks"]
-    for measure, judge in evaluation["judges"].items():
-        yield f"{place}.judges.{measure}", judge, "judge", config["judges"]
+def trained_on(direction: Mapping[str, Any]) -> str:
+    """The registry that a direction's data are in."""
+    return "datasets" if direction["objective"] == "sft" else "preferences"
 
 
-def sensitivity_references(
-    config: Mapping[str, Any], place: str, sensitivity: Mapping[str, Any]
-) -> Iterator[Reference]:
-    for key in ("benchmark", "guard"):
-        if sensitivity[key] is not None:
-            yield f"{place}.{key}", sensitivity[key], *roles(config)
+def method_reference_problems(
+    config: Mapping[str, Any], place: str, method: Mapping[str, Any]
+) -> Checks:
+    terms = {"direction": "directions", "state": "states"}
+    for term in ("danger", "safety"):
+        yield pointer_problems(config, f"{place}.{term}", method.get(term, {}), terms)
+    yield pointer_problems(config, place, method, scorers.KINDS[method["kind"]].points)
 
 
-def table_references(
-    config: Mapping[str, Any], place: str, table: Mapping[str, Any]
-) -> Iterator[Reference]:
-    for key in ("experiments", "methods", "states", "directions"):
-        for i, name in enumerate(table.get(key, [])):
-            yield f"{place}.{key}[{i}]", name, key.removesuffix("s"), config[key]
-    yield from pointers(config, place, table, ("finetune", "pilot", "judge"))
-    if "benchmark" in table:
-        yield f"{place}.benchmark", table["benchmark"], *roles(config)
-
-
-def roles(config: Mapping[str, Any]) -> tuple[str, Iterable[str]]:
-    return "role of evaluation.benchmarks", config["evaluation"]["benchmarks"]
+def role_reference_problems(
+    config: Mapping[str, Any], place: str, evaluation: Mapping[str, Any], registry: str
+) -> Iterator[str]:
+    """Of the benchmarks by their roles, or the judges by their measures."""
+    named = evaluation[registry]
+    keys = dict.fromkeys(named, registry)
+    yield from pointer_problems(config, f"{place}.{registry}", named, keys)
 
 
 def source_problems(config: Mapping[str, Any]) -> Checks:
@@ -573,7 +543,7 @@ def trainings(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
 
 def direction_steps(config: Mapping[str, Any], direction: Mapping[str, Any]) -> float:
     """Steps that a direction's training takes; infinite where only the hub knows its rows."""
-    registry = "datasets" if direction["objective"] == "sft" else "preferences"
+    registry = trained_on(direction)
     rows = count_rows(registry, config[registry][direction["data"]])
     return math.inf if rows is None else training_steps(rows, direction["training"])
 
@@ -605,6 +575,19 @@ def counted_problems(config: Mapping[str, Any], dataset: str, why: str) -> Itera
         )
 
 
+def shard_problems(config: Mapping[str, Any], dataset: str, why: str) -> Iterator[str]:
+    """A data set that is read in shards, whose rows are not known, or are too many."""
+    yield from counted_problems(config, dataset, why)
+    size = config["gradients"]["rows_per_shard"]
+    rows = count_rows("datasets", config["datasets"][dataset])
+    if rows is not None and rows > MOST_JOBS * size:
+        yield (
+            f"datasets.{dataset}.rows: {rows} in shards of gradients.rows_per_shard={size} are "
+            f"more than {MOST_JOBS} jobs for each state; at most {MOST_JOBS * size} rows, "
+            "or larger shards"
+        )
+
+
 def shared_path_problems(config: Mapping[str, Any]) -> Iterator[str]:
     """Experiments whose results would be the same files."""
     pairs: dict[tuple[str, str], str] = {}
@@ -620,18 +603,9 @@ def shared_path_problems(config: Mapping[str, Any]) -> Iterator[str]:
 
 def experiment_problems(config: Mapping[str, Any], name: str) -> Iterator[str]:
     dataset = config["experiments"][name]["dataset"]
-    size = config["gradients"]["rows_per_shard"]
-    yield from counted_problems(config, dataset, f"experiments.{name}")
+    yield from shard_problems(config, dataset, f"experiments.{name}")
     rows = count_rows("datasets", config["datasets"][dataset])
-    if rows is None:
-        return
-    if rows > MOST_JOBS * size:
-        yield (
-            f"datasets.{dataset}.rows: {rows} in shards of gradients.rows_per_shard={size} are "
-            f"more than {MOST_JOBS} jobs for each state; at most {MOST_JOBS * size} rows, "
-            "or larger shards"
-        )
-    if config["subsets"]["rows"] > rows and trains_subsets(config):
+    if rows is not None and config["subsets"]["rows"] > rows and trains_subsets(config):
         yield (
             f"subsets.rows: {config['subsets']['rows']} is more than the {rows} rows of "
             f"datasets.{dataset}; at most {rows}"
@@ -641,10 +615,9 @@ def experiment_problems(config: Mapping[str, Any], name: str) -> Iterator[str]:
 def reading_problems(config: Mapping[str, Any], name: str) -> Iterator[str]:
     """Data sets that a method of a selected table reads beside the rows that it scores."""
     method = config["methods"][name]
-    options = {k: v for k, v in method.items() if k != "kind"}
-    for reading in scorers.KINDS[method["kind"]](**options).needs().values():
+    for reading in scorers.make_scorer(method).needs().values():
         if reading.dataset is not None:
-            yield from counted_problems(config, reading.dataset, f"methods.{name}")
+            yield from shard_problems(config, reading.dataset, f"methods.{name}")
     if "most" in method:
         rows = count_rows("datasets", config["datasets"][method["anchors"]])
         if rows is not None and method["most"] > rows:

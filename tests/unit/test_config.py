@@ -984,6 +984,11 @@ CASES = {
         r"datasets\.mixed\.rows: 30001 in shards of gradients\.rows_per_shard=3 are more than "
         r"10000 jobs for each state; at most 30000 rows, or larger shards",
     ),
+    "more anchors than jobs can be planned for": (
+        "{datasets: {harmful-10: {rows: 7500001}}, tables: {ranking: {methods: [bi-anchor-reps]}}}",
+        r"datasets\.harmful-10\.rows: 7500001 in shards of gradients\.rows_per_shard=750 are more "
+        r"than 10000 jobs for each state; at most 7500000 rows, or larger shards",
+    ),
 }
 
 
@@ -992,6 +997,13 @@ def test_what_is_wrong_where_and_what_is_allowed(case):
     text, message, *without = case
     with pytest.raises(ConfigurationError, match=rf"(?m)^1 problem\(s\) .*:\n  (?:{message})"):
         validate_config(changed(text, *without), SCHEMA)
+
+
+def test_a_text_in_place_of_a_list_is_one_name():
+    kind, name = problems(changed("tables: {ranking: {methods: lenght}}"))
+    assert kind == "tables.ranking.methods: 'lenght' is not of type 'array'"
+    assert name.startswith("tables.ranking.methods: 'lenght' is not a method; known: ")
+    assert name.endswith("Did you mean 'length'?")
 
 
 # A problem of each stage of the checks, and what it is told by.
@@ -1016,20 +1028,25 @@ def places(found: list[str]) -> set[str]:
 
 def test_no_problem_hides_another():
     hidden = []
-    for name, (wrong, _, *without) in CASES.items():
+    missing = {path: ("", "", path) for path in MISSING}
+    for name, (wrong, _, *without) in (CASES | missing).items():
         config = changed(wrong, *without)
         together = problems(resolve(config, yaml.safe_load(BESIDE)))
         # By place: there are more names to choose from.
-        missing = places(problems(config)) - places(together)
-        missing |= {told for told in TOLD if not any(told in problem for problem in together)}
-        if missing:
-            hidden.append((name, missing))
+        lost = places(problems(config)) - places(together)
+        lost |= {told for told in TOLD if not any(told in problem for problem in together)}
+        if lost:
+            hidden.append((name, lost))
     assert hidden == []
 
 
 MISSING = {
     "run": r"\(top level\): 'run' is a required property",
     "lora.r": r"lora: 'r' is a required property",
+    "pilots.pilot.data": r"pilots\.pilot: 'data' is a required property",
+    "anchors.harmful.data": r"anchors\.harmful: 'data' is a required property",
+    "directions.danger.data": r"directions\.danger: 'data' is a required property",
+    "evaluation.benchmarks": r"evaluation: 'benchmarks' is a required property",
     "evaluation.judges.asr": r"evaluation\.judges: 'asr' is a required property",
     "tables.table1.title": r"tables\.table1: 'title' is a required property",
     "datasets.pilot.rows": (
