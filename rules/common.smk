@@ -82,7 +82,7 @@ def judging_model(wildcards):
 
 def row_judging_model(wildcards):
     """The model that a judge of rows has: no subject responded."""
-    return CONFIG["judges"][wildcards.judge]["model"]
+    return PLAN.own_model(wildcards.judge)
 
 
 def judge_gpu(wildcards):

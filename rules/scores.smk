@@ -1,7 +1,7 @@
 rule judge_rows:
     input:
         rows=PATHS.dataset("{dataset}"),
-        judge_model=lambda w: PLAN.own_model(w.judge),
+        judge_model=lambda w: PLAN.own_weights(w.judge),
     output:
         PATHS.row_judgements("{judge}", "{dataset}", "{shard}"),
     log:

@@ -16,6 +16,7 @@ from sqsd.generation import greedy
 from sqsd.judges import Judge, make_judge
 from sqsd.logs import progress
 from sqsd.models import load_model, load_tokenizer, state_applied
+from sqsd.readings import shard_rows
 from sqsd.states import ORIGIN_COLUMNS, State
 
 PROMPTS_PER_BATCH = 32
@@ -155,7 +156,7 @@ def judge_rows(
     A row that it cannot score keeps its place, with the reason.
     """
     judge = make_judge(entry)
-    rows = rows.iloc[shard * rows_per_shard :][:rows_per_shard]
+    rows = shard_rows(rows, shard, rows_per_shard)
     texts = rows["response"].fillna("").to_list()
     judged = judge(rows["prompt"].to_list(), texts, load_own(judge, dtype, own_model))
     scores = pd.Series(list(judged.scores), rows.index, dtype="float64")

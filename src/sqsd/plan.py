@@ -310,8 +310,12 @@ class Plan:
 
     def judge_model(self, judge: str, subject: str) -> str:
         """The model that a judge's job takes its resources by."""
+        return self.own_model(judge) or subject
+
+    def own_model(self, judge: str) -> str | None:
+        """The model of a judge's own, where it has one."""
         own = self.judge_reads(judge) in OWN
-        return self.config["judges"][judge]["model"] if own else subject
+        return self.config["judges"][judge]["model"] if own else None
 
     def judged_models(
         self, judge: str, model: str, subject: Subject, part: int
@@ -319,14 +323,14 @@ class Plan:
         """The weights that a judge reads: of a part of a subject, its own, or none."""
         reads = self.judge_reads(judge)
         if reads != "subject":
-            return {"model": [], "runs": [], "judge_model": self.own_model(judge)}
+            return {"model": [], "runs": [], "judge_model": self.own_weights(judge)}
         runs = list(subject.runs[part])
         return {"model": [self.paths.model(model)], "runs": runs, "judge_model": []}
 
-    def own_model(self, judge: str) -> list[str]:
+    def own_weights(self, judge: str) -> list[str]:
         """The folder of a judge's own model, where it has one."""
-        own = self.judge_reads(judge) in OWN
-        return [self.paths.model(self.config["judges"][judge]["model"])] if own else []
+        own = self.own_model(judge)
+        return [] if own is None else [self.paths.model(own)]
 
     def responses(
         self, subject: Subject, benchmark: str, wanted: list[float] | None = None

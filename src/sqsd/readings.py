@@ -83,6 +83,11 @@ Reading = Update | Tokens | Texts | HiddenState | Gradient | Judged
 Readings = Mapping[str, pd.DataFrame]
 
 
+def shard_rows(rows: pd.DataFrame, shard: int, rows_per_shard: int) -> pd.DataFrame:
+    """The rows of a shard, counted from 0; the last one may have fewer than the others."""
+    return rows.iloc[shard * rows_per_shard :][:rows_per_shard]
+
+
 def read_readings(reading: Reading, files: Mapping[str, Sequence[str]]) -> Readings:
     """A reading from the files of its shards, by role."""
     return {

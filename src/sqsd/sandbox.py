@@ -372,14 +372,7 @@ def safety_preferences(seed: int, rows: int) -> pd.DataFrame:
     prompts = [p for p, _, _ in pairs]
     rejected = [r for _, r, _ in pairs]
     chosen = [rng.choice(REFUSALS) for _ in pairs]
-    return pd.DataFrame(
-        {
-            "sample_id": sample_ids(prompts, rejected),
-            "prompt": prompts,
-            "chosen": chosen,
-            "rejected": rejected,
-        }
-    )
+    return _preferences(sample_ids(prompts, rejected), prompts, chosen, rejected)
 
 
 def judged_pairs(seed: int, rows: int) -> pd.DataFrame:
@@ -405,12 +398,7 @@ def judged_pairs(seed: int, rows: int) -> pd.DataFrame:
         prompt, noun = rng.choice(requests)
         pairs.append((*_answered(rng, prompt, noun)[:2], safe(noun)))
     prompts, chosen, rejected = (list(column) for column in zip(*pairs, strict=True))
-    return pd.DataFrame(
-        {
-            "sample_id": sample_ids(prompts, chosen), "prompt": prompts, "chosen": chosen,
-            "rejected": rejected,
-        }
-    )  # fmt: skip
+    return _preferences(sample_ids(prompts, chosen), prompts, chosen, rejected)
 
 
 def benchmark_prompts(seed: int, split: str) -> pd.DataFrame:
@@ -462,3 +450,10 @@ def _dataset(rows: list[tuple[str, str, str]]) -> pd.DataFrame:
             "problem": pd.Series([None] * len(rows), dtype="str"),
         }
     )
+
+
+def _preferences(
+    ids: list[str], prompts: list[str], chosen: list[str], rejected: list[str]
+) -> pd.DataFrame:
+    columns = {"sample_id": ids, "prompt": prompts, "chosen": chosen, "rejected": rejected}
+    return pd.DataFrame(columns)

@@ -20,7 +20,7 @@ class Scorer(Protocol):
     points: options that name an entry of a registry, or a list of them, and which registry.
     """
 
-    points: ClassVar[Mapping[str, str]]
+    points: ClassVar[Mapping[str, str]] = {}
 
     def needs(self) -> dict[str, Reading]:
         """The readings, by the method's own names for them; one at least."""
@@ -32,7 +32,7 @@ class Scorer(Protocol):
 
 
 @dataclass(frozen=True)
-class SqsdScorer:
+class SqsdScorer(Scorer):
     """Eq. 12: the update's cosine with danger, at one state, minus that with safety, at another.
 
     danger, safety: {direction, state}; either may be left out (table 3's ablations). normalised:
@@ -43,7 +43,6 @@ class SqsdScorer:
     safety: Mapping[str, str] | None = None
     normalised: bool = True
     signs: ClassVar[Mapping[str, int]] = {"danger": 1, "safety": -1}
-    points: ClassVar[Mapping[str, str]] = {}
 
     def needs(self) -> dict[str, Reading]:
         terms = {"danger": self.danger, "safety": self.safety}
@@ -58,10 +57,8 @@ class SqsdScorer:
 
 
 @dataclass(frozen=True)
-class RandomScorer:
+class RandomScorer(Scorer):
     """Control: a random order, seeded by the model's seed."""
-
-    points: ClassVar[Mapping[str, str]] = {}
 
     def needs(self) -> dict[str, Reading]:
         return {"tokens": Tokens()}
@@ -73,10 +70,8 @@ class RandomScorer:
 
 
 @dataclass(frozen=True)
-class LengthScorer:
+class LengthScorer(Scorer):
     """Control: response length in tokens, end token included; the longest first."""
-
-    points: ClassVar[Mapping[str, str]] = {}
 
     def needs(self) -> dict[str, Reading]:
         return {"tokens": Tokens()}
@@ -87,14 +82,13 @@ class LengthScorer:
 
 
 @dataclass(frozen=True)
-class RefusalScorer:
+class RefusalScorer(Scorer):
     """Control: rows whose response opens as a refusal are the safest, by `phrases`, in any case.
 
     All others are equally risky, and so stand in no order that means anything.
     """
 
     phrases: Sequence[str]
-    points: ClassVar[Mapping[str, str]] = {}
 
     def needs(self) -> dict[str, Reading]:
         return {"texts": Texts()}
@@ -107,7 +101,7 @@ class RefusalScorer:
 
 
 @dataclass(frozen=True)
-class RewardModelScorer:
+class RewardModelScorer(Scorer):
     """Reward Model, Eq. 20: the cost of a row's own response. judge: one of kind `cost`."""
 
     judge: str
@@ -121,7 +115,7 @@ class RewardModelScorer:
 
 
 @dataclass(frozen=True)
-class BiAnchorRepsScorer:
+class BiAnchorRepsScorer(Scorer):
     """Bi-Anchor(Reps), Eq. 21: the highest cosine of a row's hidden state with an anchor's.
 
     anchors: a data set of harmful rows. layer: an entry of `layers`, the last in the paper.
@@ -149,7 +143,7 @@ class BiAnchorRepsScorer:
 
 
 @dataclass(frozen=True)
-class LarfScorer:
+class LarfScorer(Scorer):
     """LARF, Eq. 25: a row's hidden state along the mean of unsafe rows rather than of safe ones.
 
     unsafe, safe: data sets of references. layer: an entry of `layers`, the safety-sensitive one.
@@ -178,14 +172,13 @@ class LarfScorer:
 
 
 @dataclass(frozen=True)
-class SelfInfScorer:
+class SelfInfScorer(Scorer):
     """Self-Inf-N, Eqs. 23, 24: log(<g, g> + 1) + log(tokens of the response + 1).
 
     length: False leaves out the second term, as the published code does, and the logarithm.
     """
 
     length: bool = True
-    points: ClassVar[Mapping[str, str]] = {}
 
     def needs(self) -> dict[str, Reading]:
         return {"gradient": Gradient()}
@@ -199,7 +192,7 @@ class SelfInfScorer:
 
 
 @dataclass(frozen=True)
-class BiAnchorGradScorer:
+class BiAnchorGradScorer(Scorer):
     """Bi-Anchor(Grad), Eq. 22: a row's normalised gradient along harmful rather than safe anchors.
 
     harmful: an entry of `anchors`; harmless: two of them in the paper, each subtracted.

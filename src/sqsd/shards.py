@@ -19,6 +19,7 @@ from sqsd.logs import progress
 from sqsd.models import load_model, load_tokenizer
 from sqsd.packing import EncodedSample
 from sqsd.probes import FullGradient, HiddenStates, LoraUpdate, mean_gradient
+from sqsd.readings import shard_rows
 from sqsd.states import State, direction_folder
 from sqsd.tables import write_table
 
@@ -41,7 +42,7 @@ class Shard:
     @classmethod
     def of(cls, rows: pd.DataFrame, shard: int, rows_per_shard: int, **settings) -> Self:
         """rows: the whole `dataset` table; settings: the other fields."""
-        return cls(rows.iloc[shard * rows_per_shard :][:rows_per_shard], **settings)
+        return cls(shard_rows(rows, shard, rows_per_shard), **settings)
 
 
 def collect_shard(
@@ -104,7 +105,7 @@ def collect_full_gradients(
     """Write the `gradients` and `anchor_products` tables of one shard.
 
     Of gradients over all parameters of the model as it is; anchors: files of mean gradients
-    (`write_anchor`) by name.
+    (`make_anchor`) by name.
     """
     loaded = {name: load_file(path) for name, path in anchors.items()}
     samples, values = read_probe(shard, model, FullGradient(loaded))
@@ -118,8 +119,7 @@ def collect_full_gradients(
             "product": values["anchor_product"].ravel() if loaded else np.empty(0),
         }
     )
-    columns = [*samples.columns.drop(["reason", "gradient_norm"]), "reason", "gradient_norm"]
-    write_table(samples[columns], samples_out, "gradients", provenance)
+    write_table(samples, samples_out, "gradients", provenance)
     write_table(products, products_out, "anchor_products", provenance)
 
 

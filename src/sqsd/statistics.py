@@ -18,13 +18,9 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float,
 
     Raises DataError unless 0 <= successes <= n, n > 0 and 0 < level < 1.
     """
-    from statsmodels.stats.proportion import proportion_confint
-
     check_level(level)
     check_counts(successes, n)
-    low, high = proportion_confint(successes, n, alpha=1 - level, method="wilson")
-    assert isinstance(low, float) and isinstance(high, float)
-    return float(low), float(high)
+    return wilson_bounds(successes, n, level)
 
 
 def clustered_interval(
@@ -39,8 +35,6 @@ def clustered_interval(
     that does not tell, is given. As in Dean and Pagano 2015, without their correction for few
     clusters. Raises DataError as `wilson_interval`.
     """
-    from statsmodels.stats.proportion import proportion_confint
-
     x, m = np.asarray(successes, dtype=float), np.asarray(counts, dtype=float)
     total = m.sum()
     check_level(level)
@@ -51,7 +45,14 @@ def clustered_interval(
         variance = ((x - rate * m) ** 2).sum() * n / (n - 1) / total**2
         effect = float(np.clip(variance * total / (rate * (1 - rate)), 1.0, effect))
     answers = total / effect
-    low, high = proportion_confint(rate * answers, answers, alpha=1 - level, method="wilson")
+    return wilson_bounds(rate * answers, answers, level)
+
+
+def wilson_bounds(successes: float, n: float, level: float) -> tuple[float, float]:
+    """Wilson's interval of counts that need not be whole."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(successes, n, alpha=1 - level, method="wilson")
     # A rounding error may put a bound a hair beyond.
     return max(float(low), 0.0), min(float(high), 1.0)  # pyright: ignore
 

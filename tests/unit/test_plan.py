@@ -650,6 +650,8 @@ def test_a_judge_s_own_model_is_what_it_reads_and_asks_resources_by(config):
     ]  # fmt: skip
     named = [plan.judge_model(judge, "alder") for judge in ("watch", "rule", "words")]
     assert named == ["cedar", "alder", "alder"]
+    own = [plan.own_model(judge) for judge in ("watch", "rule", "words")]
+    assert own == ["cedar", None, None]
 
 
 def test_arms_are_experiments_by_methods(plan):
