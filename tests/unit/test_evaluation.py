@@ -7,9 +7,10 @@ from typing import ClassVar
 import pandas as pd
 import pytest
 import torch
-from conftest import ONE_LAYER, SHAPES, write_adapter
+from conftest import SHAPES, write_adapter
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from naive import ARCHITECTURE, MODEL, TOKENIZER, asked, ids, log_odds, log_probability
 
 from sqsd import evaluation, judges
 from sqsd.errors import DataError
@@ -21,39 +22,10 @@ from sqsd.evaluation import (
     with_origin,
 )
 from sqsd.judges import Judgement
-from sqsd.models import load_model, make_model, make_word_tokenizer
+from sqsd.models import load_model, make_model
 from sqsd.sandbox import REFUSALS
 from sqsd.states import ORIGIN_COLUMNS, State
 from sqsd.tables import read_table, write_table
-
-ARCHITECTURE = ONE_LAYER | {"initializer_range": 0.3}
-WORDS = sorted({word for sentence in REFUSALS for word in sentence.split()} | {"Sure", "ask"})
-TOKENIZER = make_word_tokenizer(WORDS)
-USER, ASSISTANT, END = 2, 3, 4  # the ids of the template's tokens; words follow from 5 on
-MODEL = make_model(TOKENIZER, ARCHITECTURE, seed=2).double().eval()
-asked = st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join)
-
-
-def ids(text):
-    return [5 + WORDS.index(word) for word in text.split()]
-
-
-@torch.no_grad()
-def log_probability(model, prompt, response, end=True):
-    """Sum of log softmax over the response's tokens, of one sequence without padding."""
-    context = [USER, *ids(prompt), ASSISTANT]
-    labels = ids(response) + [END] * end
-    logits = model(input_ids=torch.tensor([context + labels]), use_cache=False).logits[0].tolist()
-    total = 0.0
-    for i, token in enumerate(labels):
-        row = logits[len(context) + i - 1]  # what the position before a token says of it
-        total += row[token] - math.log(sum(math.exp(logit) for logit in row))
-    return total
-
-
-def log_odds(log_probabilities):
-    p = sum(math.exp(value) for value in log_probabilities)
-    return math.log(p) - math.log1p(-p)
 
 
 @settings(deadline=None, max_examples=25)
