@@ -2,7 +2,7 @@ import re
 
 import yaml
 
-from sqsd.config import check_layout, resolve
+from sqsd.config import ALL, ALL_ROWS, check_layout, resolve
 from sqsd.paths import NAME
 from sqsd.plan import Plan, is_pinned, write_config
 from sqsd.provenance import STAGE_VERSIONS, StageVersion

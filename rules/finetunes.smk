@@ -30,3 +30,30 @@ rule finetune_subsets:
         version=VERSION["finetune_subsets"],
     script:
         f"{SCRIPTS}/finetune_subsets.py"
+
+
+rule finetune_all_rows:
+    input:
+        rows=PATHS.dataset("{dataset}"),
+        model=lambda w: PATHS.model(target_of(w)),
+    output:
+        directory(PATHS.finetune("{finetune}", "{model}", "{dataset}", ALL_ROWS, "{seed}", ALL)),
+    log:
+        PATHS.log("finetune_all_rows", "{finetune}/{model}/{dataset}/seed-{seed}"),
+    benchmark:
+        PATHS.times("finetune_all_rows", "{finetune}/{model}/{dataset}/seed-{seed}")
+    # The longest of all fine-tunes.
+    priority: 2
+    conda:
+        ENVIRONMENT
+    threads: threads_of("train", target_of)
+    resources:
+        **resources_of("train", target_of),
+    params:
+        training=lambda w: PLAN.entry("finetunes", w.finetune, target_of(w))["training"],
+        lora=lambda w: PLAN.finetune_lora(w.finetune, target_of(w)),
+        seed=lambda w: int(w.seed),
+        work=PATHS.resume("finetunes", "{finetune}/{model}/{dataset}/all-rows/seed-{seed}"),
+        version=VERSION["finetune_all_rows"],
+    script:
+        f"{SCRIPTS}/finetune_all_rows.py"

@@ -15,6 +15,8 @@ from sqsd.sources import CONVERSATION, PAIR, PREFERENCE, PROMPT, count_records, 
 MEASURES = ("asr", "safety_score")
 # Kinds of tables that are drawn as a figure too.
 DRAWN = frozenset({"subsets", "trajectory", "steering"})
+# In the paths of fine-tunes on all rows, where those on subsets have a method's name and a window.
+ALL_ROWS, ALL = "all-rows", "all"
 SHAPES = {"datasets": (PAIR, CONVERSATION), "preferences": (PREFERENCE,), "benchmarks": (PROMPT,)}
 
 

@@ -5,15 +5,17 @@ what it stands for is looked up here, never read out of the name or a path.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from sqsd.config import (
+    ALL,
+    ALL_ROWS,
     DRAWN,
     MEASURES,
     count_rows,
@@ -248,8 +250,20 @@ class Plan:
             listing = {"folder": run, "checkpoint": entry["checkpoint"], "alphas": [entry["alpha"]]}
         return subject(model, f"states/{state}", [listing], [[run]])
 
+    def base_subject(self, model: str) -> Subject:
+        """theta_0 alone, before any fine-tune."""
+        return subject(model, "base/theta-0", [{"theta_0": True}], [[]])
+
     def finetune_subject(self, finetune: str, arm: Arm) -> Subject:
         """The models fine-tuned on an arm's subsets, seed by seed: one more comes last."""
+        return self._finetuned(finetune, arm, "seeds", self.windows)
+
+    def all_rows_subject(self, finetune: str, arm: Arm) -> Subject:
+        """The models fine-tuned on all rows of an arm's data set, whatever its method."""
+        return self._finetuned(finetune, replace(arm, method=ALL_ROWS), "all_rows_seeds", [ALL])
+
+    def _finetuned(self, finetune: str, arm: Arm, seeds: str, windows: list[str]) -> Subject:
+        """seeds: the key of a fine-tune's entry that holds them."""
         target = self.target(finetune, arm.model)
         entry = self.entry("finetunes", finetune, target)
         runs = [
@@ -259,14 +273,25 @@ class Plan:
                 ),
                 "tuning": entry["tuning"], "window": window, "seed": seed,
             }
-            for seed in entry["seeds"]
-            for window in self.windows
+            for seed in entry[seeds]
+            for window in windows
         ]  # fmt: skip
         parts = [{"runs": part} for part in chunks(runs, self.part_size(target, "finetunes"))]
         name = f"finetunes/{finetune}/{arm.model}/{arm.dataset}/{arm.method}"
         return subject(
             target, name, parts, [[run["folder"] for run in part["runs"]] for part in parts]
         )
+
+    def reference_subjects(self, finetune: str, arm: Arm) -> dict[str, Subject]:
+        """What is compared with the fine-tunes on subsets, by its name in a table.
+
+        One and the same for every method of an experiment.
+        """
+        target = self.target(finetune, arm.model)
+        found = {"before fine-tuning": self.base_subject(target)}
+        if self.entry("finetunes", finetune, target).get("all_rows_seeds"):
+            found["all rows"] = self.all_rows_subject(finetune, arm)
+        return found
 
     @cached_property
     def subjects(self) -> dict[tuple[str, str], Subject]:
@@ -287,8 +312,9 @@ class Plan:
             )
         ]
         for table, spec in self.config["tables"].items():
-            if "finetune" in spec:
-                found += [self.finetune_subject(spec["finetune"], arm) for arm in self.arms(table)]
+            for arm in self.arms(table) if "finetune" in spec else ():
+                found.append(self.finetune_subject(spec["finetune"], arm))
+                found += self.reference_subjects(spec["finetune"], arm).values()
         return {(subject.model, subject.name): subject for subject in found}
 
     def curve_subject(self, model: str, direction: str) -> Subject:
@@ -431,21 +457,25 @@ class Plan:
         return {}
 
     def _subset_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
-        for arm in self.arms(spec["name"]):
-            target = self.target(spec["finetune"], arm.model)
-            seeds = self.entry("finetunes", spec["finetune"], target)["seeds"]
+        for experiment, arms in groupby(self.arms(spec["name"]), lambda arm: arm.experiment):
+            first, *others = arms
+            finetune, target = spec["finetune"], self.target(spec["finetune"], first.model)
+            benchmark = self.benchmark(target, spec["benchmark"])
             judge = spec.get("judge", self.judge(target, spec["measure"]))
-            yield Part(
-                {"experiment": arm.experiment, "method": arm.method},
-                {"seeds": seeds, "random": self.is_random(arm.method)},
-                {
-                    "judgements": self.judgements(
-                        self.finetune_subject(spec["finetune"], arm),
-                        self.benchmark(target, spec["benchmark"]),
-                        judge,
-                    )
-                },
-            )
+            for name, subject in self.reference_subjects(finetune, first).items():
+                yield Part(
+                    {"experiment": experiment, "method": name},
+                    {"reference": True},
+                    {"judgements": self.judgements(subject, benchmark, judge)},
+                )
+            seeds = self.entry("finetunes", finetune, target)["seeds"]
+            for arm in (first, *others):
+                subject = self.finetune_subject(finetune, arm)
+                yield Part(
+                    {"experiment": experiment, "method": arm.method},
+                    {"seeds": seeds, "random": self.is_random(arm.method)},
+                    {"judgements": self.judgements(subject, benchmark, judge)},
+                )
 
     def is_random(self, method: str) -> bool:
         """Whether a method is the control that others are compared with."""

@@ -35,6 +35,7 @@ STAGE_VERSIONS = {
     "score_samples": 1,
     "make_subsets": 1,
     "finetune_subsets": 1,
+    "finetune_all_rows": 1,
     "list_states": 1,
     "generate_responses": 1,
     "judge_responses": 1,

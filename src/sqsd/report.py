@@ -30,6 +30,9 @@ POOLED = "mean of experiments"
 # Kinds of bounds that a column may have, the one that is shown first.
 BOUNDS = ("clustered", "wilson", "t", "fisher", "bootstrap")
 COMMON_NOTE = (
+    "no_subset: the model before fine-tuning, and one fine-tuned likewise on all rows (all its "
+    "seeds together); in brackets 95 % over prompts, for a rate as above, for Safety Score "
+    "Student's t. "
     "mono: strictly monotone means (the paper's Mono). trend_p: one-sided Page test over seeds. "
     "delta and over_random (delta minus that of random order, paired): Student t over seeds. "
     f"Rows of '{POOLED}': the unit is the experiment, for every interval and test."
@@ -186,36 +189,69 @@ def effectiveness_table(
     measure: `asr`, a share, or `safety_score`. Of a window: mean over seeds, Student t bounds over
     seeds and, for a share, Wilson bounds over prompts x seeds, plain and clustered by prompt.
     delta is S1 - S5 for ASR and S5 - S1 for Safety Score; over_random is the delta minus that of
-    random order, paired by seed. With several experiments, a method also gets a row over them, in
-    which an experiment's mean over its seeds is the unit.
+    random order, paired by seed. A part with the option `reference` is of no subset (the model
+    before fine-tuning, and fine-tuned on all rows): it has one number, no_subset, and nulls. With
+    several experiments, a method or reference also gets a row over them, in which an experiment's
+    mean over its seeds is the unit.
     """
     sign = 1.0 if measure == "asr" else -1.0
-    arms = [(part.names["experiment"], part.names["method"]) for part in parts]
+    arms = {
+        (part.names["experiment"], part.names["method"]): (part, frame)
+        for part, frame in zip(parts, judged, strict=True)
+    }
     values = {
         arm: values_by_seed(frame, windows, part.options["seeds"], measure)
-        for arm, part, frame in zip(arms, parts, judged, strict=True)
+        for arm, (part, frame) in arms.items()
+        if "reference" not in part.options
     }
-    controls = {
-        experiment: values[experiment, method]
-        for (experiment, method), part in zip(arms, parts, strict=True)
-        if part.options["random"]
-    }
-    experiments = list(dict.fromkeys(experiment for experiment, _ in arms))
-    methods = list(dict.fromkeys(method for _, method in arms))
+    controls = {arm[0]: values[arm] for arm in values if arms[arm][0].options["random"]}
     rows = []
-    for (experiment, method), part, frame in zip(arms, parts, judged, strict=True):
-        row = summary(values[experiment, method], controls.get(experiment), windows, sign)
+    for arm, (part, frame) in arms.items():
+        if arm not in values:
+            row = reference_row(frame, measure)
+        else:
+            row = summary(values[arm], controls.get(arm[0]), windows, sign)
+            if measure == "asr":
+                row |= rate_bounds(frame, windows, part.options["seeds"])
         prompts = int(frame["prompt_id"].nunique())
-        if measure == "asr":
-            row |= rate_bounds(frame, windows, part.options["seeds"])
-        rows.append({"experiment": experiment, "method": method, "prompts": prompts} | row)
-    for method in methods if len(experiments) > 1 else []:
-        means = np.stack([values[e, method].mean(0) for e in experiments])
-        random = [controls[e].mean(0) for e in experiments if e in controls]
-        row = summary(means, np.stack(random) if random else None, windows, sign)
-        prompts = min(row["prompts"] for row in rows)
-        rows.append({"experiment": POOLED, "method": method, "prompts": prompts} | row)
-    return pd.DataFrame(rows)
+        rows.append({"experiment": arm[0], "method": arm[1], "prompts": prompts} | row)
+    experiments = list(dict.fromkeys(experiment for experiment, _ in arms))
+    if len(experiments) > 1:
+        prompts = {"prompts": min(row["prompts"] for row in rows)}
+        for method, row in pooled_references(rows).items():
+            rows.append({"experiment": POOLED, "method": method} | prompts | row)
+        for method in dict.fromkeys(method for _, method in values):
+            means = np.stack([values[e, method].mean(0) for e in experiments])
+            random = [controls[e].mean(0) for e in experiments if e in controls]
+            row = summary(means, np.stack(random) if random else None, windows, sign)
+            rows.append({"experiment": POOLED, "method": method} | prompts | row)
+    return pd.DataFrame(rows).astype({"mono": "boolean"})
+
+
+def reference_row(frame: pd.DataFrame, measure: str) -> dict[str, object]:
+    """The number of a model that was fine-tuned on no subset, its seeds taken together.
+
+    Bounds are over prompts: for a share as those of a subset, else Student's t of prompts' means.
+    """
+    row: dict[str, object] = {"units": int(frame["state"].nunique())}
+    if measure == "asr":
+        answers = frame.dropna(subset="verdict")
+        share = float(answers["verdict"].astype(float).mean())
+        return row | {"no_subset": share} | answer_bounds("no_subset", answers)
+    by_prompt = frame["score"].groupby(frame["prompt_id"]).mean()
+    return row | named_interval("no_subset", "t", mean_interval(by_prompt.dropna()))
+
+
+def pooled_references(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Rows over the experiments of the references among an effectiveness table's rows, by name."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if "no_subset" in row:
+            found.setdefault(row["method"], []).append(row["no_subset"])
+    return {
+        name: {"units": len(means)} | named_interval("no_subset", "t", mean_interval(means))
+        for name, means in found.items()
+    }
 
 
 def values_by_seed(
@@ -254,13 +290,19 @@ def rate_bounds(frame: pd.DataFrame, windows: list[str], seeds: list[int]) -> di
     bounds: dict[str, float] = {}
     counted = frame[frame["seed"].isin(seeds)].dropna(subset="verdict")
     for window in windows:
-        answers = counted[counted["window"] == window]
-        by_prompt = answers["verdict"].astype(int).groupby(answers["prompt_id"])
-        for kind, (low, high) in (
-            ("wilson", wilson_interval(int(answers["verdict"].sum()), len(answers))),
-            ("clustered", clustered_interval(by_prompt.sum(), by_prompt.size())),
-        ):
-            bounds |= {f"{window}_{kind}_low": low, f"{window}_{kind}_high": high}
+        bounds |= answer_bounds(window, counted[counted["window"] == window])
+    return bounds
+
+
+def answer_bounds(name: str, answers: pd.DataFrame) -> dict[str, float]:
+    """Bounds of the rate of judgements that all have a verdict."""
+    by_prompt = answers["verdict"].astype(int).groupby(answers["prompt_id"])
+    bounds: dict[str, float] = {}
+    for kind, (low, high) in (
+        ("wilson", wilson_interval(int(answers["verdict"].sum()), len(answers))),
+        ("clustered", clustered_interval(by_prompt.sum(), by_prompt.size())),
+    ):
+        bounds |= {f"{name}_{kind}_low": low, f"{name}_{kind}_high": high}
     return bounds
 
 
@@ -442,7 +484,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     if "trend_p" in shown:
         shown["trend_p"] = [f"{p:.2g}" if pd.notna(p) else "" for p in shown["trend_p"]]
     if "mono" in shown:
-        shown["mono"] = ["yes" if m else "no" for m in shown["mono"]]
+        shown["mono"] = ["" if pd.isna(m) else "yes" if m else "no" for m in shown["mono"]]
     return shown.astype(object).where(shown.notna(), "")
 
 
@@ -583,11 +625,19 @@ def draw_effectiveness(table: pd.DataFrame, windows: list[str], measure: str, ou
     """Tables 1, 3 and 7 drawn: from S1 to S5, a line per method, a panel per experiment.
 
     Bars are 95 % intervals as in the Markdown table: clustered by prompt for an experiment's rates.
+    Rows of no subset are grey lines, dotted before fine-tuning, dashed after it on all rows.
     """
     experiments = list(dict.fromkeys(table["experiment"]))
     figure, panels = grid(len(experiments), (5, 3.6))
     for axes, experiment in zip(panels, experiments, strict=True):
-        rows = table[table["experiment"] == experiment]
+        shown = table[table["experiment"] == experiment]
+        references = shown.dropna(subset="no_subset") if "no_subset" in shown else shown[:0]
+        rows = shown.drop(references.index)
+        for (_, row), style in zip(references.iterrows(), (":", "--"), strict=False):
+            axes.axhline(
+                row["no_subset"], color="0.5", linestyle=style, linewidth=1, zorder=0,
+                label=row["method"],
+            )  # fmt: skip
         for i, (place, row) in enumerate(rows.iterrows()):
             means = np.array([row[w] for w in windows], dtype=float)
             low, high = (
@@ -608,7 +658,7 @@ def draw_effectiveness(table: pd.DataFrame, windows: list[str], measure: str, ou
         axes.set(title=experiment, ylabel=MEASURES[measure])
         if measure == "asr":
             axes.set_ylim(-0.04, 1.04)
-        if len(rows) > 6:
+        if len(shown) > 6:
             axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
         else:
             axes.legend(frameon=False, fontsize=7)

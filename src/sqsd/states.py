@@ -125,7 +125,10 @@ def list_states(model: str, listing: dict[str, Any]) -> list[State]:
         which the part is taken; an end beyond the last is no error
       {pilot, steps}: some checkpoints of a pilot's folder
       {runs: [{folder, tuning, window, seed}]}: fine-tuned models
+      {theta_0: true}: the model as it is
     """
+    if "theta_0" in listing:
+        return [State("theta-0", model, None)]
     if "alphas" in listing:
         folder = str(direction_folder(listing["folder"], listing["checkpoint"]))
         return [State.steered(model, folder, alpha) for alpha in listing["alphas"]]

@@ -13,7 +13,7 @@ from typing import Any
 from jsonschema import Draft202012Validator, validators
 
 from sqsd import judges, scorers
-from sqsd.config import count_rows, curve_of, for_model, listed, training_steps
+from sqsd.config import ALL_ROWS, count_rows, curve_of, for_model, listed, training_steps
 from sqsd.errors import ConfigurationError, DataError, not_known
 from sqsd.sensitivity import position
 from sqsd.sources import is_hub, parse_hub
@@ -227,6 +227,8 @@ def kind_problems(config: Mapping[str, Any]) -> Checks:
             yield f"{place}: 'beta' {word} for {objective}"
     if "responses" in config["judges"]:
         yield "judges.responses: the name of the folder that judgements are made from; rename it"
+    if ALL_ROWS in config["methods"]:
+        yield f"methods.{ALL_ROWS}: the name of the folder of fine-tunes on all rows; rename it"
 
 
 def option_problems(

@@ -9,6 +9,8 @@ import hashlib
 import json
 import math
 import re
+from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from functools import cache
@@ -362,6 +364,15 @@ def finetunes():
                 yield folder, target, seed, rows, entry
 
 
+def on_all_rows():
+    """The same of every fine-tune on all rows, one for all methods of an experiment."""
+    for finetune, (model, dataset) in sorted({(f, PLACES[e]) for e, _, f in TRAINED}):
+        entry, rows = of(model, "finetunes", finetune), table(f"data/{dataset}.parquet")
+        for seed in entry["all_rows_seeds"]:
+            folder = f"finetunes/{finetune}/{model}/{dataset}/all-rows/seed-{seed}/all"
+            yield folder, target_of(finetune, model), seed, rows, entry
+
+
 def trainings():
     """(folder, stage, rows, what its record must say beside them) of everything trained."""
     world, lora, sft = CONFIG["sandbox"], CONFIG["lora"], {"objective": "sft", "save_steps": None}
@@ -384,10 +395,13 @@ def trainings():
         }
         kept |= {"seed": seed, "lora": lora, "model": fingerprint(f"models/{model}")}
         yield f"{kind}/{model}/{name}", f"train_{kind[:-1]}", training_rows(entry), kept
-    for folder, target, seed, rows, entry in finetunes():
+    stages = {"finetune_subsets": finetunes(), "finetune_all_rows": on_all_rows()}
+    for stage, (folder, target, seed, rows, entry) in (
+        (stage, each) for stage, found in stages.items() for each in found
+    ):
         kept = sft | {"lora": lora if entry["tuning"] == "lora" else None, "seed": seed}
         kept |= {"training": entry["training"], "model": fingerprint(f"models/{target}")}
-        yield folder, "finetune_subsets", rows, kept
+        yield folder, stage, rows, kept
 
 
 def test_everything_is_trained_on_the_rows_and_settings_that_its_path_says():
@@ -405,10 +419,11 @@ def test_everything_is_trained_on_the_rows_and_settings_that_its_path_says():
 
 def test_adapters_of_other_windows_seeds_methods_and_models_differ():
     made = {}
-    for folder, target, seed, rows, _ in finetunes():
+    every = [*finetunes(), *on_all_rows()]
+    for folder, target, seed, rows, _ in every:
         made[target, seed, rows_hash(rows)] = weights_hash(folder)
     # No two subsets of this run hold the same rows in the same order.
-    assert len(made) == len(set(made.values())) == len(list(finetunes()))
+    assert len(made) == len(set(made.values())) == len(every)
 
 
 @pytest.mark.parametrize(("model", "kind", "name"), ADAPTERS)
@@ -712,8 +727,13 @@ def listed(model: str, subject: str) -> list[dict]:
         for saved in names(f"pilots/{model}/{place[0]}/checkpoint-*"):
             step = int(saved.rsplit("-")[-1])
             rows.append((f"step-{step}", f"{RUN}/{saved}", 1.0, {"step": step}))
+    elif kind == "base":
+        rows.append(("theta-0", None, 1.0, {}))
     else:
-        for seed, w in product(of(place[1], "finetunes", place[0])["seeds"], WINDOWS):
+        entry = of(place[1], "finetunes", place[0])
+        on_all = place[-1] == "all-rows"
+        seeds, windows = (entry["all_rows_seeds"], ["all"]) if on_all else (entry["seeds"], WINDOWS)
+        for seed, w in product(seeds, windows):
             folder = f"{RUN}/{subject}/seed-{seed}/{w}"
             rows.append((f"{w}-seed-{seed}", folder, 1.0, {"window": w, "seed": seed}))
     keys = ("name", "adapter", "multiplier", "origin")
@@ -732,7 +752,7 @@ def test_states_are_listed_and_evaluated_in_parts_in_their_order():
     for model, subject in subjects():
         folder, expected = f"evaluations/{model}/{subject}", listed(model, subject)
         sizes, kind = of(model, "evaluation")["states_per_job"], subject.split("/")[0]
-        size = {**sizes, "pilots": sizes["pilot"], "states": 1}[kind]
+        size = {**sizes, "pilots": sizes["pilot"], "states": 1, "base": 1}[kind]
         chunks = [expected[i : i + size] for i in range(0, len(expected), size)]
         assert [states_in(file) for file in names(f"{folder}/states/*.json")] == chunks, folder
         evaluated = names(f"{folder}/*/responses/*") + names(f"{folder}/*/judgements/*/*")
@@ -873,13 +893,46 @@ def subsets_table(entry: dict) -> pd.DataFrame:
         (prompts,) = {more[e, m]["prompts"] for e in experiments}
         more[pooled, m] = {"prompts": prompts}
     control = next((m for m in entry["methods"] if METHODS[m]["kind"] == "random"), None)
-    rows = [
+    rows: list[dict] = [*unsubset_rows(entry, experiments)]
+    rows += [
         {"experiment": e, "method": m}
         | subsets_row(means, cells[e, control] if control else None, 1 if asr else -1)
         | more[e, m]
         for (e, m), means in cells.items()
     ]
-    return pd.DataFrame(rows)
+    # Experiment by experiment, those over all last, and in each the rows of no subset first.
+    return pd.DataFrame(
+        sorted(rows, key=lambda row: [*experiments, pooled].index(row["experiment"]))
+    )
+
+
+def unsubset_rows(entry: dict, experiments: list[str]) -> Iterator[dict]:
+    """Of the model before fine-tuning, and fine-tuned on all rows, by experiment and over them."""
+    asr, finetune, numbers = entry["measure"] == "asr", entry["finetune"], defaultdict(list)
+    for e in experiments:
+        model, dataset = PLACES[e]
+        target = target_of(finetune, model)
+        judge = judge_of(target, entry["measure"], entry)
+        for name, subject in (
+            ("before fine-tuning", "base/theta-0"),
+            ("all rows", f"finetunes/{finetune}/{model}/{dataset}/all-rows"),
+        ):
+            frame = judged(target, subject, entry["benchmark"], judge)
+            assert frame.prompt_id.is_unique  # one model each
+            row = {"experiment": e, "method": name, "units": 1, "prompts": len(frame)}
+            if asr:
+                row["no_subset"] = float(frame.verdict.mean())
+                row |= with_wilson("no_subset", frame.verdict)
+                row |= with_clustered("no_subset", frame.verdict, frame.prompt_id)
+            else:
+                row |= with_interval("no_subset", frame.score)
+            numbers[name].append(row)
+            yield row
+    for name, found in numbers.items() if len(experiments) > 1 else ():
+        (prompts,) = {row["prompts"] for row in found}
+        row = {"experiment": "mean of experiments", "method": name, "prompts": prompts}
+        means = [row["no_subset"] for row in found]
+        yield row | {"units": len(found)} | with_interval("no_subset", means)
 
 
 def prompt_means(model: str, subject: str, entry: dict, by: str) -> pd.DataFrame:

@@ -750,6 +750,14 @@ CASES = {
         r"tables\.figure5\.benchmark: 'tuningg' is not a role of evaluation\.benchmarks; .*"
         r"Did you mean 'tuning'\?",
     ),
+    "a method called as the folder of fine-tunes on all rows": (
+        "methods: {all-rows: {kind: length}}",
+        r"methods\.all-rows: the name of the folder of fine-tunes on all rows; rename it",
+    ),
+    "a seed on all rows twice": (
+        "finetunes: {lora: {all_rows_seeds: [1, 1]}}",
+        r"finetunes\.lora\.all_rows_seeds: \[1, 1\] has non-unique elements",
+    ),
     "a table called as the target of everything": (
         "tables: {all: {title: t, kind: states, states: [s]}}",
         r"tables\.all: 'all' is the target that makes every selected table; rename it",

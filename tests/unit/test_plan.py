@@ -126,7 +126,10 @@ finetunes:
     seeds: [5]
     model: cedar
     training: *training
-    per_model: {cedar: {tuning: full, seeds: [6]}, alder: {seeds: [1, 2, 3]}}
+    all_rows_seeds: [5]
+    per_model:
+      cedar: {tuning: full, seeds: [6], all_rows_seeds: [4, 3]}
+      alder: {seeds: [1, 2, 3], all_rows_seeds: [2]}
 judges:
   words: {kind: phrases, phrases: ["no"]}
   starts: {kind: openings, refusal: "No", compliance: "Yes"}
@@ -495,6 +498,31 @@ def test_a_fine_tune_that_names_its_target(plan, model, dataset):
     assert plan.finetune_lora("moved", "cedar") is None
 
 
+def test_the_model_before_a_fine_tune_is_a_subject_of_one_state(plan):
+    subject = plan.base_subject("birch")
+    assert (subject.model, subject.name) == ("birch", "base/theta-0")
+    assert (subject.parts, subject.runs) == (({"theta_0": True},), ((),))
+
+
+@pytest.mark.parametrize("method", ["half", "dice"])
+def test_a_fine_tune_on_all_rows_is_one_for_all_methods(plan, method):
+    subject = plan.all_rows_subject("moved", Arm("third", "alder", "rows-c", method))
+    assert (subject.model, subject.name) == ("cedar", "finetunes/moved/alder/rows-c/all-rows")
+    # By the target's seeds, not those of the model that scored.
+    runs = [run("moved", "alder", "rows-c", "all-rows", seed, "all", "full") for seed in (4, 3)]
+    assert subject.parts == ({"runs": runs},)
+    assert subject.runs == (tuple(r["folder"] for r in runs),)
+
+
+def test_a_fine_tune_without_seeds_on_all_rows_has_no_row_of_them(plan, config):
+    arm = Arm("second", "birch", "rows-b", "half")
+    assert list(plan.reference_subjects("small", arm)) == ["before fine-tuning"]
+    assert list(plan.reference_subjects("moved", arm)) == ["before fine-tuning", "all rows"]
+    none = changed(config, "finetunes: {moved: {per_model: {cedar: {all_rows_seeds: []}}}}")
+    assert list(none.reference_subjects("moved", arm)) == ["before fine-tuning"]
+    assert len(none.table_inputs("scores")) == len(TABLE_INPUTS["scores"]) - 2
+
+
 def test_how_many_states_a_job_has_may_differ_by_model(plan, config):
     other = changed(
         config,
@@ -585,6 +613,9 @@ def test_the_subjects_of_a_run(plan):
         ("birch", "finetunes/small/birch/rows-b/dice"),
         ("cedar", "finetunes/moved/alder/rows-c/half"),
         ("cedar", "finetunes/moved/birch/rows-b/half"),
+        ("alder", "base/theta-0"), ("birch", "base/theta-0"), ("cedar", "base/theta-0"),
+        ("cedar", "finetunes/moved/alder/rows-c/all-rows"),
+        ("cedar", "finetunes/moved/birch/rows-b/all-rows"),
     }  # fmt: skip
     assert set(plan.subjects) >= expected
     for (model, name), subject in plan.subjects.items():
@@ -681,9 +712,12 @@ def small(model, dataset, method, benchmark, judge, *parts):
     return judged(model, f"finetunes/small/{model}/{dataset}/{method}", benchmark, judge, *parts)
 
 
+THETA_0 = "base/theta-0"
 TABLE_INPUTS = {
     "attacks": {
         # By the judge and the benchmark of each model.
+        "judgements first before fine-tuning": judged("alder", THETA_0, "try-a", "words", 0),
+        "judgements second before fine-tuning": judged("birch", THETA_0, "try-b", "rule", 0),
         "judgements first both": small("alder", "rows-a", "both", "try-a", "words", 0, 1),
         "judgements first dice": small("alder", "rows-a", "dice", "try-a", "words", 0, 1),
         "judgements second both": small("birch", "rows-b", "both", "try-b", "rule", 0),
@@ -691,6 +725,14 @@ TABLE_INPUTS = {
     },
     "scores": {
         # By what the target says of benchmark and judge, whoever scored.
+        "judgements third before fine-tuning": judged("cedar", THETA_0, "try-c", "rule", 0),
+        "judgements second before fine-tuning": judged("cedar", THETA_0, "try-c", "rule", 0),
+        "judgements third all rows": judged(
+            "cedar", "finetunes/moved/alder/rows-c/all-rows", "try-c", "rule", 0
+        ),
+        "judgements second all rows": judged(
+            "cedar", "finetunes/moved/birch/rows-b/all-rows", "try-c", "rule", 0
+        ),
         "judgements third half": judged(
             "cedar", "finetunes/moved/alder/rows-c/half", "try-c", "rule", 0
         ),
@@ -699,6 +741,8 @@ TABLE_INPUTS = {
         ),
     },
     "judged": {
+        "judgements first before fine-tuning": judged("alder", THETA_0, "ask-a", "rule", 0),
+        "judgements second before fine-tuning": judged("birch", THETA_0, "ask-b", "rule", 0),
         "judgements first both": small("alder", "rows-a", "both", "ask-a", "rule", 0, 1),
         "judgements second both": small("birch", "rows-b", "both", "ask-b", "rule", 0),
     },
@@ -765,10 +809,11 @@ def test_what_a_table_is_made_of(plan, table):
     assert plan.table_inputs(table) == TABLE_INPUTS[table]
 
 
+BEFORE = "before fine-tuning"
 NAMES = {
-    "attacks": [("first", "both"), ("first", "dice"), ("second", "both"), ("second", "dice")],
-    "scores": [("third", "half"), ("second", "half")],
-    "judged": [("first", "both"), ("second", "both")],
+    "attacks": [(e, m) for e in ("first", "second") for m in (BEFORE, "both", "dice")],
+    "scores": [(e, m) for e in ("third", "second") for m in (BEFORE, "all rows", "half")],
+    "judged": [(e, m) for e in ("first", "second") for m in (BEFORE, "both")],
     "risky": [("first", "both"), ("first", "long"), ("second", "both"), ("second", "long")],
     "where": [(m, s) for m in MODELS for s in ("s-pin", "d-rank")],
     "alphas": [(m, d) for m in MODELS for d in ("safe", "harm")],
@@ -787,24 +832,30 @@ ROLES = {
     "along": ("trajectory", "asr", "safety_score", "states"),
     "steered": ("asr", "safety_score", "states"),
 }  # fmt: skip
+# By table and experiment.
 SEEDS = {
-    "attacks": [[7, 8], [7, 8], [9], [9]], "scores": [[6], [6]], "judged": [[7, 8], [9]],
+    ("attacks", "first"): [7, 8], ("attacks", "second"): [9], ("scores", "third"): [6],
+    ("scores", "second"): [6], ("judged", "first"): [7, 8], ("judged", "second"): [9],
 }  # fmt: skip
+
+
+def options(table, first, second):
+    """Of the row of a table with these names."""
+    if second in (BEFORE, "all rows"):
+        return {"reference": True}
+    seeds = SEEDS.get((table, first))
+    return {"seeds": seeds, "random": second == "dice"} if seeds else {}
 
 
 @pytest.mark.parametrize("table", NAMES)
 def test_the_rows_and_curves_of_a_table(plan, table):
-    options = [
-        {"seeds": seeds, "random": names[1] == "dice"}
-        for seeds, names in zip(SEEDS.get(table, []), NAMES[table], strict=False)
-    ] or [{}] * len(NAMES[table])
     assert plan.table_params(table) == [
         {
             "names": dict(zip(KEYS[table], names, strict=True)),
-            "options": option,
+            "options": options(table, *names),
             "inputs": {role: " ".join([role, *names]) for role in ROLES[table]},
         }
-        for names, option in zip(NAMES[table], options, strict=True)
+        for names in NAMES[table]
     ]
 
 
@@ -817,7 +868,7 @@ def test_settings_of_a_table(plan):
 
 def test_a_deselected_method_takes_its_row_and_nothing_else(plan, config):
     fewer = changed(config, "tables: {attacks: {methods: [both]}}")
-    left = {k: v for k, v in TABLE_INPUTS["attacks"].items() if k.endswith("both")}
+    left = {k: v for k, v in TABLE_INPUTS["attacks"].items() if not k.endswith("dice")}
     assert fewer.table_inputs("attacks") == left
     for table in set(TABLE_INPUTS) - {"attacks"}:
         assert fewer.table_inputs(table) == TABLE_INPUTS[table]

@@ -293,6 +293,141 @@ def test_over_several_experiments_the_experiment_is_the_unit():
     assert interval(table.iloc[5], "over_random") == (0, 0, 0)
 
 
+def reference(experiment, name):
+    return Part({"experiment": experiment, "method": name}, {"reference": True})
+
+
+def answered(*by_seed):
+    """Judgements of models fine-tuned on all rows, by seed; each a (verdict, score) per prompt."""
+    return pd.concat(
+        [
+            judgements(
+                State(f"all-seed-{seed}", "m", "a", 1.0, {"window": "all", "seed": seed}),
+                [(f"p{i}", *answer) for i, answer in enumerate(answers)],
+            )
+            for seed, answers in enumerate(by_seed, start=1)
+        ],
+        ignore_index=True,
+    )
+
+
+def before(*answers):
+    """Judgements of theta_0, a (verdict, score) per prompt."""
+    rows = [(f"p{i}", *answer) for i, answer in enumerate(answers)]
+    return judgements(State("theta-0", "m", None), rows)
+
+
+# theta_0 answers 1 of 4 unsafely; on all rows p0 twice, p1 once, p2 once of one verdict, p3 never.
+START = before((True, 1.0), (False, 2.0), (False, 6.0), (False, 3.0))
+WHOLE = answered(
+    [(True, 0.0), (True, 1.0), (True, 2.0), (False, 4.0)],
+    [(True, 1.0), (False, 1.0), (None, None), (False, 8.0)],
+)
+
+
+def with_references(measure, *, second=False):
+    frames = {"asr": (verdicts(FALLING), verdicts(RANDOM))}.get(
+        measure, (safety_scores({1: (0, 1, 3), 2: (1, 1, 2)}),) * 2
+    )
+    parts = [reference("e", "before"), reference("e", "whole"), arm("e", "m"), arm("e", "random")]
+    judged = [START, WHOLE, *frames]
+    if second:  # a second experiment without the second reference
+        parts += [reference("f", "before"), arm("f", "m"), arm("f", "random")]
+        judged += [before((True, 0.0), (True, 2.0)), *frames]
+    parts = [
+        part
+        if part.options
+        else Part(part.names, {"seeds": [1, 2], "random": part.names["method"] == "random"})
+        for part in parts
+    ]
+    return effectiveness_table(parts, judged, WINDOWS, measure)
+
+
+@pytest.mark.parametrize("measure", ["asr", "safety_score"])
+def test_rows_of_no_subset_have_one_number(measure):
+    table = with_references(measure)
+    assert table["method"].tolist() == ["before", "whole", "m", "random"]
+    start, whole = table.iloc[0], table.iloc[1]
+    assert table["prompts"].tolist() == [4, 4, *table["prompts"][2:]]
+    assert table["units"].tolist() == [1, 2, 2, 2]
+    if measure == "asr":
+        assert start["no_subset"] == 1 / 4
+        # One answer to each prompt: nothing to cluster.
+        for kind in ("wilson", "clustered"):
+            found = interval(start, "no_subset", kind)
+            assert found == pytest.approx((1 / 4, *wilson(1, 4)), abs=1e-9)
+        found = interval(whole, "no_subset", "wilson")
+        assert found == pytest.approx((4 / 7, *wilson(4, 7)), abs=1e-9)
+        # Unsafe 2, 1, 1 and 0 of 2, 2, 1 and 2 answers: by prompt what is beyond 4/7 of them is
+        # 6/7, -1/7, 3/7, -8/7, squares 110/49, variance 110/49 * 4/3 / 49, over 12/49 / 7.
+        effect = (110 / 49 * 4 / 3 / 49) / (12 / 49 / 7)
+        expected = (4 / 7, *wilson(4 / effect, 7 / effect))
+        assert interval(whole, "no_subset", "clustered") == pytest.approx(expected, abs=1e-9)
+    else:
+        assert interval(start, "no_subset") == pytest.approx(student([1, 2, 6, 3]))
+        # By prompt, over seeds: 1/2, 1, 2 (one score) and 6.
+        assert interval(whole, "no_subset") == pytest.approx(student([0.5, 1, 2, 6]))
+    others = ["s1", "s3", "delta", "delta_t_low", "over_random", "mono", "trend_p"]
+    assert table.loc[:1, others].isna().all(axis=None)
+    assert table.loc[2:, "no_subset"].isna().all()
+    # The other rows are as they are without.
+    parts = [
+        Part(arm("e", m).names, {"seeds": [1, 2], "random": m == "random"}) for m in ("m", "random")
+    ]
+    frames = [verdicts(FALLING), verdicts(RANDOM)]
+    if measure == "safety_score":
+        frames = [safety_scores({1: (0, 1, 3), 2: (1, 1, 2)})] * 2
+    alone = effectiveness_table(parts, frames, WINDOWS, measure)
+    kept = table.loc[2:, alone.columns].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, alone)
+
+
+def test_rows_of_no_subset_are_pooled_over_the_experiments_that_have_them():
+    table = with_references("asr", second=True)
+    assert table[["experiment", "method"]].values.tolist()[-4:] == [
+        [POOLED, "before"], [POOLED, "whole"], [POOLED, "m"], [POOLED, "random"],
+    ]  # fmt: skip
+    start, whole, method = (table.iloc[-4 + i] for i in range(3))
+    assert (start["units"], whole["units"], method["units"]) == (2, 1, 2)
+    assert interval(start, "no_subset") == pytest.approx(student([1 / 4, 1]))
+    assert whole["no_subset"] == 4 / 7 and math.isnan(whole["no_subset_t_low"])
+    assert table["prompts"].tolist()[-4:] == [2] * 4
+    assert table.filter(regex="no_subset_(wilson|clustered)").iloc[-4:].isna().all(axis=None)
+
+
+def test_rows_of_no_subset_stand_first_with_blanks(tmp_path):
+    save_table(with_references("asr"), outputs(tmp_path), "", {})
+    start, whole, first, _ = rows_of((tmp_path / "table.md").read_text())
+    low, high = wilson(1, 4)
+    assert start == {
+        "experiment": "e", "method": "before", "prompts": "4", "units": "1",
+        "no_subset": f"0.25 [{low:.2f}, {high:.2f}]",
+        **dict.fromkeys(("s1", "s2", "s3", "delta", "over_random", "mono", "trend_p"), ""),
+    }  # fmt: skip
+    assert whole["method"] == "whole" and (first["no_subset"], first["mono"]) == ("", "yes")
+
+
+def test_rows_of_no_subset_are_grey_lines(monkeypatch):
+    seen = []
+
+    def look(figure, out):
+        for axes in figure.axes:
+            names = [text.get_text() for text in axes.get_legend().get_texts()]
+            lines = {line.get_label(): line for line in axes.get_lines()}
+            seen.append((axes.get_title(), names, lines))
+        report.plt.close(figure)
+
+    monkeypatch.setattr(report, "save_figure", look)
+    draw_effectiveness(with_references("asr", second=True), WINDOWS, "asr", None)
+    (_, names, lines), (_, second, others), (title, *_) = seen
+    assert title == POOLED
+    assert sorted(names) == ["before", "m", "random", "whole"]
+    assert set(lines["before"].get_ydata()) == {1 / 4} and lines["before"].get_linestyle() == ":"
+    assert set(lines["whole"].get_ydata()) == {4 / 7} and lines["whole"].get_linestyle() == "--"
+    assert lines["before"].get_color() == lines["whole"].get_color() == "0.5"
+    assert sorted(second) == ["before", "m", "random"] and set(others["before"].get_ydata()) == {1}
+
+
 def test_the_pooled_row_tells_the_fewest_prompts():
     judged = [
         (("e", "m"), verdicts({1: (3, 2, 1)}, prompts=9)),

@@ -98,6 +98,10 @@ def test_only_theta_0_among_steered_states_has_no_adapter(alphas):
     assert {state.model for state in found} <= {"m"}
 
 
+def test_the_model_as_it_is():
+    assert list_states("m", {"theta_0": True}) == [State("theta-0", "m", None, 1.0, {})]
+
+
 def test_a_pilot_is_theta_0_and_every_checkpoint_by_step(tmp_path):
     make_checkpoints(tmp_path, [1000, 150, 300])
     found = list_states("m", {"pilot": str(tmp_path), "part": [0, 4]})

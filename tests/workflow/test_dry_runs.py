@@ -37,7 +37,10 @@ def sandbox_jobs(experiments: int) -> dict[str, int]:
     shards = ceil(1500, 750)
     # Readings of the score and its insensitive ablation, one for each term: the others share them.
     readings = 2 + 2
+    # In tables of subsets: the model before fine-tuning, and fine-tuned on all rows.
+    all_rows_seeds, unsubset = 1, 2
     parts = {
+        "unsubset": unsubset,
         "curves": 2 * ceil(9, 9),  # both directions at nine alphas
         "pilot": ceil(1 + ceil(600, 8) * 2 // 10, 16),  # theta_0, and checkpoints of 2 epochs
         "finetunes": methods * ceil(seeds * windows, 15),
@@ -53,6 +56,7 @@ def sandbox_jobs(experiments: int) -> dict[str, int]:
         "judge_responses": judged, "rank_alphas": 1, "rank_checkpoints": 1, "choose_state": 4,
         "encode_samples": 1, "collect_gradients": shards * readings, "score_samples": methods,
         "make_subsets": methods, "finetune_subsets": methods * seeds,
+        "finetune_all_rows": all_rows_seeds,
     }  # fmt: skip
     jobs = {rule: count * experiments for rule, count in each.items()}
     return with_total(jobs | dict.fromkeys((*TARGETS, "all"), 1))
@@ -80,14 +84,15 @@ def test_five_states(planner, tmp_path):
     jobs = planner.plan(tmp_path, PRESETS / "sandbox-states.yaml")
     states, methods, windows, shards = 5, 2 * 5, 5, ceil(1500, 750)
     readings = states + 1
-    parts = methods * ceil(windows, 15)
+    # And the model before fine-tuning, and on all rows.
+    parts = methods * ceil(windows, 15) + 2
     assert counts(jobs) == with_total({
         "all": 1, "make_dataset": 3, "make_preferences": 1, "make_benchmark": 2,
         "pretrain_model": 1, "align_model": 1, "train_direction": 2, "train_pilot": 1,
         "list_states": parts + states + 1, "generate_responses": parts + states + 1,
         "judge_responses": parts, "choose_state": states + 1,
         "collect_gradients": shards * readings, "score_samples": methods, "make_subsets": methods,
-        "finetune_subsets": methods, "table3": 1, "ranking": 1,
+        "finetune_subsets": methods, "finetune_all_rows": 1, "table3": 1, "ranking": 1,
     })  # fmt: skip
     read = Counter(
         (job.wildcards["state"], job.wildcards["direction"])
@@ -132,7 +137,8 @@ def test_light_rules_are_local_and_the_others_are_not(planner, tmp_path, preset)
 # Every rule that is not light, by the kind of its resources.
 KINDS = {
     "pretrain_model": "train", "align_model": "train", "train_direction": "train",
-    "train_pilot": "train", "finetune_subsets": "train", "generate_responses": "infer",
+    "train_pilot": "train", "finetune_subsets": "train", "finetune_all_rows": "train",
+    "generate_responses": "infer",
     "judge_responses": "infer", "collect_gradients": "infer",
 }  # fmt: skip
 
@@ -184,7 +190,8 @@ def test_every_target_can_be_asked_for_alone(planner, tmp_path, target):
 @pytest.mark.parametrize("target", ["table4", "table5", "table6", "figure2", "figure5"])
 def test_what_is_measured_of_states_trains_no_subset(planner, tmp_path, target):
     jobs = counts(planner.plan(tmp_path, TINY, targets=[target]))
-    assert not {"finetune_subsets", "collect_gradients", "score_samples"} & jobs.keys()
+    trained = {"finetune_subsets", "finetune_all_rows"}
+    assert not (trained | {"collect_gradients", "score_samples"}) & jobs.keys()
 
 
 def test_a_table_that_is_not_selected_can_be_asked_for(planner, tmp_path):

@@ -655,6 +655,29 @@ FINETUNES = {
         },
         resources=TRAIN_ASH,
     ),
+    "finetune_all_rows north elm grain 6": Expected(
+        inputs={"model": "models/elm", "rows": "data/grain.parquet"},
+        outputs={"": ["finetunes/north/elm/grain/all-rows/seed-6/all"]},
+        params={
+            "training": training(68),
+            "lora": LORA,
+            "seed": 6,
+            "work": "resume/finetunes/north/elm/grain/all-rows/seed-6",
+        },
+        resources=TRAIN_ELM,
+    ),
+    # Ash again, on all rows that oak has scored.
+    "finetune_all_rows south oak fruit 3": Expected(
+        inputs={"model": "models/ash", "rows": "data/fruit.parquet"},
+        outputs={"": ["finetunes/south/oak/fruit/all-rows/seed-3/all"]},
+        params={
+            "training": training(70),
+            "lora": None,
+            "seed": 3,
+            "work": "resume/finetunes/south/oak/fruit/all-rows/seed-3",
+        },
+        resources=TRAIN_ASH,
+    ),
 }
 
 
@@ -671,6 +694,7 @@ def run_of(folder: str, tuning: str, window: str, seed: int) -> dict[str, Any]:
 
 
 NORTH, SOUTH = "finetunes/north/elm/grain/long-north", "finetunes/south/oak/fruit/sqsd-south"
+ON_GRAIN, ON_FRUIT = "finetunes/north/elm/grain/all-rows", "finetunes/south/oak/fruit/all-rows"
 LISTINGS = {
     "list_states elm steering/harm/4 1": listed(
         "elm", "steering/harm/4", 1, ["directions/elm/harm"],
@@ -713,6 +737,16 @@ LISTINGS = {
         "ash", SOUTH, 1, [f"{SOUTH}/seed-6/s2"],
         {"runs": [run_of(f"{SOUTH}/seed-6/s2", "full", "s2", 6)]},
     ),
+    "list_states ash finetunes/south/oak/fruit/all-rows 0": listed(
+        "ash", ON_FRUIT, 0, [f"{ON_FRUIT}/seed-4/all", f"{ON_FRUIT}/seed-3/all"],
+        {
+            "runs": [
+                run_of(f"{ON_FRUIT}/seed-4/all", "full", "all", 4),
+                run_of(f"{ON_FRUIT}/seed-3/all", "full", "all", 3),
+            ]
+        },
+    ),
+    "list_states elm base/theta-0 0": listed("elm", "base/theta-0", 0, [], {"theta_0": True}),
 }  # fmt: skip
 
 EXACT = {"max_new_tokens": 21, "batch_size": 22, "dtype": "float32"}
@@ -752,6 +786,10 @@ RESPONSES = {
     "generate_responses ash finetunes/south/oak/fruit/sqsd-south ash-exam 0": answered(
         "ash", SOUTH, "ash-exam", 0,
         [f"{SOUTH}/seed-5/s1", f"{SOUTH}/seed-5/s2", f"{SOUTH}/seed-6/s1"],
+        {"max_new_tokens": 25, "batch_size": 26, "dtype": "float32"}, INFER_ASH,
+    ),
+    "generate_responses ash base/theta-0 ash-exam 0": answered(
+        "ash", "base/theta-0", "ash-exam", 0, [],
         {"max_new_tokens": 25, "batch_size": 26, "dtype": "float32"}, INFER_ASH,
     ),
 }  # fmt: skip
@@ -807,6 +845,15 @@ JUDGEMENTS = {
         "ash", SOUTH, "ash-exam", "rule", 1, [f"{SOUTH}/seed-6/s2"],
         {"judge": {"kind": "sandbox"}, "dtype": "float32"}, INFER_ASH,
     ),
+    "judge_responses ash finetunes/south/oak/fruit/all-rows ash-exam rule 0": judged(
+        "ash", ON_FRUIT, "ash-exam", "rule", 0,
+        [f"{ON_FRUIT}/seed-4/all", f"{ON_FRUIT}/seed-3/all"],
+        {"judge": {"kind": "sandbox"}, "dtype": "float32"}, INFER_ASH,
+    ),
+    "judge_responses elm base/theta-0 elm-exam keen 0": judged(
+        "elm", "base/theta-0", "elm-exam", "keen", 0, [],
+        {"judge": {"kind": "guard", "model": "yew"}, "dtype": "float32"}, INFER_YEW, "yew",
+    ),
 }  # fmt: skip
 
 
@@ -832,6 +879,11 @@ def effects(experiment: str, method: str, seeds: list[int], folder: str):
     return names, options, {"judgements": parts(folder, 0, 1)}
 
 
+def unsubset(experiment: str, name: str, folder: str):
+    names = {"experiment": experiment, "method": name}
+    return names, {"reference": True}, {"judgements": parts(folder, 0)}
+
+
 def ranked(experiment: str, method: str, scores: str, rows: str):
     names = {"experiment": experiment, "method": method}
     return names, {}, {"scores": [scores], "rows": [rows]}
@@ -846,6 +898,12 @@ REPORTS = {
         "rates",
         "subsets",
         [
+            unsubset(
+                "north",
+                "before fine-tuning",
+                "evaluations/elm/base/theta-0/elm-exam/judgements/keen",
+            ),
+            unsubset("north", "all rows", f"evaluations/elm/{ON_GRAIN}/elm-exam/judgements/keen"),
             effects(
                 "north", "long-north", [8, 7], f"evaluations/elm/{NORTH}/elm-exam/judgements/keen"
             ),
@@ -862,6 +920,12 @@ REPORTS = {
         "levels",
         "subsets",
         [
+            unsubset(
+                "south",
+                "before fine-tuning",
+                "evaluations/ash/base/theta-0/ash-exam/judgements/rule",
+            ),
+            unsubset("south", "all rows", f"evaluations/ash/{ON_FRUIT}/ash-exam/judgements/rule"),
             effects(
                 "south", "sqsd-south", [5, 6], f"evaluations/ash/{SOUTH}/ash-exam/judgements/rule"
             ),
@@ -1022,6 +1086,8 @@ JUDGED = {
         ("pilots/stroll", "elm-try", "rule|wary", "0|1"),
         ("finetunes/north/elm/grain/sqsd-north", "elm-exam", "keen", "0|1"),
         (NORTH, "elm-exam", "keen", "0|1"),
+        (ON_GRAIN, "elm-exam", "keen", "0"),
+        ("base/theta-0", "elm-exam", "keen", "0"),
     ],
     "oak": [
         ("steering/calm/6", "oak-try", "open", "0|1"),
@@ -1034,6 +1100,8 @@ JUDGED = {
     "ash": [
         (SOUTH, "ash-exam", "rule", "0|1"),
         ("finetunes/south/oak/fruit/chance-south", "ash-exam", "rule", "0|1"),
+        (ON_FRUIT, "ash-exam", "rule", "0"),
+        ("base/theta-0", "ash-exam", "rule", "0"),
     ],
 }
 # Only elm has a guard. A searched state of elm asks the parts that hold its candidates and their
@@ -1086,6 +1154,7 @@ PLANNED = {
     | every("oak fruit", "sqsd-south|chance-south"),
     "finetune_subsets": every("north elm grain", "sqsd-north|long-north", "8|7")
     | every("south oak fruit", "sqsd-south|chance-south", "5|6"),
+    "finetune_all_rows": {"north elm grain 6", "south oak fruit 4", "south oak fruit 3"},
     "list_states": {
         name
         for model, rows in JUDGED.items()
@@ -1160,8 +1229,9 @@ def test_every_job_has_a_log_and_the_long_ones_times_of_their_own(planned):
 
 
 def test_fine_tunes_go_before_the_evaluations(planned):
-    before = {job.rule for job in planned.values() if job.priority > 0}
-    assert before == {"finetune_subsets"}
+    first = {job.rule: job.priority for job in planned.values() if job.priority > 0}
+    # The one on all rows is the longest.
+    assert first == {"finetune_subsets": 1, "finetune_all_rows": 2}
 
 
 def test_no_entry_of_the_default_is_used(planned):

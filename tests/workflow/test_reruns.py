@@ -84,10 +84,19 @@ LINES = {
             "evaluation.benchmarks.test": "another",
         },
         # Of the model `sandbox`, since `young` has its own: its four methods, of which tables 3
-        # and 7 show four by the one judge and table 1 three by the other.
+        # and 7 show four by the one judge and table 1 three by the other; and by both the model
+        # before fine-tuning, and on all rows.
         {
-            "make_benchmark": 1, "generate_responses": 4, "judge_responses": 4 + 3, "table1": 1,
-            "table3": 1, "table7": 1, "all": 1,
+            "make_benchmark": 1, "generate_responses": 4 + 2, "judge_responses": 4 + 3 + 2 * 2,
+            "table1": 1, "table3": 1, "table7": 1, "all": 1,
+        },
+    ),
+    # Of two models; in the part of the first, which is not full, and by two judges.
+    "a second seed on all rows": (
+        {"finetunes.lora.all_rows_seeds": [1, 2]},
+        {
+            "finetune_all_rows": 2, "list_states": 2, "generate_responses": 2,
+            "judge_responses": 2 * 2, "table1": 1, "table3": 1, "table7": 1, "all": 1,
         },
     ),
     "a third fine-tuning seed": (
@@ -150,6 +159,12 @@ BASELINES_OF_YOUNG = [
     "make_anchor young *", "collect_full_gradients young *",
 ]  # fmt: skip
 ON_SUBSETS = ["table1", "table3", "table7"]
+FINETUNE = ["finetune_subsets *", "finetune_all_rows *"]
+TUNED_ON_TUNING = [
+    f"generate_responses {model} {subject}/* {benchmark} 0"
+    for model, benchmark in (("sandbox", "tuning"), ("young", "young-tuning"))
+    for subject in ("finetunes", "base")
+]
 
 # Keys (of which those changed stand for the others that a pattern covers: they are values of one
 # and the same parameter), the change, and the jobs that it touches by itself.
@@ -168,6 +183,7 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         [
             "encode_samples young mixed",
             "collect_gradients young mixed *",
+            "finetune_all_rows lora young mixed 1",
             *BASELINES_OF_YOUNG,
             *INSENSITIVE_OF_YOUNG,
             "table4",
@@ -182,6 +198,7 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         {"experiments.sandbox.dataset": "rows"},
         [
             "encode_samples sandbox rows",
+            "finetune_all_rows lora sandbox rows 1",
             "collect_gradients sandbox rows *",
             "collect_hidden_states sandbox rows *",
             "collect_full_gradients sandbox rows *",
@@ -253,12 +270,12 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
     (
         "lora.r",
         {"lora.r": 4},
-        ["train_direction *", "train_pilot *", "finetune_subsets *"],
+        ["train_direction *", "train_pilot *", *FINETUNE],
     ),
     (
         "lora.lora_alpha",
         {"lora.lora_alpha": 8},
-        ["train_direction *", "train_pilot *", "finetune_subsets *"],
+        ["train_direction *", "train_pilot *", *FINETUNE],
     ),
     (
         "directions.*.objective",
@@ -617,18 +634,25 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
     ("gradients.checkpointing", {"gradients.checkpointing": True}, COLLECT),
     ("subsets.count", {"subsets.count": 2}, ["make_subsets *"]),
     ("subsets.rows", {"subsets.rows": 20}, ["make_subsets *", "alike"]),
-    ("finetunes.lora.tuning", {"finetunes.lora.tuning": "full"}, ["finetune_subsets *"]),
+    ("finetunes.lora.tuning", {"finetunes.lora.tuning": "full"}, FINETUNE),
     ("finetunes.lora.seeds", {"finetunes.lora.seeds": [1, 2, 5]}, ["finetune_subsets * 5"]),
+    (
+        "finetunes.lora.all_rows_seeds",
+        {"finetunes.lora.all_rows_seeds": [5]},
+        ["finetune_all_rows * 5"],
+    ),
+    ("finetunes.lora.all_rows_seeds", {"finetunes.lora.all_rows_seeds": []}, ON_SUBSETS),
     (
         "finetunes.lora.training.*",
         {"finetunes.lora.training.learning_rate": 1.0e-4},
-        ["finetune_subsets *"],
+        FINETUNE,
     ),
     # `young` trains itself already.
     (
         "finetunes.lora.model",
         {"finetunes.lora.model": "young"},
-        ["finetune_subsets lora sandbox mixed *", "list_states young finetunes/lora/sandbox/*"],
+        [f"{stage} lora sandbox mixed *" for stage in ("finetune_subsets", "finetune_all_rows")]
+        + ["list_states young finetunes/lora/sandbox/*"],
     ),
     (
         "judges.*.kind",
@@ -661,7 +685,7 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
     (
         "evaluation.benchmarks.test",
         {"evaluation.benchmarks.test": "tuning"},
-        ["generate_responses sandbox finetunes/* tuning 0"],
+        [f"generate_responses sandbox {subject}/* tuning 0" for subject in ("finetunes", "base")],
     ),
     (
         "evaluation.benchmarks.over-refusal",
@@ -739,7 +763,10 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
     (
         "evaluation.states_per_job.finetunes",
         {"evaluation.states_per_job.finetunes": 4},
-        ["list_states * finetunes/*"],
+        [
+            f"list_states * finetunes/*/{method} ?"
+            for method in ("sqsd-danger", "sqsd-danger-insensitive-state", "random", "length")
+        ],
     ),
     ("tables.table1.methods", {"tables.table1.methods": ["random", "sqsd-danger"]}, ["table1"]),
     (
@@ -748,15 +775,12 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
             "tables.table1.finetune": "other",
             "finetunes.other": DEFAULT["finetunes"]["lora"] | {"seeds": [4]},
         },
-        ["finetune_subsets other *"],
+        ["finetune_subsets other *", "finetune_all_rows other *"],
     ),
     (
         "tables.table1.benchmark",
         {"tables.table1.benchmark": "tuning"},
-        [
-            "generate_responses sandbox finetunes/* tuning 0",
-            "generate_responses young finetunes/* young-tuning 0",
-        ],
+        TUNED_ON_TUNING,
     ),
     # By the judge of table 7, which has judged these.
     (
@@ -773,7 +797,10 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
     (
         "tables.table3.benchmark",
         {"tables.table3.benchmark": "tuning"},
-        ["generate_responses sandbox */sqsd-danger* tuning 0"],
+        [
+            f"generate_responses sandbox {subject} tuning 0"
+            for subject in ("*/sqsd-danger*", "*/all-rows", "base/theta-0")
+        ],
     ),
     ("tables.table3.measure", {"tables.table3.measure": "safety_score"}, ["table3"]),
     (
@@ -806,10 +833,7 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
     (
         "tables.table7.benchmark",
         {"tables.table7.benchmark": "tuning"},
-        [
-            "generate_responses sandbox finetunes/* tuning 0",
-            "generate_responses young finetunes/* young-tuning 0",
-        ],
+        TUNED_ON_TUNING,
     ),
     ("tables.table7.measure", {"tables.table7.measure": "asr"}, ["table7"]),
     ("tables.alike.methods", {"tables.alike.methods": ["length", "larf"]}, ["alike"]),

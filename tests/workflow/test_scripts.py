@@ -613,6 +613,30 @@ EXPECTED: dict[str, list[Call]] = {
         )
         for window in ("s1", "s2")
     ],
+    "finetune_all_rows south oak fruit 3": [
+        call(
+            "train_sft",
+            **loaded("models/ash"),
+            rows=read("data/fruit.parquet", "dataset"),
+            out="finetunes/south/oak/fruit/all-rows/seed-3/all",
+            work="resume/finetunes/south/oak/fruit/all-rows/seed-3",
+            lora=None,
+            seed=3,
+            **trained("finetune_all_rows"),
+        )
+    ],
+    "finetune_all_rows north elm grain 6": [
+        call(
+            "train_sft",
+            **loaded("models/elm"),
+            rows=read("data/grain.parquet", "dataset"),
+            out="finetunes/north/elm/grain/all-rows/seed-6/all",
+            work="resume/finetunes/north/elm/grain/all-rows/seed-6",
+            lora={"r": 3, "lora_alpha": 5},
+            seed=6,
+            **trained("finetune_all_rows"),
+        )
+    ],
     "list_states elm pilots/walk 1": [
         call(
             "write_states",
@@ -698,19 +722,37 @@ EXPECTED: dict[str, list[Call]] = {
             "make_table",
             kind="subsets",
             parts=[
-                call(
-                    "Part",
-                    names={"experiment": "south", "method": method},
-                    options={"seeds": [5, 6], "random": method == "chance-south"},
-                    files={
-                        "judgements": [
-                            f"evaluations/ash/finetunes/south/oak/fruit/{method}/ash-exam"
-                            f"/judgements/rule/{n}.parquet"
-                            for n in (0, 1)
-                        ]
-                    },
-                )
-                for method in ("sqsd-south", "chance-south")
+                *(
+                    call(
+                        "Part",
+                        names={"experiment": "south", "method": name},
+                        options={"reference": True},
+                        files={
+                            "judgements": [
+                                f"evaluations/ash/{subject}/ash-exam/judgements/rule/0.parquet"
+                            ]
+                        },
+                    )
+                    for name, subject in (
+                        ("before fine-tuning", "base/theta-0"),
+                        ("all rows", "finetunes/south/oak/fruit/all-rows"),
+                    )
+                ),
+                *(
+                    call(
+                        "Part",
+                        names={"experiment": "south", "method": method},
+                        options={"seeds": [5, 6], "random": method == "chance-south"},
+                        files={
+                            "judgements": [
+                                f"evaluations/ash/finetunes/south/oak/fruit/{method}/ash-exam"
+                                f"/judgements/rule/{n}.parquet"
+                                for n in (0, 1)
+                            ]
+                        },
+                    )
+                    for method in ("sqsd-south", "chance-south")
+                ),
             ],
             settings={"windows": ["s1", "s2"], "measure": "safety_score"},
             out={

@@ -1,0 +1,20 @@
+from pathlib import Path
+
+from sqsd.logs import log_to
+from sqsd.models import load_model, load_tokenizer
+from sqsd.tables import read_table
+from sqsd.training import train_sft
+
+with log_to(snakemake.log[0]):
+    parameters = snakemake.params
+    train_sft(
+        model=load_model(snakemake.input.model, parameters.training["dtype"]),
+        tokenizer=load_tokenizer(snakemake.input.model),
+        rows=read_table(snakemake.input.rows, "dataset"),
+        out=Path(snakemake.output[0]),
+        work=Path(parameters.work),
+        training=parameters.training,
+        lora=parameters.lora,
+        seed=parameters.seed,
+        version=parameters.version,
+    )
