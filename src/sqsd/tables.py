@@ -31,10 +31,9 @@ def _schema(unique: list[str] | None = None, **columns) -> pa.DataFrameSchema:
 # Where a judged state comes from, as far as it does (`states.State.origin`).
 ORIGIN = {name: f"{kind}?" for name, kind in ORIGIN_COLUMNS.items()}
 # A sensitivity with its bootstrap interval over prompts.
-SENSITIVITY = {
-    name: "float64?"
-    for name in ("sensitivity", "sensitivity_bootstrap_low", "sensitivity_bootstrap_high")
-}
+SENSITIVITY = dict.fromkeys(
+    ("sensitivity", "sensitivity_bootstrap_low", "sensitivity_bootstrap_high"), "float64?"
+)
 SCHEMAS: dict[str, pa.DataFrameSchema] = {
     "dataset": _schema(
         ["sample_id"],
