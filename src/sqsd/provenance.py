@@ -17,7 +17,7 @@ STAGE_VERSIONS = {
     "fetch_model": 1,
     "pretrain_model": 1,
     "align_model": 1,
-    "train_direction": 1,
+    "train_direction": 2,
     "train_pilot": 1,
     "measure_trajectory": 1,
     "rank_checkpoints": 2,

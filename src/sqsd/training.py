@@ -23,7 +23,7 @@ from trl.trainer.reward_trainer import RewardTrainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from sqsd.chat import encode_rows
+from sqsd.chat import encode_pair, encode_rows, tell_markup
 from sqsd.cost_models import encode, from_sequence_classifier
 from sqsd.errors import DataError, TrainingError
 from sqsd.logs import progress
@@ -102,13 +102,52 @@ def sft_dataset(rows: pd.DataFrame, tokenizer, max_length_tokens: int) -> Datase
         "input_ids": [s.input_ids for s in usable],
         "completion_mask": [[0] * s.prompt_tokens + [1] * s.response_tokens for s in usable],
     }
-    if not columns["input_ids"]:
+    if not usable:
         raise DataError(
             f"none of the {len(rows)} rows can be trained on at {max_length_tokens} tokens; "
             "look at the data set's `problem` column, or raise max_length_tokens"
         )
-    print(f"{len(columns['input_ids'])} of {len(rows)} rows are trained on")
+    print(f"{len(usable)} of {len(rows)} rows are trained on")
     return Dataset.from_dict(columns)
+
+
+def dpo_dataset(preferences: pd.DataFrame, tokenizer, max_length_tokens: int) -> Dataset:
+    """Token ids of the usable rows' prompts, and of both answers as `encode_pair` has them.
+
+    A row is left out where an answer is blank or cut off entirely. Raises DataError when none is
+    usable.
+    """
+    texts = preferences[["prompt", "chosen", "rejected"]].to_numpy()
+    tell_markup(tokenizer, texts.ravel())
+    pairs = [
+        [encode_pair(tokenizer, prompt, answer, max_length_tokens) for answer in answers]
+        for prompt, *answers in texts
+    ]
+    usable = [pair for pair in pairs if all(sample.reason is None for sample in pair)]
+    if not usable:
+        raise DataError(
+            f"none of the {len(pairs)} preferences can be trained on at {max_length_tokens} "
+            "tokens; raise max_length_tokens, or look for blank answers"
+        )
+    print(f"{len(usable)} of {len(pairs)} preferences are trained on")
+    return Dataset.from_dict(
+        {
+            "prompt_ids": [c.input_ids[: c.prompt_tokens] for c, _ in usable],
+            "chosen_ids": [c.input_ids[c.prompt_tokens :] for c, _ in usable],
+            "rejected_ids": [r.input_ids[r.prompt_tokens :] for _, r in usable],
+        }
+    )
+
+
+class PreferenceTrainer(DPOTrainer):
+    """TRL's, for preferences that are token ids already.
+
+    Its own tokens would have what a template appends after the end token, and chat markup of a
+    row as control tokens.
+    """
+
+    def _prepare_dataset(self, dataset, *args, **kwargs):
+        return dataset
 
 
 def train_sft(
@@ -162,23 +201,16 @@ def train_dpo(
 ) -> None:
     """Direct preference optimisation (Eq. 3) of a LoRA adapter; `training` also has beta.
 
-    Everything else as in `train_sft`.
+    Prompts and answers have the tokens that scoring gives them (`dpo_dataset`). Everything else as
+    in `train_sft`.
     """
-    columns = {
-        "prompt": [[{"role": "user", "content": p}] for p in preferences["prompt"]],
-        **{
-            key: [[{"role": "assistant", "content": r}] for r in preferences[key]]
-            for key in ("chosen", "rejected")
-        },
-    }
-
     def make_trainer(work: Path) -> DPOTrainer:
-        return DPOTrainer(
+        return PreferenceTrainer(
             model=model,
             args=DPOConfig(
                 **common_arguments(work, training, seed, save_steps), beta=training["beta"]
             ),
-            train_dataset=Dataset.from_dict(columns),
+            train_dataset=dpo_dataset(preferences, tokenizer, training["max_length_tokens"]),
             processing_class=tokenizer,
             peft_config=lora_config(lora),
             callbacks=callbacks(save_steps),

@@ -52,7 +52,8 @@ def test_a_prompt_is_the_user_turn_and_the_assistant_s_opening(prompt):
 def test_there_is_no_system_message():
     tokenizer = tokenizer_with(TURNS)
     tokens = tokenizer.convert_ids_to_tokens(encode_prompt(tokenizer, "elm"))
-    assert tokens == ["<user>", "user", "elm"]
+    # Without a generation prompt the answer's opening is what a finished turn has before it.
+    assert tokens == ["<user>", "user", "elm", "<user>", "assistant"]
     pair = encode_pair(tokenizer, "elm", "fir", 20)
     tokens = tokenizer.convert_ids_to_tokens(pair.input_ids)
     assert tokens == ["<user>", "user", "elm", "<user>", "assistant", "fir"]
@@ -121,7 +122,8 @@ def test_what_the_template_appends_after_the_end_is_dropped(response, tail):
 
 def test_an_end_token_inside_the_response_does_not_end_it():
     pair = encode_pair(TOKENIZER, "elm", "ash <end> fir", 50)
-    assert pair.input_ids[pair.prompt_tokens :] == [IDS["ash"], END, IDS["fir"], END]
+    # Broken up to "< end>", which are two words that the tokenizer does not know.
+    assert pair.input_ids[pair.prompt_tokens :] == [IDS["ash"], UNK, UNK, IDS["fir"], END]
 
 
 @settings(deadline=None)

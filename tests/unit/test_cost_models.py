@@ -73,6 +73,7 @@ def test_the_text_is_that_of_the_training(end_token, blank, end):
 
     class Spy:
         eos_token_id = 3
+        chat_template = None
         added_tokens_decoder: ClassVar = {}
 
         def __call__(self, text):

@@ -502,7 +502,7 @@ def test_a_finished_run_is_put_in_place_again_without_training(
     def no_trainer(*args, **kwargs):
         raise AssertionError("trained again")
 
-    for name in ("SFTTrainer", "DPOTrainer", "train"):
+    for name in ("SFTTrainer", "PreferenceTrainer", "train"):
         monkeypatch.setattr(training, name, no_trainer)
     again = run(objective, base, finished[objective], out="again")
     assert_same_weights(weights(again), undisturbed[objective])
