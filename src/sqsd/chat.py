@@ -92,7 +92,7 @@ def token_ids(tokenizer, text: str) -> list[int]:
 
 
 def control_tokens(tokenizer) -> list[str]:
-    """What marks turns, longest first: special tokens, and what else of that the template writes.
+    """What marks turns: special tokens, and which other added tokens and tags the template writes.
 
     The rest of the added tokens are words of a language (`<b>`), that a row may well use.
     """
@@ -100,8 +100,7 @@ def control_tokens(tokenizer) -> list[str]:
     added = {token.content: token.special for token in tokenizer.added_tokens_decoder.values()}
     found = {text for text, special in added.items() if special}
     found |= {text for text in (*added, *TEXT_TAGS) if text in template and not text.isspace()}
-    # One may begin as another does.
-    return sorted(found, key=len, reverse=True)
+    return sorted(found)
 
 
 def defused(tokenizer, text: str) -> str:

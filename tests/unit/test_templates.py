@@ -348,6 +348,13 @@ def test_a_word_that_the_tokenizer_only_happens_to_have_is_left_alone():
     assert text_of("chatml", encode_prompt(tokenizer, "[INST]")).count("[INST]") == 1
 
 
+def test_a_newline_that_is_an_added_token_is_left_alone():
+    # As of Gemma's kind; a template holds one between its lines.
+    tokenizer = tokenizer_of(CHATML, TURNS, ["\n"])
+    pair = encode_pair(tokenizer, "p", "elm\nfir", 500)
+    assert tokenizer.decode(pair.input_ids[pair.prompt_tokens :]) == "elm\nfir<|im_end|>"
+
+
 ordinary = st.text(st.sampled_from("aA elm<>|[]/\n."), max_size=20)
 
 
