@@ -58,7 +58,7 @@ def random_samples(seed=0, count=6):
     return [
         EncodedSample(
             f"z{i}",
-            torch.randint(1, 50, (length,), generator=generator).tolist(),
+            torch.randint(0, 50, (length,), generator=generator).tolist(),
             int(torch.randint(1, length, (1,), generator=generator)),
         )
         for i, length in enumerate(lengths)
