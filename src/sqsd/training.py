@@ -204,6 +204,7 @@ def train_dpo(
     Prompts and answers have the tokens that scoring gives them (`dpo_dataset`). Everything else as
     in `train_sft`.
     """
+
     def make_trainer(work: Path) -> DPOTrainer:
         return PreferenceTrainer(
             model=model,
