@@ -148,6 +148,29 @@ class Plan:
                 samples = role == "samples"
                 return [paths.samples(model, dataset) if samples else paths.dataset(dataset)]
 
+    def reading_times(self, model: str, dataset: str, method: str) -> list[str]:
+        """Files with the seconds of the jobs that make a method's readings, each once."""
+        readings = self.needs(method).values()
+        found = (self._times(model, reading.dataset or dataset, reading) for reading in readings)
+        return list(dict.fromkeys(chain.from_iterable(found)))
+
+    def _times(self, model: str, dataset: str, reading: Reading) -> list[str]:
+        def times(rule: str, place: str) -> list[str]:
+            return [self.paths.times(rule, f"{place}/{shard}") for shard in self.shards(dataset)]
+
+        match reading:
+            case Update(state, direction):
+                return times("collect_gradients", f"{model}/{dataset}/{state}/{direction}")
+            case HiddenState(layer, token):
+                return times("collect_hidden_states", f"{model}/{dataset}/{layer}/token{token}")
+            case Gradient(anchors):
+                made = [self.paths.times("make_anchor", f"{model}/{anchor}") for anchor in anchors]
+                return times("collect_full_gradients", f"{model}/{dataset}/{reading.name}") + made
+            case Judged(judge):
+                return times("judge_rows", f"{judge}/{dataset}")
+            case Tokens() | Texts():
+                return []
+
     @cached_property
     def gradient_anchors(self) -> dict[str, tuple[str, ...]]:
         """The anchors of every `Gradient` that a method reads, by its name."""
@@ -418,6 +441,7 @@ class Plan:
         spec = self.config["tables"][table]
         make: Callable[[Mapping[str, Any]], Iterator[Part]] = {
             "subsets": self._subset_parts,
+            "comparison": self._comparison_parts,
             "ranking": self._ranking_parts,
             "agreement": self._agreement_parts,
             "states": self._state_parts,
@@ -454,6 +478,8 @@ class Plan:
             return {"rows": self.config["subsets"]["rows"]}
         if spec["kind"] == "subsets":
             return {"windows": self.windows, "measure": spec["measure"]}
+        if spec["kind"] == "comparison":
+            return {"windows": self.windows, **{key: spec[key] for key in ("measure", "against")}}
         return {}
 
     def _subset_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
@@ -476,6 +502,24 @@ class Plan:
                     {"seeds": seeds, "random": self.is_random(arm.method)},
                     {"judgements": self.judgements(subject, benchmark, judge)},
                 )
+
+    def _comparison_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
+        for arm in self.arms(spec["name"]):
+            target = self.target(spec["finetune"], arm.model)
+            judge = spec.get("judge", self.judge(target, spec["measure"]))
+            subject = self.finetune_subject(spec["finetune"], arm)
+            benchmark = self.benchmark(target, spec["benchmark"])
+            yield Part(
+                {"experiment": arm.experiment, "method": arm.method},
+                {
+                    "seeds": self.entry("finetunes", spec["finetune"], target)["seeds"],
+                    "rows": count_rows("datasets", self.config["datasets"][arm.dataset]),
+                },
+                {
+                    "judgements": self.judgements(subject, benchmark, judge),
+                    "times": self.reading_times(arm.model, arm.dataset, arm.method),
+                },
+            )
 
     def is_random(self, method: str) -> bool:
         """Whether a method is the control that others are compared with."""

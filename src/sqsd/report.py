@@ -20,6 +20,7 @@ from sqsd.statistics import (
     is_strictly_decreasing,
     mean_interval,
     rank_correlation_interval,
+    signed_rank_test,
     trend_test,
     wilson_interval,
 )
@@ -59,6 +60,20 @@ SENSITIVITY_NOTE = (
     "In brackets: 95 % percentile bootstrap interval over the tuning prompts, paired (the same "
     "prompts at both states). A state without a rank is no candidate: the guard refuses it, or its "
     "denominator was raised to the floor (denominator_floored)."
+)
+COMPARISON_NOTE = (
+    "Methods by delta, the highest first; the unit is the experiment, of which a window's value "
+    "is the mean over fine-tuning seeds. In brackets: 95 % intervals over experiments, Student's "
+    "t, of a share Wilson's; none for one experiment. delta: S1 - S5 of the attack success rate, "
+    "S5 - S1 of the Safety Score. mono_share: experiments whose windows are strictly monotone "
+    "(the paper's Mono). window_correlation: Spearman's rho between a window's place and its "
+    "value, +1 where every window is safer than the one before it; over the experiments "
+    "(correlated) whose windows are not all alike. delta_minus_X: paired by experiment, above 0 "
+    "where a method has a higher delta than X; wilcoxon_p: two-sided signed-rank test of it. "
+    "seconds_per_row: measured seconds of the jobs that read rows, references and anchors for a "
+    "method, loading the model included, over the rows that it scores; a reading that several "
+    "methods share counts for each. What is made once (directions, pilots, cost models, the "
+    "search for states and layers) is not counted."
 )
 CURVE_NOTE = (
     "Means over the prompts of the tuning benchmark. In brackets: 95 % intervals over prompts, "
@@ -103,6 +118,14 @@ def make_subsets(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
     return table, EFFECTIVENESS_NOTES[measure], draw
 
 
+def make_comparison(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
+    judged = [part.read("judgements", "judgements") for part in parts]
+    for part, frame in zip(parts, judged, strict=True):
+        check_judged(part, frame, settings["measure"])
+    seconds = [sum(read_seconds(path) for path in part.files["times"]) for part in parts]
+    return comparison_table(parts, judged, seconds, **settings), COMPARISON_NOTE, None
+
+
 def make_sensitivity(schema: str) -> Callable[..., Made]:
     def make(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
         table = sensitivity_table(parts, [p.read("ranking", schema) for p in parts])
@@ -141,6 +164,7 @@ def make_steering(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
 
 KINDS: dict[str, Callable[[Sequence[Part], Mapping[str, Any]], Made]] = {
     "subsets": make_subsets,
+    "comparison": make_comparison,
     "alphas": make_sensitivity("linear_ranking"),
     "checkpoints": make_sensitivity("drift_ranking"),
     "states": make_states,
@@ -304,6 +328,84 @@ def answer_bounds(name: str, answers: pd.DataFrame) -> dict[str, float]:
     ):
         bounds |= {f"{name}_{kind}_low": low, f"{name}_{kind}_high": high}
     return bounds
+
+
+def read_seconds(path: str | Path) -> float:
+    """Wall-clock seconds of a job, from the file that Snakemake's `benchmark:` wrote.
+
+    Raises DataError naming the file where it has no such number.
+    """
+    try:
+        return float(pd.read_csv(path, sep="\t")["s"].sum())
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{path}: no times of a job ({error}); delete it, and its job runs again"
+        ) from error
+
+
+def comparison_table(
+    parts: Sequence[Part],
+    judged: Sequence[pd.DataFrame],
+    seconds: Sequence[float],
+    windows: list[str],
+    measure: str,
+    against: str,
+) -> pd.DataFrame:
+    """Table 10: a row per method, by its mean delta over experiments, the highest first.
+
+    parts: named by experiment and method, with the options seeds and rows (that a method scores);
+    judged: the judgements of each; seconds: of what each has read. against: the method that the
+    others' deltas are paired with, by experiment. The columns are those of `COMPARISON_NOTE`.
+    """
+    sign = 1.0 if measure == "asr" else -1.0
+    means: dict[str, dict[str, np.ndarray]] = {}
+    costs: dict[str, list[float]] = {}
+    for part, frame, spent in zip(parts, judged, seconds, strict=True):
+        experiment, method = part.names["experiment"], part.names["method"]
+        values = sign * values_by_seed(frame, windows, part.options["seeds"], measure)
+        means.setdefault(method, {})[experiment] = values.mean(0)
+        costs.setdefault(method, []).append(spent / part.options["rows"])
+    deltas = {
+        method: np.array([found[e][0] - found[e][-1] for e in found])
+        for method, found in means.items()
+    }
+    rows = [
+        {"method": method, "experiments": len(found)}
+        | named_interval("delta", "t", mean_interval(deltas[method]))
+        | falling(list(found.values()))
+        | paired(deltas[method], None if method == against else deltas[against], against)
+        | {"seconds_per_row": float(np.mean(costs[method]))}
+        for method, found in means.items()
+    ]
+    table = pd.DataFrame(rows).sort_values("delta", ascending=False, kind="stable")
+    return table.reset_index(drop=True)
+
+
+def falling(means: Sequence[np.ndarray]) -> dict[str, float]:
+    """How far the windows of experiments fall: share of strict falls, mean rank correlation.
+
+    means: of each experiment, [windows].
+    """
+    from scipy.stats import spearmanr
+
+    falls, n = sum(is_strictly_decreasing(list(m)) for m in means), len(means)
+    bounds = wilson_interval(falls, n) if n > 1 else (math.nan, math.nan)
+    # Without what rounding a mean over seeds adds: it would put equal windows in an order.
+    differing = [m for m in np.round(means, 12) if np.ptp(m) > 0]
+    found = [float(spearmanr(-np.arange(len(m)), m).statistic) for m in differing]  # pyright: ignore
+    return (
+        named_interval("mono_share", "wilson", (falls / n, *bounds))
+        | {"correlated": len(found)}
+        | named_interval("window_correlation", "t", mean_interval(found))
+    )
+
+
+def paired(deltas: np.ndarray, others: np.ndarray | None, against: str) -> dict[str, float]:
+    """Differences [experiments] to the method `against`, null for that method itself."""
+    differences = np.array([]) if others is None else deltas - others
+    return named_interval(f"delta_minus_{against}", "t", mean_interval(differences)) | {
+        "wilcoxon_p": signed_rank_test(differences)
+    }
 
 
 def named(part: Part, frame: pd.DataFrame) -> pd.DataFrame:

@@ -102,6 +102,20 @@ def bootstrap_means(values: ArrayLike, level: float = 0.95, resamples: int = 999
     return found
 
 
+def signed_rank_test(differences: ArrayLike) -> float:
+    """Two-sided p-value of Wilcoxon's signed-rank test of paired differences [n] (Wilcoxon 1945).
+
+    By scipy, without the differences that are 0; NaN for fewer than 2 differences, where one is
+    NaN, and where all are 0.
+    """
+    from scipy.stats import wilcoxon
+
+    array = np.asarray(differences, dtype=float).ravel()
+    if array.size < 2 or np.isnan(array).any() or not array.any():
+        return math.nan
+    return float(wilcoxon(array).pvalue)  # pyright: ignore
+
+
 def rank_correlation_interval(
     correlation: float, n: int, level: float = 0.95
 ) -> tuple[float, float]:

@@ -22,6 +22,10 @@ from sqsd.sources import is_hub, parse_hub
 Options = tuple[Sequence[str], Sequence[str]]
 TABLES: dict[str, Options] = {
     "subsets": (("methods", "finetune", "benchmark", "measure"), ("judge", "experiments")),
+    "comparison": (
+        ("methods", "finetune", "benchmark", "measure", "against"),
+        ("judge", "experiments"),
+    ),
     "ranking": (("methods",), ("experiments",)),
     "agreement": (("methods",), ("experiments",)),
     "states": (("states",), ()),
@@ -323,6 +327,8 @@ def reference_problems(config: Mapping[str, Any]) -> Checks:
     for place, _, sensitivity in section_variants(config, "sensitivity"):
         roles = {"benchmark": ROLES, "guard": ROLES}
         yield pointer_problems(config, place, sensitivity, roles)
+    for name, table in config["tables"].items():
+        yield against_problems(f"tables.{name}", table)
     if "all" in config["tables"]:
         yield "tables.all: 'all' is the target that makes every selected table; rename it"
 
@@ -340,6 +346,13 @@ def pointer_problems(
             if name is not None and name not in known:
                 where = f"{place}.{key}[{i}]" if several else f"{place}.{key}"
                 yield f"{where}: {not_known(name, kind, known)}"
+
+
+def against_problems(place: str, table: Mapping[str, Any]) -> Iterator[str]:
+    """A method that a table compares its methods with, and that is none of them."""
+    if "against" in table and table["against"] not in table["methods"]:
+        kind, known = "method of the table", table["methods"]
+        yield f"{place}.against: {not_known(table['against'], kind, known)}"
 
 
 def direction_reference_problems(
@@ -638,7 +651,7 @@ def used_methods(config: Mapping[str, Any]) -> list[str]:
 
 def trains_subsets(config: Mapping[str, Any]) -> bool:
     """Whether a selected table fine-tunes subsets."""
-    return any(config["tables"][t]["kind"] == "subsets" for t in config["selection"]["tables"])
+    return any("finetune" in config["tables"][t] for t in config["selection"]["tables"])
 
 
 def state_range_problems(config: Mapping[str, Any], name: str, model: str) -> Iterator[str]:

@@ -758,6 +758,22 @@ CASES = {
         "finetunes: {lora: {all_rows_seeds: [1, 1]}}",
         r"finetunes\.lora\.all_rows_seeds: \[1, 1\] has non-unique elements",
     ),
+    "a comparison with a method that it has not": (
+        "tables: {beside: {title: t, kind: comparison, methods: [length, larf], finetune: lora,"
+        " benchmark: test, measure: asr, against: random}}",
+        r"tables\.beside\.against: 'random' is not a method of the table; known: larf, length",
+    ),
+    "a comparison of larger subsets than there are rows": (
+        "{subsets: {rows: 9999}, selection: {tables: [beside]}, tables: {beside: {title: t,"
+        " kind: comparison, methods: [length], finetune: lora, benchmark: test, measure: asr,"
+        " against: length}}}",
+        r"subsets\.rows: 9999 is more than the 1500 rows of datasets\.mixed; at most 1500",
+    ),
+    "a comparison with none": (
+        "tables: {beside: {title: t, kind: comparison, methods: [length, larf], finetune: lora,"
+        " benchmark: test, measure: asr}}",
+        r"tables\.beside: 'against' is missing; kind 'comparison' needs it",
+    ),
     "a table called as the target of everything": (
         "tables: {all: {title: t, kind: states, states: [s]}}",
         r"tables\.all: 'all' is the target that makes every selected table; rename it",

@@ -24,6 +24,7 @@ from sqsd.report import (
     POOLED,
     agreement_table,
     both_measures,
+    comparison_table,
     curve_table,
     draw_effectiveness,
     draw_steering,
@@ -989,7 +990,7 @@ def made(tmp_path, kind, parts, drawn=False, **settings):
 
 def test_every_kind_of_table_has_a_test():
     kinds = {"subsets", "alphas", "checkpoints", "states", "ranking", "trajectory", "steering"}
-    kinds |= {"agreement"}
+    kinds |= {"agreement", "comparison"}
     assert set(KINDS) == kinds
 
 
@@ -1268,3 +1269,130 @@ def test_agreement_from_files(tmp_path):
     assert (row["method"], row["other"], row["rows"]) == ("m0", "m1", "3")
     assert (row["spearman"], row["s1_overlap"], row["s5_overlap"]) == ("-1", "0", "0")
     assert table["spearman"].tolist() == [-1] and "what random orders share" in text
+
+
+# Unsafe of 4 by window, by experiment and method; `best` is the one that others are paired with.
+COMPARED = {
+    ("e", "best"): {1: (4, 2, 0), 2: (4, 1, 0)},  # means 8/8, 3/8, 0: delta 1
+    ("e", "worse"): {1: (2, 2, 1)},  # 2/4, 2/4, 1/4: delta 1/4, not strict
+    ("e", "rising"): {1: (0, 1, 4)},
+    ("f", "best"): {1: (3, 1, 2), 2: (3, 1, 2)},  # 3/4, 1/4, 2/4: delta 1/4
+    ("f", "worse"): {1: (3, 2, 1)},  # delta 1/2
+    ("f", "rising"): {1: (2, 2, 2)},  # no order
+    ("g", "best"): {1: (3, 2, 0), 2: (3, 2, 0)},  # delta 3/4
+    ("g", "worse"): {1: (2, 1, 2)},  # 2/4, 1/4, 2/4: delta 0
+    ("g", "rising"): {1: (0, 0, 1)},
+}
+# What was read for a method, in seconds, of 10 rows of e, 20 of f and 40 of g.
+ROWS_OF = {"e": 10, "f": 20, "g": 40}
+SECONDS = {"best": 40.0, "worse": 0.0, "rising": 20.0}
+
+
+def compared_parts(arms):
+    return [
+        Part(
+            {"experiment": e, "method": m},
+            {"seeds": sorted(COMPARED[e, m], reverse=True), "rows": ROWS_OF[e]},
+        )
+        for e, m in arms
+    ]
+
+
+def comparison(arms, sign=1):
+    """The table of Attack success rates, or for sign -1 of Safety Scores that are these negated."""
+    if sign == 1:
+        frames = [verdicts(COMPARED[arm]) for arm in arms]
+    else:
+        negated = [
+            {seed: [-n / 4 for n in counts] for seed, counts in COMPARED[arm].items()}
+            for arm in arms
+        ]
+        frames = [safety_scores(values) for values in negated]
+    seconds = [SECONDS[m] for _, m in arms]
+    measure = "asr" if sign == 1 else "safety_score"
+    return comparison_table(compared_parts(arms), frames, seconds, WINDOWS, measure, "best")
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_methods_side_by_side(sign):
+    table = comparison(list(COMPARED), sign)
+    assert table["method"].tolist() == ["best", "worse", "rising"]  # deltas 2/3, 1/4 and -5/12
+    assert table["experiments"].tolist() == [3, 3, 3]
+    best, worse, rising = table.to_dict("records")
+    assert interval(best, "delta") == pytest.approx(student([1, 1 / 4, 3 / 4]))
+    assert interval(worse, "delta") == pytest.approx(student([1 / 4, 1 / 2, 0]))
+    assert interval(rising, "delta") == pytest.approx(student([-1, 0, -1 / 4]))
+    # Strict in e and g of the first, in f of the second.
+    for row, falls in ((best, 2), (worse, 1), (rising, 0)):
+        expected = (falls / 3, *wilson(falls, 3))
+        assert interval(row, "mono_share", "wilson") == pytest.approx(expected, abs=1e-9)
+    # Ranks from the highest: 1 2 3, 1 3 2, 1 2 3, of which the second has rho 1 - 6 * 2 / 24.
+    assert interval(best, "window_correlation") == pytest.approx(student([1, 0.5, 1]))
+    # 1.5 1.5 3: deviations (-.5, -.5, 1) on (-1, 0, 1), 1.5 / sqrt(1.5 * 2); and 1.5 3 1.5: 0.
+    root = 1.5 / math.sqrt(3)
+    assert interval(worse, "window_correlation") == pytest.approx(student([root, 1, 0]))
+    # f has no order and is left out: -1 of e, and 2.5 2.5 1 of g.
+    assert interval(rising, "window_correlation") == pytest.approx(student([-1, -root]))
+    assert table["correlated"].tolist() == [3, 3, 2]
+    name = "delta_minus_best"
+    assert interval(worse, name) == pytest.approx(student([-3 / 4, 1 / 4, -3 / 4]))
+    assert interval(rising, name) == pytest.approx(student([-2, -1 / 4, -1]))
+    # All three below: two of the 8 signs are as far from even. Else scipy's, with ties.
+    assert rising["wilcoxon_p"] == pytest.approx(2 / 8)
+    assert 0 < worse["wilcoxon_p"] <= 1
+    assert math.isnan(best["wilcoxon_p"]) and math.isnan(best[name])
+    # Seconds over rows: 4, 2 and 1 of the first, half of it of the last.
+    assert table["seconds_per_row"].tolist() == pytest.approx([7 / 3, 0, 7 / 6])
+
+
+def test_methods_of_one_experiment_have_no_intervals():
+    table = comparison([arm for arm in COMPARED if arm[0] == "f"])
+    assert table["method"].tolist() == ["worse", "best", "rising"]
+    assert table["delta"].tolist() == [1 / 2, 1 / 4, 0]
+    assert table["mono_share"].tolist() == [1, 0, 0]
+    assert table.filter(regex="_(low|high)$").isna().all(axis=None)
+    assert table["wilcoxon_p"].isna().all()
+    assert table["delta_minus_best"].tolist() == pytest.approx(
+        [1 / 4, math.nan, -1 / 4], nan_ok=True
+    )
+    assert math.isnan(table["window_correlation"][2]) and table["correlated"].tolist() == [1, 1, 0]
+
+
+def test_equal_windows_are_no_order_however_their_means_are_rounded():
+    # 0.1, 0.2 and 0.6 in two orders: their sums differ in the last digit.
+    values = {1: (1, 6, 0), 2: (2, 2, 0), 3: (6, 1, 0)}
+    parts = [Part(arm("e", "best").names, {"seeds": [1, 2, 3], "rows": 1})]
+    table = comparison_table(parts, [verdicts(values, 10)], [0.0], WINDOWS, "asr", "best")
+    # 1.5 1.5 3 on 1 2 3, as above.
+    assert table["window_correlation"].tolist() == pytest.approx([1.5 / math.sqrt(3)])
+
+
+def test_a_comparison_from_files(tmp_path):
+    parts = []
+    for (experiment, method), unsafe in COMPARED.items():
+        folder = tmp_path / experiment / method
+        files = {"judgements": files_of(folder, verdicts(unsafe), "judgements", 2), "times": []}
+        for i in range(2 if method == "rising" else 0):
+            path = folder / f"{i}.tsv"
+            path.write_text(f"s\th:m:s\tmax_rss\n{12.5 - 5 * i}\t0:00:12\t-\n")
+            files["times"].append(str(path))
+        (part,) = compared_parts([(experiment, method)])
+        parts.append(Part(part.names, part.options, files))
+    chosen = {"windows": WINDOWS, "measure": "asr", "against": "best"}
+    table, text = made(tmp_path, "comparison", parts, **chosen)
+    assert table["method"].tolist() == ["best", "worse", "rising"]
+    # 12.5 and 7.5 seconds.
+    assert table["seconds_per_row"].tolist() == pytest.approx([0, 0, 7 / 6])
+    first, second, _ = rows_of(text.split("\n\n")[0])
+    assert first["delta"].startswith("0.67 [") and first["mono_share"].startswith(
+        "0.67 [0.21, 0.94"
+    )
+    assert (first["delta_minus_best"], first["wilcoxon_p"]) == ("", "")
+    assert second["delta_minus_best"].startswith("-0.42 [")
+    assert "is not counted." in text and "seconds_per_row: measured" in text
+    parts[0].files["times"].append(str(tmp_path / "none.tsv"))
+    with pytest.raises(DataError, match=r"none\.tsv: no times of a job .* its job runs again"):
+        made(tmp_path, "comparison", parts, **chosen)
+    parts[0].files["times"][0] = str(tmp_path / "table.csv")
+    with pytest.raises(DataError, match=r"table\.csv: no times of a job \('s'\)"):
+        made(tmp_path, "comparison", parts, **chosen)

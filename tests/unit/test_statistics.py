@@ -1,5 +1,5 @@
 import math
-from itertools import permutations
+from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from sqsd.statistics import (
     is_strictly_decreasing,
     mean_interval,
     rank_correlation_interval,
+    signed_rank_test,
     trend_test,
     wilson_interval,
 )
@@ -220,3 +221,27 @@ def test_a_rank_correlation_that_has_no_interval(correlation, n):
 def test_orders_that_are_alike_have_no_doubt():
     assert rank_correlation_interval(1.0, 9) == (1.0, 1.0)
     assert rank_correlation_interval(-1.0, 9) == (-1.0, -1.0)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.integers(1, 40), min_size=2, max_size=8, unique=True),
+    st.lists(st.booleans(), min_size=8, max_size=8),
+)
+def test_signed_rank_test_is_the_share_of_signs_as_far_from_even(sizes, signs):
+    """Of all 2^n signs of the ranks: how many have a sum at least as far from half of all."""
+    differences = [size if sign else -size for size, sign in zip(sizes, signs, strict=False)]
+    ranks = [sorted(sizes).index(size) + 1 for size in sizes]
+    half = sum(ranks) / 2
+    seen = abs(sum(r for r, d in zip(ranks, differences, strict=True) if d > 0) - half)
+    sums = [
+        sum(r for r, up in zip(ranks, ups, strict=True) if up)
+        for ups in product((False, True), repeat=len(ranks))
+    ]
+    expected = np.mean([abs(found - half) >= seen for found in sums])
+    assert signed_rank_test(differences) == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize("differences", [[], [0.5], [0.0, 0.0, 0.0], [1.0, math.nan]])
+def test_signed_rank_test_of_nothing_to_test_is_nan(differences):
+    assert math.isnan(signed_rank_test(differences))

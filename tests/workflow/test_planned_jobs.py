@@ -13,13 +13,16 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT
-from planner import distinct_versions, relative
+from planner import TWO, distinct_versions, relative
+
+from sqsd.config import resolve
+from sqsd.plan import Plan
 
 VERSIONS = distinct_versions()
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 TABLES = (
-    "rates", "levels", "order", "list", "sorted", "ranked", "alike", "where", "tops", "steps",
-    "walked", "curves",
+    "rates", "levels", "beside", "order", "list", "sorted", "ranked", "alike", "where", "tops",
+    "steps", "walked", "curves",
 )  # fmt: skip
 DRAWN = ("rates", "levels", "walked", "curves")
 LORA = {"r": 3, "lora_alpha": 5}
@@ -938,6 +941,33 @@ REPORTS = {
         ],
         {"windows": ["s1", "s2"], "measure": "safety_score"},
     ),
+    "beside": table(
+        "beside",
+        "comparison",
+        [
+            (
+                {"experiment": "north", "method": method},
+                {"seeds": [8, 7], "rows": 70},
+                {
+                    "judgements": parts(
+                        f"evaluations/elm/finetunes/north/elm/grain/{method}/elm-exam/judgements/keen",
+                        0,
+                        1,
+                    ),
+                    "times": [
+                        f"times/collect_gradients/elm/grain/{of}/0000{n}.tsv"
+                        for of in times
+                        for n in (0, 1)
+                    ],
+                },
+            )
+            for method, times in (
+                ("long-north", ()),
+                ("sqsd-north", ("d-north/harm", "s-north/calm")),
+            )
+        ],
+        {"windows": ["s1", "s2"], "measure": "asr", "against": "long-north"},
+    ),
     "order": table(
         "order",
         "ranking",
@@ -1226,6 +1256,29 @@ def test_every_job_has_a_log_and_the_long_ones_times_of_their_own(planned):
         assert job.log == f"results/two/logs/{place}.log"
         short = job.local and job.rule != "fetch_model"
         assert job.times == (None if short else f"results/two/times/{place}.tsv")
+
+
+def test_the_times_of_a_method_are_those_of_the_jobs_that_its_scores_are_made_of(planned):
+    """And of the anchors' jobs before them; what trains, searches or chooses is not among them."""
+    plan = Plan(resolve(DEFAULT, yaml.safe_load(TWO.read_text())))
+    makers = {file: job for job in planned.values() for file in job.makes}
+    seen = set()
+    for job in (job for job in planned.values() if job.rule == "score_samples"):
+        read = {makers[file].name for file in job.needs}
+        read |= {
+            makers[file].name
+            for name in read
+            for file in planned[name].needs
+            if makers[file].rule == "make_anchor"
+        }
+        timed = sorted(planned[name].times for name in read if planned[name].times)
+        found = plan.reading_times(*(job.wildcards[k] for k in ("model", "dataset", "method")))
+        assert sorted(found) == timed, job.name
+        seen |= {planned[name].rule for name in read if planned[name].times}
+    assert seen == {
+        "collect_gradients", "collect_hidden_states", "collect_full_gradients", "judge_rows",
+        "make_anchor",
+    }  # fmt: skip
 
 
 def test_fine_tunes_go_before_the_evaluations(planned):
