@@ -14,6 +14,7 @@ include: "rules/sensitivity.smk"
 include: "rules/gradients.smk"
 include: "rules/scores.smk"
 include: "rules/finetunes.smk"
+include: "rules/groups.smk"
 include: "rules/evaluation.smk"
 include: "rules/report.smk"
 

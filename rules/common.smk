@@ -28,6 +28,7 @@ wildcard_constraints:
     pilot=NAME,
     method=NAME,
     finetune=NAME,
+    groups=NAME,
     state=NAME,
     layer=NAME,
     token=r"-\d+",

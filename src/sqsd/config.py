@@ -14,7 +14,7 @@ from sqsd.sources import CONVERSATION, PAIR, PREFERENCE, PROMPT, count_records, 
 
 MEASURES = ("asr", "safety_score")
 # Kinds of tables that are drawn as a figure too.
-DRAWN = frozenset({"subsets", "trajectory", "steering"})
+DRAWN = frozenset({"subsets", "groups", "trajectory", "steering"})
 # In the paths of fine-tunes on all rows, where those on subsets have a method's name and a window.
 ALL_ROWS, ALL = "all-rows", "all"
 SHAPES = {"datasets": (PAIR, CONVERSATION), "preferences": (PREFERENCE,), "benchmarks": (PROMPT,)}
@@ -59,7 +59,9 @@ def for_model(entry: Mapping[str, Any], model: str) -> dict[str, Any]:
 
 
 def curve_of(state: Mapping[str, Any]) -> tuple:
-    """What an entry of `states` is a point of: a pilot, or a direction's checkpoint."""
+    """What an entry of `states` is a point of: a pilot, a direction's checkpoint, or neither."""
+    if "unadapted" in state:
+        return ("neither",)
     if "pilot" in state:
         return "pilot", state["pilot"]
     return "direction", state["direction"], state["checkpoint"]

@@ -153,6 +153,8 @@ def find_state(
     ConfigurationError for a rank or a checkpoint that is not there, UselessModelError where the
     guard refuses a pinned state, or every candidate.
     """
+    if "unadapted" in entry:
+        return State(name, model, None, 1.0, dict.fromkeys(CHOSEN_BY))
     key = "step" if "pilot" in entry else "alpha"
     settings = {"minimum_exact_share": 0.0} | dict(sensitivity)
     if key in entry:

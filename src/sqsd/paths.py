@@ -99,6 +99,13 @@ class Paths:
     def subset(self, model: str, dataset: str, method: str, window: str) -> str:
         return f"{self.root}/subsets/{model}/{dataset}/{method}/{window}.parquet"
 
+    def groups(self, model: str, dataset: str, groups: str) -> str:
+        return f"{self.root}/groups/{model}/{dataset}/{groups}.parquet"
+
+    def group_runs(self, finetune: str, model: str, dataset: str, groups: str, seed: str) -> str:
+        """Folder of the models fine-tuned on groups, each in a folder of its group's name."""
+        return f"{self.root}/group-runs/{finetune}/{model}/{dataset}/{groups}/seed-{seed}"
+
     def finetune(
         self, finetune: str, model: str, dataset: str, method: str, seed: str, window: str
     ) -> str:

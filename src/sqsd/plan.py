@@ -25,11 +25,22 @@ from sqsd.config import (
     training_steps,
 )
 from sqsd.files import written_whole
+from sqsd.groups import group_names
 from sqsd.judges import KINDS as JUDGES
 from sqsd.judges import OWN
 from sqsd.parts import Part
 from sqsd.paths import Paths
-from sqsd.readings import Gradient, HiddenState, Judged, Reading, Texts, Tokens, Update
+from sqsd.readings import (
+    Gradient,
+    HiddenState,
+    Judged,
+    Outcomes,
+    Reading,
+    Scores,
+    Texts,
+    Tokens,
+    Update,
+)
 from sqsd.scorers import make_scorer
 from sqsd.sensitivity import position
 
@@ -144,6 +155,12 @@ class Plan:
                 return [paths.gradients(model, dataset, reading.name, s, role) for s in shards]
             case Judged(judge):
                 return [paths.row_judgements(judge, dataset, s) for s in shards]
+            case Scores(method):
+                return [paths.scores(model, dataset, method)]
+            case Outcomes(groups, finetune, benchmark):
+                if role == "groups":
+                    return [paths.groups(model, dataset, groups)]
+                return self.group_judgements(finetune, model, dataset, groups, benchmark)
             case Tokens() | Texts():
                 samples = role == "samples"
                 return [paths.samples(model, dataset) if samples else paths.dataset(dataset)]
@@ -186,12 +203,14 @@ class Plan:
         named = "layer" in self.entry("layers", layer, model)
         return [] if named else [self.paths.layer_search(model, layer)]
 
-    def state_run(self, model: str, state: str) -> str:
-        """The training run that a state's adapter is of."""
+    def state_run(self, model: str, state: str) -> list[str]:
+        """The training run that a state's adapter is of; none for theta_0 itself."""
         entry = self.entry("states", state, model)
+        if "unadapted" in entry:
+            return []
         if "pilot" in entry:
-            return self.paths.pilot(model, entry["pilot"])
-        return self.paths.direction(model, entry["direction"])
+            return [self.paths.pilot(model, entry["pilot"])]
+        return [self.paths.direction(model, entry["direction"])]
 
     def state_sources(self, model: str, state: str) -> dict[str, list[str]]:
         """What a state is chosen from, by name; `guard` and `reference` where there is a guard.
@@ -200,7 +219,9 @@ class Plan:
         state; a searched one on the candidates it names, and their neighbours.
         """
         entry = self.entry("states", state, model)
-        sources = {"run": [self.state_run(model, state)]}
+        sources = {"run": self.state_run(model, state)}
+        if "unadapted" in entry:
+            return sources | {"guard": [], "reference": []}
         if is_pinned(entry):
             return sources | self.guard_files(model, self.pinned_subject(model, state))
         if "pilot" in entry:
@@ -232,6 +253,8 @@ class Plan:
     def search_settings(self, model: str, state: str) -> dict[str, float]:
         """The settings that a state's choice depends on."""
         entry, settings = self.entry("states", state, model), self.setting("sensitivity", model)
+        if "unadapted" in entry:
+            return {}
         used = ["minimum_exact_share"] if self.guard(model) else []
         if not is_pinned(entry):
             used += ["floor_fraction", "rank_floored"] if "pilot" in entry else ["delta"]
@@ -266,7 +289,7 @@ class Plan:
 
     def pinned_subject(self, model: str, state: str) -> Subject:
         """A pinned state alone."""
-        entry, run = self.entry("states", state, model), self.state_run(model, state)
+        entry, (run,) = self.entry("states", state, model), self.state_run(model, state)
         if "pilot" in entry:
             listing = {"pilot": run, "steps": [entry["step"]]}
         else:
@@ -316,6 +339,43 @@ class Plan:
             found["all rows"] = self.all_rows_subject(finetune, arm)
         return found
 
+    def group_subject(self, finetune: str, model: str, dataset: str, groups: str) -> Subject:
+        """The models fine-tuned on small groups of rows, seed by seed."""
+        target = self.target(finetune, model)
+        entry, spec = self.entry("finetunes", finetune, target), self.config["groups"][groups]
+        folders = {
+            seed: self.paths.group_runs(finetune, model, dataset, groups, str(seed))
+            for seed in entry["seeds"]
+        }
+        names = group_names(spec["random_groups"] + spec["biased_groups"])
+        runs = [
+            {"folder": f"{folder}/{name}", "tuning": entry["tuning"], "window": name, "seed": seed}
+            for seed, folder in folders.items()
+            for name in names
+        ]
+        size = self.part_size(target, "finetunes")
+        parts = [{"runs": part} for part in chunks(runs, size)]
+        trained = [
+            list(dict.fromkeys(folders[run["seed"]] for run in part["runs"])) for part in parts
+        ]
+        name = f"groups/{finetune}/{model}/{dataset}/{groups}"
+        return subject(target, name, parts, trained)
+
+    def group_judgements(
+        self, finetune: str, model: str, dataset: str, groups: str, role: str
+    ) -> list[str]:
+        """Judgements of the models fine-tuned on small groups, by the judge of the Safety Score."""
+        subject = self.group_subject(finetune, model, dataset, groups)
+        judge = self.judge(subject.model, "safety_score")
+        return self.judgements(subject, self.benchmark(subject.model, role), judge)
+
+    def arm_subjects(self, spec: Mapping[str, Any], arm: Arm) -> list[Subject]:
+        """What a table that names a fine-tune evaluates for one of its arms."""
+        if spec["kind"] == "groups":
+            return [self.group_subject(spec["finetune"], arm.model, arm.dataset, spec["groups"])]
+        references = self.reference_subjects(spec["finetune"], arm).values()
+        return [self.finetune_subject(spec["finetune"], arm), *references]
+
     @cached_property
     def subjects(self) -> dict[tuple[str, str], Subject]:
         """Every subject that a table may need, by model and name."""
@@ -336,8 +396,14 @@ class Plan:
         ]
         for table, spec in self.config["tables"].items():
             for arm in self.arms(table) if "finetune" in spec else ():
-                found.append(self.finetune_subject(spec["finetune"], arm))
-                found += self.reference_subjects(spec["finetune"], arm).values()
+                found += self.arm_subjects(spec, arm)
+        for experiment in map(self.config["experiments"].get, names):
+            found += [
+                self.group_subject(reading.finetune, **experiment, groups=reading.groups)
+                for method in self.config["methods"]
+                for reading in self.needs(method).values()
+                if isinstance(reading, Outcomes)
+            ]
         return {(subject.model, subject.name): subject for subject in found}
 
     def curve_subject(self, model: str, direction: str) -> Subject:
@@ -444,6 +510,7 @@ class Plan:
             "comparison": self._comparison_parts,
             "ranking": self._ranking_parts,
             "agreement": self._agreement_parts,
+            "groups": self._group_parts,
             "states": self._state_parts,
             "alphas": self._alpha_parts,
             "checkpoints": self._checkpoint_parts,
@@ -474,6 +541,8 @@ class Plan:
     def table_settings(self, table: str) -> dict[str, Any]:
         """What a table's kind asks for beside its parts."""
         spec = self.config["tables"][table]
+        if spec["kind"] == "groups":
+            return {"against": spec["against"]}
         if spec["kind"] == "agreement":
             return {"rows": self.config["subsets"]["rows"]}
         if spec["kind"] == "subsets":
@@ -538,6 +607,17 @@ class Plan:
             scores = self.paths.scores(arm.model, arm.dataset, arm.method)
             names = {"experiment": arm.experiment, "method": arm.method}
             yield Part(names, files={"scores": [scores]})
+
+    def _group_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
+        for arm in self.arms(spec["name"]):
+            files = {
+                "scores": [self.paths.scores(arm.model, arm.dataset, arm.method)],
+                "groups": [self.paths.groups(arm.model, arm.dataset, spec["groups"])],
+                "judgements": self.group_judgements(
+                    spec["finetune"], arm.model, arm.dataset, spec["groups"], spec["benchmark"]
+                ),
+            }
+            yield Part({"experiment": arm.experiment, "method": arm.method}, files=files)
 
     def _state_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
         for model in self.models:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sqsd.drift import Adapter, LoraWeights
+from sqsd.drift import Adapter, LoraWeights, cast
 from sqsd.errors import DataError, SqsdError
 from sqsd.gradients import HeadPass, LayerPass, Probe, check_shapes, exact, name_of
 from sqsd.packing import EncodedSample, PackedBatch, by_run
@@ -83,6 +83,46 @@ class LoraUpdate(Probe):
         norms = self.squares.take().clamp(min=0).sqrt()
         products = self.products.take()[:, : len(self.directions)]
         return {"update_norm": norms, "inner_product": products}
+
+
+class WeightUpdate(Probe):
+    """One-step updates of the weights themselves against directions: Eq. 9 without an adapter.
+
+    Readings as `LoraUpdate`, whose modules, sorted by name, are those of the directions. The
+    update is `-gW`, the same as the mean of fresh LoRA updates (B0 = 0) over random A0, but for its
+    length; theta_0 itself has no adapter. Deviation: the paper's updates are those of an adapter at a
+    searched state. `|gW|` as in `FullGradient`; `<gW, B A>` is `sum_t (B'g_t)(A x_t)`. Raises
+    ShapeMismatch as `LoraUpdate`.
+    """
+
+    def __init__(self, directions: Mapping[str, Adapter]):
+        self.directions = directions
+
+    def attach(self, model, state: Adapter) -> None:
+        self.modules = sorted(next(iter(self.directions.values())))
+        self.squares, self.products = ByModule(self.modules), ByModule(self.modules)
+        for name, direction in self.directions.items():
+            check_shapes(model, name, direction, self.modules)
+        self.adapters = [
+            cast(direction, model.dtype, model.device) for direction in self.directions.values()
+        ]
+
+    def linear_modules(self) -> Sequence[str]:
+        return self.modules
+
+    def read_linear(self, name: str, layer: LayerPass) -> None:
+        batch, x, g = layer.batch, layer.x, layer.g
+        pairs = zip(by_run(batch.runs, g), by_run(batch.runs, x), strict=True)
+        self.squares.found[name] = torch.cat([outer_squares(*pair) for pair in pairs])
+        products = [
+            -lora.scale * batch.sum((exact(x @ lora.A.T) * exact(g @ lora.B)).sum(-1))
+            for lora in (adapter[name] for adapter in self.adapters)
+        ]
+        self.products.found[name] = torch.stack(products, -1)
+
+    def readings(self) -> dict[str, Tensor]:
+        norms = self.squares.take().clamp(min=0).sqrt()
+        return {"update_norm": norms, "inner_product": self.products.take()}
 
 
 def rows_of_tangents(tangents: list[Tensor]) -> Tensor:

@@ -36,6 +36,8 @@ STAGE_VERSIONS = {
     "make_subsets": 1,
     "finetune_subsets": 1,
     "finetune_all_rows": 1,
+    "make_groups": 1,
+    "finetune_groups": 1,
     "list_states": 1,
     "generate_responses": 1,
     "judge_responses": 1,

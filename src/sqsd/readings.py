@@ -77,9 +77,32 @@ class Judged:
     tables: ClassVar[Mapping[str, str]] = {"samples": "row_judgements"}
 
 
-Reading = Update | Tokens | Texts | HiddenState | Gradient | Judged
-# The tables of a reading, each with all its shards, by role. `samples` has a row per sample, its
-# `reason` null where the row can be scored.
+@dataclass(frozen=True)
+class Scores:
+    """Another method's score of each row."""
+
+    method: str
+    dataset: ClassVar[None] = None
+    tables: ClassVar[Mapping[str, str]] = {"samples": "scores"}
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What small groups of the rows did to models fine-tuned on them; of no single row.
+
+    groups, finetune: entries of the configuration; benchmark: a role, by whose Safety Score.
+    """
+
+    groups: str
+    finetune: str
+    benchmark: str
+    dataset: ClassVar[None] = None
+    tables: ClassVar[Mapping[str, str]] = {"groups": "groups", "judgements": "judgements"}
+
+
+Reading = Update | Tokens | Texts | HiddenState | Gradient | Judged | Scores | Outcomes
+# The tables of a reading, each with all its shards, by role. `samples`, of a reading of rows, has a
+# row per sample, its `reason` null where the row can be scored.
 Readings = Mapping[str, pd.DataFrame]
 
 

@@ -13,12 +13,14 @@ import pandas as pd
 from matplotlib import pyplot as plt
 
 from sqsd.errors import DataError
+from sqsd.groups import paired_by_group
 from sqsd.parts import Part
 from sqsd.states import CHOSEN_BY, read_state
 from sqsd.statistics import (
     clustered_interval,
     is_strictly_decreasing,
     mean_interval,
+    rank_correlation_bootstrap,
     rank_correlation_interval,
     signed_rank_test,
     trend_test,
@@ -74,6 +76,13 @@ COMPARISON_NOTE = (
     "method, loading the model included, over the rows that it scores; a reading that several "
     "methods share counts for each. What is made once (directions, pilots, cost models, the "
     "search for states and layers) is not counted."
+)
+GROUPS_NOTE = (
+    "correlation: Spearman's rank correlation, over groups of rows that were each fine-tuned alone "
+    "for a few steps, of a group's mean score with how far its model's mean Safety Score has "
+    "dropped; 1 is a score that foretells the order. over: how much higher it is than that of "
+    "{against}, paired by group. In brackets: 95 % percentile bootstrap interval over groups; in "
+    "rows of '{pooled}' Student's t over experiments."
 )
 CURVE_NOTE = (
     "Means over the prompts of the tuning benchmark. In brackets: 95 % intervals over prompts, "
@@ -149,6 +158,19 @@ def make_agreement(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
     return agreement_table(parts, scores, settings["rows"]), AGREEMENT_NOTE, None
 
 
+def make_groups(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
+    pairs = [
+        paired_by_group(
+            part.read("scores", "scores"), part.read("groups", "groups"),
+            part.read("judgements", "judgements"),
+        )
+        for part in parts
+    ]  # fmt: skip
+    table = groups_table(parts, pairs, settings["against"])
+    note = GROUPS_NOTE.format(against=settings["against"], pooled=POOLED)
+    return table, note, lambda out: draw_groups(table, out)
+
+
 def make_trajectory(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
     trajectories = [part.read("trajectory", "trajectory") for part in parts]
     judged = [both_measures(part) for part in parts]
@@ -170,6 +192,7 @@ KINDS: dict[str, Callable[[Sequence[Part], Mapping[str, Any]], Made]] = {
     "states": make_states,
     "ranking": make_ranking,
     "agreement": make_agreement,
+    "groups": make_groups,
     "trajectory": make_trajectory,
     "steering": make_steering,
 }
@@ -627,6 +650,39 @@ def curve_table(judged: pd.DataFrame, key: str, chosen: Mapping[float, str]) -> 
     return table.assign(chosen=table[key].astype(float).map(chosen).astype("str"))
 
 
+def groups_table(
+    parts: Sequence[Part], pairs: Sequence[tuple[np.ndarray, np.ndarray]], against: str
+) -> pd.DataFrame:
+    """Table 11: how well each method's scores foretell what small groups do, per experiment.
+
+    parts: named by experiment and method. pairs: (mean scores, drops) [n] of each part's groups
+    (`groups.paired_by_group`). against: the method that the others are paired with. With several
+    experiments a method also gets a row over them, in which the experiment is the unit.
+    """
+    by_name = {
+        (part.names["experiment"], part.names["method"]): pair
+        for part, pair in zip(parts, pairs, strict=True)
+    }
+    rows = []
+    for (experiment, method), (scores, drops) in by_name.items():
+        row = {"experiment": experiment, "method": method, "groups": len(drops)}
+        value = rank_correlation_bootstrap(scores, drops)
+        row |= named_interval("correlation", "bootstrap", value)
+        if method != against:
+            other, _ = by_name[experiment, against]
+            value = rank_correlation_bootstrap(scores, drops, other)
+            row |= named_interval("over", "bootstrap", value)
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    if table["experiment"].nunique() > 1:
+        for method, own in table.groupby("method", sort=False):
+            row = {"experiment": POOLED, "method": method, "groups": own["groups"].sum()}
+            for name in ("correlation", "over"):
+                row |= named_interval(name, "t", mean_interval(own[name]))
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def trajectory_table(
     parts: Sequence[Part],
     trajectories: Sequence[pd.DataFrame],
@@ -700,6 +756,29 @@ def draw_steering(table: pd.DataFrame, out: Mapping[str, str]) -> None:
             ylabel="Safety Score (log-odds of a refusal)",
         )
         axes.legend(frameon=False)
+    save_figure(figure, out)
+
+
+def draw_groups(table: pd.DataFrame, out: Mapping[str, str]) -> None:
+    """Table 11 drawn: correlations with their intervals, a line per method, a panel in all.
+
+    Several experiments are shown by their mean, with each one as a small mark.
+    """
+    pooled = table[table["experiment"] == POOLED]
+    shown = pooled if len(pooled) else table
+    figure, (axes,) = grid(1, (6, 0.9 + 0.28 * len(shown)))
+    places = np.arange(len(shown))[::-1]
+    means = shown["correlation"].to_numpy(dtype=float)
+    ends = [first_bounds(shown, "correlation", end).to_numpy() for end in ("low", "high")]
+    bars = np.maximum([means - ends[0], ends[1] - means], 0)
+    axes.errorbar(means, places, xerr=bars, fmt="o", markersize=5, color="black", capsize=2)
+    for place, method in zip(places, shown["method"], strict=True):
+        own = table[(table["method"] == method) & (table["experiment"] != POOLED)]
+        if len(pooled):
+            axes.plot(own["correlation"], [place] * len(own), "|", color="0.5", markersize=8)
+    axes.axvline(0, color="0.8", linewidth=0.8, zorder=0)
+    axes.set_yticks(places, list(shown["method"]))
+    axes.set(xlabel="rank correlation of mean score and drop in Safety Score", xlim=(-1.05, 1.05))
     save_figure(figure, out)
 
 

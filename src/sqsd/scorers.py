@@ -11,7 +11,20 @@ import numpy as np
 import pandas as pd
 
 from sqsd.errors import DataError
-from sqsd.readings import Gradient, HiddenState, Judged, Reading, Readings, Texts, Tokens, Update
+from sqsd.groups import most_telling, paired_by_group
+from sqsd.readings import (
+    Gradient,
+    HiddenState,
+    Judged,
+    Outcomes,
+    Reading,
+    Readings,
+    Scores,
+    Texts,
+    Tokens,
+    Update,
+)
+from sqsd.statistics import rank_correlation
 
 
 class Scorer(Protocol):
@@ -215,11 +228,46 @@ class BiAnchorGradScorer(Scorer):
         return (along / samples["gradient_norm"]).mask(samples["gradient_norm"] == 0, 0.0)
 
 
+@dataclass(frozen=True)
+class CalibratedScorer:
+    """The scores of the method that foretells best what small groups of rows do to the model.
+
+    among: methods. groups: whose fine-tunes, by finetune, a method's mean scores are correlated
+    with (Spearman), against the Safety Score on a benchmark's role; the highest one is taken, the
+    first of equals. Not of the paper, which searches states by Eqs. 26 and 27.
+    """
+
+    among: Sequence[str]
+    groups: str
+    finetune: str
+    benchmark: str
+    points: ClassVar[Mapping[str, str]] = {
+        "among": "methods", "groups": "groups", "finetune": "finetunes",
+    }  # fmt: skip
+
+    def needs(self) -> dict[str, Reading]:
+        outcomes = Outcomes(self.groups, self.finetune, self.benchmark)
+        return {f"of {method}": Scores(method) for method in self.among} | {"outcomes": outcomes}
+
+    def score(self, readings: Mapping[str, Readings], seed: int) -> pd.Series:
+        found = readings["outcomes"]
+        scores = [readings[f"of {method}"]["samples"] for method in self.among]
+        correlations = [
+            float(rank_correlation(*paired_by_group(table, found["groups"], found["judgements"])))
+            for table in scores
+        ]
+        for method, value in zip(self.among, correlations, strict=True):
+            print(f"{method}: rank correlation {value:.3f} over the groups")
+        best = most_telling(correlations)
+        print(f"taken: {self.among[best]}")
+        return scores[best].set_index("sample_id")["score"]
+
+
 KINDS: dict[str, type] = {
     "sqsd": SqsdScorer, "random": RandomScorer, "length": LengthScorer,
     "refusal-opening": RefusalScorer, "reward-model": RewardModelScorer,
     "bi-anchor-reps": BiAnchorRepsScorer, "bi-anchor-grad": BiAnchorGradScorer,
-    "self-inf": SelfInfScorer, "larf": LarfScorer,
+    "self-inf": SelfInfScorer, "larf": LarfScorer, "calibrated": CalibratedScorer,
 }  # fmt: skip
 
 
@@ -263,7 +311,11 @@ def score_method(
     A row that any reading could not take has a null score and rank, and that reading's reason.
     """
     scorer = make_scorer(method)
-    of_rows = [name for name, reading in scorer.needs().items() if reading.dataset is None]
+    of_rows = [
+        name
+        for name, reading in scorer.needs().items()
+        if reading.dataset is None and "samples" in reading.tables
+    ]
     samples = merged_samples([readings[name]["samples"] for name in of_rows])
     return score_table(scorer.score(readings, seed), samples)
 

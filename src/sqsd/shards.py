@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 
 from sqsd.chat import encode_rows
 from sqsd.drift import Adapter, load_adapter, module_norms
-from sqsd.errors import ConfigurationError, DataError
+from sqsd.errors import DataError
 from sqsd.files import written_whole
 from sqsd.gradients import BatchReadings, GradientEngine, Probe
 from sqsd.logs import progress
 from sqsd.models import load_model, load_tokenizer
 from sqsd.packing import EncodedSample
-from sqsd.probes import FullGradient, HiddenStates, LoraUpdate, mean_gradient
+from sqsd.probes import FullGradient, HiddenStates, LoraUpdate, WeightUpdate, mean_gradient
 from sqsd.readings import shard_rows
 from sqsd.states import State, direction_folder
 from sqsd.tables import write_table
@@ -56,20 +56,20 @@ def collect_shard(
 ) -> None:
     """Write the `gradient_samples` and `gradient_modules` tables of one shard, in row order.
 
-    state: with an adapter, whose LoRA gradients are taken. direction: folder of the direction's
+    state: with an adapter, whose LoRA gradients are taken, or theta_0 without one, where updates
+    are those of the weights (`probes.WeightUpdate`). direction: folder of the direction's
     training, of which the adapter at `checkpoint` is read against. A row that has no gradient (a
     problem of the source, a response cut off entirely, a NaN) keeps its place in the samples
     table with the reason and a null loss, and has no module rows. Raises ConfigurationError for a
-    state without an adapter, or a checkpoint that is not there.
+    checkpoint that is not there.
     """
-    if state.adapter is None:
-        raise ConfigurationError(
-            f"state '{state.name}' has no adapter, so a row has no LoRA update there; "
-            "score at a checkpoint of a pilot or at a steered state"
-        )
     loaded = load_adapter(direction_folder(direction, checkpoint))
-    adapter = load_adapter(state.adapter, state.multiplier)
-    probe = LoraUpdate({"direction": loaded})
+    directions = {"direction": loaded}
+    if state.adapter is None:
+        adapter, probe = None, WeightUpdate(directions)
+    else:
+        adapter = load_adapter(state.adapter, state.multiplier)
+        probe = LoraUpdate(directions)
     samples, values = read_probe(shard, state.model, probe, adapter)
     ids = samples.loc[samples["reason"].isna(), "sample_id"].to_list()
     modules = module_rows(

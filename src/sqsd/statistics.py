@@ -116,6 +116,49 @@ def signed_rank_test(differences: ArrayLike) -> float:
     return float(wilcoxon(array).pvalue)  # pyright: ignore
 
 
+def rank_correlation(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Spearman's rank correlation along an axis; NaN where either is constant, or has no pairs.
+
+    Unlike scipy's, it takes many pairs of samples at once, as a bootstrap asks.
+    """
+    from scipy.stats import rankdata
+
+    ranks = [rankdata(values, axis=axis) for values in (x, y)]
+    a, b = (r - r.mean(axis=axis, keepdims=True) for r in ranks)
+    product = np.sqrt((a * a).sum(axis=axis) * (b * b).sum(axis=axis))
+    covariance = np.asarray((a * b).sum(axis=axis))
+    return np.divide(covariance, product, out=np.full(covariance.shape, np.nan), where=product > 0)
+
+
+def rank_correlation_bootstrap(
+    x: ArrayLike,
+    y: ArrayLike,
+    other: ArrayLike | None = None,
+    level: float = 0.95,
+    resamples: int = 9999,
+) -> tuple[float, float, float]:
+    """Spearman's correlation of n pairs with its percentile bootstrap interval over pairs.
+
+    other [n]: instead, how much higher the correlation of x with y is than that of other with y,
+    over the same resamples. Returns (value, low, high), NaN where a correlation is, the bounds for
+    fewer than 4 pairs. Resamples in which one side is constant tell nothing and are left out.
+    """
+    check_level(level)
+    sides = [np.asarray(v, dtype=float) for v in (x, y, other) if v is not None]
+
+    def statistic(*columns: np.ndarray) -> np.ndarray:
+        found = rank_correlation(columns[0], columns[1])
+        return found if len(columns) < 3 else found - rank_correlation(columns[2], columns[1])
+
+    n, value = len(sides[0]), float(statistic(*sides)) if len(sides[0]) else math.nan
+    if n < 4 or math.isnan(value):
+        return value, math.nan, math.nan
+    picked = np.random.default_rng(0).integers(0, n, (resamples, n))
+    found = statistic(*(side[picked] for side in sides))
+    low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return value, float(low), float(high)
+
+
 def rank_correlation_interval(
     correlation: float, n: int, level: float = 0.95
 ) -> tuple[float, float]:

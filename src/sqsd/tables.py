@@ -95,6 +95,10 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
         ["sample_id"],
         sample_id="str", score="float64", rank="int64", prompt="str", response="str",
     ),
+    # biased_to: the family that a group has more rows of, null for a random one.
+    "groups": _schema(
+        ["group", "sample_id"], group="str", sample_id="str", biased_to="str?",
+    ),
     "trajectory": _schema(["step"], step="int64", projection="float64"),
     "drift_ranking": _schema(
         ["step"],

@@ -28,6 +28,7 @@ TABLES: dict[str, Options] = {
     ),
     "ranking": (("methods",), ("experiments",)),
     "agreement": (("methods",), ("experiments",)),
+    "groups": (("methods", "groups", "finetune", "benchmark", "against"), ("experiments",)),
     "states": (("states",), ()),
     "alphas": (("directions",), ()),
     "checkpoints": (("pilot", "directions"), ()),
@@ -256,6 +257,10 @@ def options_of(kind: type) -> tuple[list[str], list[str]]:
 
 
 def state_key_problems(place: str, entry: Mapping[str, Any]) -> Iterator[str]:
+    if "unadapted" in entry:
+        what = "theta_0 itself, without an adapter"
+        yield from keys_problems(place, entry, what, ("unadapted",), ())
+        return
     ways = ("step", "rank", "least") if "pilot" in entry else ("alpha", "rank", "least")
     given = [way for way in ways if way in entry]
     if len(given) != 1:

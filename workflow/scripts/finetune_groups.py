@@ -1,0 +1,23 @@
+from pathlib import Path
+
+from sqsd.logs import log_to
+from sqsd.models import load_model, load_tokenizer
+from sqsd.tables import read_table
+from sqsd.training import train_sft
+
+with log_to(snakemake.log[0]):
+    parameters = snakemake.params
+    rows = read_table(snakemake.input.rows, "dataset").set_index("sample_id", drop=False)
+    groups = read_table(snakemake.input.groups, "groups")
+    for name, group in groups.groupby("group"):
+        train_sft(
+            model=load_model(snakemake.input.model, parameters.training["dtype"]),
+            tokenizer=load_tokenizer(snakemake.input.model),
+            rows=rows.loc[group["sample_id"]].reset_index(drop=True),
+            out=Path(snakemake.output[0]) / str(name),
+            work=Path(parameters.work) / str(name),
+            training=parameters.training,
+            lora=parameters.lora,
+            seed=parameters.seed,
+            version=parameters.version,
+        )
