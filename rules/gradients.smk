@@ -113,7 +113,7 @@ rule collect_hidden_states:
 rule make_anchor:
     input:
         model=PATHS.model("{model}"),
-        rows=lambda w: PATHS.dataset(CONFIG["anchors"][w.anchor]["data"]),
+        rows=lambda w: PATHS.dataset(PLAN.entry("anchors", w.anchor, w.model)["data"]),
     output:
         PATHS.anchor("{model}", "{anchor}"),
     log:
@@ -126,7 +126,7 @@ rule make_anchor:
     resources:
         **resources_of("infer"),
     params:
-        anchor=lambda w: picked(CONFIG["anchors"][w.anchor], "first_tokens")
+        anchor=lambda w: picked(PLAN.entry("anchors", w.anchor, w.model), "first_tokens")
         | picked(CONFIG["gradients"], "max_length_tokens", "dtype"),
         version=VERSION["make_anchor"],
     script:

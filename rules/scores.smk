@@ -33,7 +33,7 @@ rule score_samples:
     conda:
         ENVIRONMENT
     params:
-        method=lambda w: CONFIG["methods"][w.method],
+        method=lambda w: PLAN.entry("methods", w.method, w.model),
         seed=lambda w: PLAN.seed(w.model),
         version=VERSION["score_samples"],
     script:

@@ -131,14 +131,14 @@ class Plan:
         assert rows is not None
         return [f"{i:05d}" for i in range(-(-rows // size))]
 
-    def needs(self, method: str) -> dict[str, Reading]:
-        return make_scorer(self.config["methods"][method]).needs()
+    def needs(self, method: str, model: str) -> dict[str, Reading]:
+        return make_scorer(self.entry("methods", method, model)).needs()
 
     def reading_files(self, model: str, dataset: str, method: str) -> dict[str, list[str]]:
         """Files of a method's readings: `<reading>_<role>` by name."""
         return {
             f"{name}_{role}": self.reading_tables(model, dataset, reading, role)
-            for name, reading in self.needs(method).items()
+            for name, reading in self.needs(method, model).items()
             for role in reading.tables
         }
 
@@ -191,7 +191,12 @@ class Plan:
     @cached_property
     def gradient_anchors(self) -> dict[str, tuple[str, ...]]:
         """The anchors of every `Gradient` that a method reads, by its name."""
-        readings = (r for method in self.config["methods"] for r in self.needs(method).values())
+        readings = (
+            reading
+            for method in self.config["methods"]
+            for model in self.config["models"]
+            for reading in self.needs(method, model).values()
+        )
         return {r.name: r.anchors for r in readings if isinstance(r, Gradient)}
 
     def layer_prompts(self, model: str, layer: str) -> str:
@@ -401,7 +406,7 @@ class Plan:
             found += [
                 self.group_subject(reading.finetune, **experiment, groups=reading.groups)
                 for method in self.config["methods"]
-                for reading in self.needs(method).values()
+                for reading in self.needs(method, experiment["model"]).values()
                 if isinstance(reading, Outcomes)
             ]
         return {(subject.model, subject.name): subject for subject in found}

@@ -89,10 +89,10 @@ class WeightUpdate(Probe):
     """One-step updates of the weights themselves against directions: Eq. 9 without an adapter.
 
     Readings as `LoraUpdate`, whose modules, sorted by name, are those of the directions. The
-    update is `-gW`, the same as the mean of fresh LoRA updates (B0 = 0) over random A0, but for its
-    length; theta_0 itself has no adapter. Deviation: the paper's updates are those of an adapter at a
-    searched state. `|gW|` as in `FullGradient`; `<gW, B A>` is `sum_t (B'g_t)(A x_t)`. Raises
-    ShapeMismatch as `LoraUpdate`.
+    update is `-gW`, which is also what a fresh adapter's (B0 = 0) is on average over its random
+    A0, but for the length. Deviation: the paper's updates are those of an adapter at a searched
+    state. `|gW|` as in `FullGradient`; `<gW, B A>` is `sum_t (B'g_t)(A x_t)`. Raises ShapeMismatch
+    as `LoraUpdate`.
     """
 
     def __init__(self, directions: Mapping[str, Adapter]):

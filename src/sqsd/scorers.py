@@ -242,7 +242,7 @@ class CalibratedScorer:
     finetune: str
     benchmark: str
     points: ClassVar[Mapping[str, str]] = {
-        "among": "methods", "groups": "groups", "finetune": "finetunes",
+        "among": "methods", "groups": "groups", "finetune": "finetunes", "benchmark": "roles",
     }  # fmt: skip
 
     def needs(self) -> dict[str, Reading]:

