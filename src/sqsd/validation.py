@@ -305,7 +305,7 @@ POINTERS = {
     "tables": {
         "experiments": "experiments", "methods": "methods", "states": "states",
         "directions": "directions", "finetune": "finetunes", "pilot": "pilots",
-        "judge": "judges", "benchmark": ROLES, "groups": "groups", "against": "methods",
+        "judge": "judges", "benchmark": ROLES, "groups": "groups",
     },
 }  # fmt: skip
 # The same of entries that may differ per model.
@@ -679,19 +679,13 @@ def chosen_problems(
 
 
 def group_problems(config: Mapping[str, Any]) -> Checks:
-    """Too few groups, and tables whose methods are compared with none of them."""
+    """Too few groups."""
     for name, spec in config["groups"].items():
         count = spec["random_groups"] + spec["biased_groups"]
         if count < FEWEST_GROUPS:
             yield (
                 f"groups.{name}: {count} group(s) in all; a rank correlation with an interval "
                 f"needs {FEWEST_GROUPS}; raise random_groups or biased_groups"
-            )
-    for name, table in config["tables"].items():
-        if "against" in table and table["against"] not in table["methods"]:
-            yield (
-                f"tables.{name}.against: '{table['against']}' is none of the table's methods: "
-                f"{', '.join(table['methods'])}"
             )
 
 

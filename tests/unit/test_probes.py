@@ -30,7 +30,7 @@ from sqsd.drift import LoraWeights
 from sqsd.errors import DataError, ShapeMismatch, SqsdError
 from sqsd.gradients import GradientEngine
 from sqsd.packing import EncodedSample
-from sqsd.probes import FullGradient, HiddenStates, LoraUpdate, mean_gradient
+from sqsd.probes import FullGradient, HiddenStates, LoraUpdate, WeightUpdate, mean_gradient
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 NORMS = (LlamaRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm)
@@ -390,6 +390,38 @@ def test_every_probe_matches_autograd_at_a_state(case, name):
 @given(samples=batches(), checkpointing=st.booleans())
 def test_every_probe_matches_autograd_for_any_batch(case, samples, checkpointing):
     case.check(case.read(samples, checkpointing=checkpointing), case.oracles(samples))
+
+
+@pytest.mark.parametrize("name", list(BATCHES))
+def test_updates_of_the_weights_themselves_match_autograd(case, name):
+    """Without an adapter the update is minus the weight's own gradient, module by module."""
+    samples = BATCHES[name]
+    readings = read(case.model, [WeightUpdate(case.directions)], None, samples)
+    oracles = case.oracles(samples, with_state=False)
+    for oracle in oracles:
+        own = {m: -oracle.gradient[f"{m}.weight"] for m in sorted(case.state)}
+        oracle.updates = lambda own=own: own
+    check_lora(readings, oracles, case.directions)
+
+
+def test_an_update_of_the_weights_is_a_fresh_adapter_s_on_average():
+    """dW = -gB A0 = -s gW A0'A0 of B0 = 0, whose mean over A0 is gW's direction."""
+    setting = Setting("narrow")
+    (sample,) = BATCHES["equal"][:1]
+    weights = read(setting.model, [WeightUpdate(setting.directions)], None, [sample])
+    found = []
+    for seed in range(400):
+        fresh = {
+            m: LoraWeights(w.A, torch.zeros_like(w.B), 1.0)
+            for m, w in random_adapter(setting.model, seed, ranks=(4,)).items()
+        }
+        one = read(setting.model, [LoraUpdate(setting.directions)], fresh, [sample])
+        found.append(one.values["inner_product"])
+    mean = torch.stack(found).mean(0)
+    # A0 has r = 4 rows of variance .09, so E[A0'A0] = 4 x .09 I.
+    expected = 4 * 0.09 * weights.values["inner_product"]
+    spread = torch.stack(found).std(0) / 400**0.5
+    assert bool(((mean - expected).abs() <= 5 * spread + 1e-12).all())
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from transformers import LlamaForCausalLM
 
 from sqsd import shards
 from sqsd.chat import encode_rows
+from sqsd.drift import load_adapter
 from sqsd.errors import ConfigurationError, SqsdError
 from sqsd.gradients import GradientEngine
 from sqsd.models import load_model, make_model, make_word_tokenizer, state_applied
@@ -133,13 +134,27 @@ def test_the_state_s_multiplier_is_applied(world, tmp_path):
     assert losses[0] != pytest.approx(losses[1], rel=1e-3)
 
 
-def test_a_state_without_an_adapter_is_refused(world, tmp_path):
-    message = (
-        "state 'theta' has no adapter, so a row has no LoRA update there; "
-        "score at a checkpoint of a pilot or at a steered state"
+def test_at_theta_0_updates_are_those_of_the_weights(world, tmp_path):
+    """By autograd: cosines with the direction of minus the gradient of each weight."""
+    samples, modules = collect(
+        world, tmp_path, state=State("theta", str(world / "model"), None), rows=ROWS[:2]
     )
-    with pytest.raises(ConfigurationError, match=message):
-        collect(world, tmp_path, state=State("theta", str(world / "model"), None))
+    direction = load_adapter(world / "direction")
+    model = load_model(world / "model").double()
+    for row, (_, own) in zip(ROWS[:2].itertuples(), modules.groupby("sample_id"), strict=True):
+        text = f"<user> {row.prompt} <assistant> {row.response} <end>"
+        ids = TOKENIZER(text, return_tensors="pt").input_ids
+        logits = model(input_ids=ids).logits[0].log_softmax(-1)
+        loss = -sum(logits[i - 1, ids[0, i]] for i in range(3, ids.shape[1])) / (ids.shape[1] - 3)
+        model.zero_grad()
+        loss.backward()
+        for name, norm, product in own[["module", "update_norm", "inner_product"]].values:
+            gradient = model.get_submodule(name).weight.grad
+            dense = direction[name].scale * direction[name].B @ direction[name].A
+            assert norm == pytest.approx(float(gradient.norm()), rel=1e-5)
+            expected = -float((gradient * dense.double()).sum())
+            assert product == pytest.approx(expected, rel=1e-4, abs=1e-7)
+    assert samples["reason"].isna().all()
 
 
 @pytest.mark.parametrize("tokens", ["auto", 1])

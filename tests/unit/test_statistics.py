@@ -1,3 +1,4 @@
+import itertools
 import math
 from itertools import permutations, product
 
@@ -8,9 +9,12 @@ from hypothesis import strategies as st
 
 from sqsd.errors import DataError
 from sqsd.statistics import (
+    bootstrap_means,
     clustered_interval,
     is_strictly_decreasing,
     mean_interval,
+    rank_correlation,
+    rank_correlation_bootstrap,
     rank_correlation_interval,
     signed_rank_test,
     trend_test,
@@ -245,3 +249,79 @@ def test_signed_rank_test_is_the_share_of_signs_as_far_from_even(sizes, signs):
 @pytest.mark.parametrize("differences", [[], [0.5], [0.0, 0.0, 0.0], [1.0, math.nan]])
 def test_signed_rank_test_of_nothing_to_test_is_nan(differences):
     assert math.isnan(signed_rank_test(differences))
+
+
+def spearman_by_hand(x, y):
+    """Pearson's correlation of mid-ranks, counted one by one."""
+    ranks = [[sum(b < a for b in v) + (sum(b == a for b in v) + 1) / 2 for a in v] for v in (x, y)]
+    return float(np.corrcoef(ranks)[0, 1])
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=2, max_size=9))
+def test_rank_correlations_count_ties_as_their_mean(pairs):
+    x, y = (np.array(side, dtype=float) for side in zip(*pairs, strict=True))
+    found = float(rank_correlation(x, y))
+    if len(set(x)) == 1 or len(set(y)) == 1:
+        assert math.isnan(found)
+    else:
+        assert found == pytest.approx(spearman_by_hand(x, y), abs=1e-12)
+
+
+def test_rank_correlations_of_many_samples_are_each_one_s_own():
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(size=(2, 6, 7))
+    expected = [spearman_by_hand(*pair) for pair in zip(x, y, strict=True)]
+    assert rank_correlation(x, y) == pytest.approx(expected)
+
+
+def test_a_bootstrap_of_a_rank_correlation_is_over_pairs():
+    # All 4^4 resamples of four pairs, those with one side constant left out.
+    x, y = [1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 2.0, 4.0]
+    resampled = [
+        spearman_by_hand([x[i] for i in picked], [y[i] for i in picked])
+        for picked in itertools.product(range(4), repeat=4)
+        if len(set(picked)) > 1
+    ]
+    value, low, high = rank_correlation_bootstrap(x, y)
+    assert value == pytest.approx(0.8)
+    # A step of the few values that four pairs can take.
+    expected = np.quantile(resampled, [0.025, 0.975])
+    assert (low, high) == pytest.approx(tuple(expected), abs=0.06)
+
+
+def test_a_difference_of_rank_correlations_is_paired():
+    rng = np.random.default_rng(1)
+    y = rng.normal(size=40)
+    x, other = y + 0.5 * rng.normal(size=40), rng.normal(size=40)
+    value, low, high = rank_correlation_bootstrap(x, y, other)
+    assert value == pytest.approx(spearman_by_hand(x, y) - spearman_by_hand(other, y))
+    assert 0 < low < value < high
+    # One and the same on both sides has no doubt, whatever the pairs.
+    assert rank_correlation_bootstrap(x, y, x) == (0, 0, 0)
+
+
+def test_a_rank_correlation_without_enough_to_go_by():
+    assert all(map(math.isnan, rank_correlation_bootstrap([], [])))
+    assert all(map(math.isnan, rank_correlation_bootstrap([1, 1, 1, 1], [1, 2, 3, 4])))
+    value, low, high = rank_correlation_bootstrap([1, 2, 3], [1, 2, 3])
+    assert value == pytest.approx(1) and math.isnan(low) and math.isnan(high)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=6))
+def test_bootstrapped_means_of_a_column_stand_alone(values):
+    column = np.array(values)
+    beside = np.stack([column, np.arange(len(column), dtype=float)], 1)
+    alone = bootstrap_means(column[:, None])[:, 0]
+    assert bootstrap_means(beside)[:, 0].tolist() == alone.tolist()
+    mean, low, high = alone
+    assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
+    assert min(values) - 1e-9 <= mean <= max(values) + 1e-9
+
+
+def test_bootstrapped_means_leave_out_what_is_not_there():
+    found = bootstrap_means([[1.0, math.nan, 5.0], [3.0, math.nan, math.nan]])
+    assert found[:, 0].tolist() == [2, 1, 3]
+    assert np.isnan(found[:, 1]).all() and found[0, 2] == 5 and np.isnan(found[1:, 2]).all()
+    with pytest.raises(DataError, match="confidence level 1"):
+        bootstrap_means([[1.0]], level=1)
