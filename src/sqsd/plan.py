@@ -167,7 +167,7 @@ class Plan:
 
     def reading_times(self, model: str, dataset: str, method: str) -> list[str]:
         """Files with the seconds of the jobs that make a method's readings, each once."""
-        readings = self.needs(method).values()
+        readings = self.needs(method, model).values()
         found = (self._times(model, reading.dataset or dataset, reading) for reading in readings)
         return list(dict.fromkeys(chain.from_iterable(found)))
 
@@ -185,7 +185,9 @@ class Plan:
                 return times("collect_full_gradients", f"{model}/{dataset}/{reading.name}") + made
             case Judged(judge):
                 return times("judge_rows", f"{judge}/{dataset}")
-            case Tokens() | Texts():
+            case Scores(method):
+                return self.reading_times(model, dataset, method)
+            case Outcomes() | Tokens() | Texts():
                 return []
 
     @cached_property

@@ -75,7 +75,7 @@ COMPARISON_NOTE = (
     "seconds_per_row: measured seconds of the jobs that read rows, references and anchors for a "
     "method, loading the model included, over the rows that it scores; a reading that several "
     "methods share counts for each. What is made once (directions, pilots, cost models, the "
-    "search for states and layers) is not counted."
+    "search for states and layers, fine-tunes of groups) is not counted."
 )
 GROUPS_NOTE = (
     "correlation: Spearman's rank correlation, over groups of rows that were each fine-tuned alone "
