@@ -74,9 +74,11 @@ class HeadPass:
         logits = functional.linear(self.hidden[rows], self.head.weight[columns], bias)
         logits = logits.to(self.log_normaliser.dtype)
         every = torch.arange(len(self.head.weight), device=logits.device)[columns]
-        shares = (logits - self.log_normaliser[rows, None]).exp()
+        shares = logits.sub_(self.log_normaliser[rows, None]).exp_()
         is_label = self.batch.labels[rows, None] == every
-        return torch.where(is_label, -self.misses[rows, None], shares) * self.weights[rows, None]
+        return torch.where(is_label, -self.misses[rows, None], shares).mul_(
+            self.weights[rows, None]
+        )
 
 
 class Probe:
@@ -318,11 +320,17 @@ class GradientEngine:
         return out.unflatten(0, x.shape[:-1])
 
     def _other(self, name: str, twin: "Twin", probes: list[Probe], x: Tensor) -> Tensor:
-        if isinstance(twin.module, nn.Embedding):
-            kept, read = x, [partial(probe.read_embedding, name) for probe in probes]
-        else:
-            kept, read = twin.unit(x), [partial(probe.read_affine, name) for probe in probes]
-        return TappedOutput.apply(twin.module(x), self.root, kept[0], self, read)
+        def read(batch: PackedBatch, x: Tensor, g: Tensor) -> None:
+            if isinstance(twin.module, nn.Embedding):
+                for probe in probes:
+                    probe.read_embedding(name, batch, x, g)
+            else:
+                # The input is kept for the norm's own gradient anyway, its output is not.
+                unit = twin.unit(x)
+                for probe in probes:
+                    probe.read_affine(name, batch, unit, g)
+
+        return TappedOutput.apply(twin.module(x), self.root, x.detach(), self, read)
 
     def _layer_output(self, probe: Probe, name: str, module, args, output) -> None:
         output = output[0] if isinstance(output, tuple) else output
@@ -362,20 +370,19 @@ class TappedLinear(Function):
 
 
 class TappedOutput(Function):
-    """The identity, whose backward pass hands (batch, kept, g) to readers; the graph's root."""
+    """The identity, whose backward pass hands batch, input and g to a reader; the graph's root."""
 
     @staticmethod
-    def forward(ctx, out, root, kept, engine, readers):
-        ctx.save_for_backward(kept)
-        ctx.called_with = engine, readers
+    def forward(ctx, out, root, x, engine, read):
+        ctx.save_for_backward(x)
+        ctx.called_with = engine, read
         return out.view_as(out)
 
     @staticmethod
     def backward(ctx, g):  # pyright: ignore[reportIncompatibleMethodOverride]
-        engine, readers = ctx.called_with
-        (kept,) = ctx.saved_tensors
-        for reader in readers:
-            reader(engine.batch, kept, g[0])
+        engine, read = ctx.called_with
+        (x,) = ctx.saved_tensors
+        read(engine.batch, x[0], g[0])
         return g, None, None, None, None
 
 
@@ -392,12 +399,13 @@ class Twin:
     def unit(self, x: Tensor) -> Tensor:
         """What multiplies the weight, whether the module multiplies by it or by 1 + weight."""
         weight = self.module.get_parameter("weight")
-        return self._with(torch.ones_like(weight))(x) - self._with(torch.zeros_like(weight))(x)
+        return self._with(torch.ones_like(weight), x) - self._with(torch.zeros_like(weight), x)
 
-    def _with(self, weight: Tensor) -> nn.Module:
+    def _with(self, weight: Tensor, x: Tensor) -> Tensor:
         module = copy.copy(self.module)
         module._parameters = {"weight": nn.Parameter(weight, False)}
-        return module
+        # Past its hooks: they are for the pass.
+        return module.forward(x)
 
 
 def runs_attention(module, query, key, value, attention_mask, runs, **kwargs):

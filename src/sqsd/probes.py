@@ -12,8 +12,9 @@ from sqsd.errors import DataError, SqsdError
 from sqsd.gradients import HeadPass, LayerPass, Probe, check_shapes, exact, name_of
 from sqsd.packing import EncodedSample, PackedBatch, by_run
 
-# Numbers of a dense gradient, or of logits, that are in memory at once.
-AT_ONCE = 2**24
+# Numbers of a dense gradient, or of logits, that are in memory at once: a CPU reads them again from
+# its cache, a GPU wants fewer and larger steps.
+AT_ONCE = {"cpu": 2**21, "cuda": 2**24}
 
 
 @dataclass
@@ -148,9 +149,10 @@ class FullGradient(Probe):
     is one tensor per parameter, by its name as in `named_parameters` (`mean_gradient` makes one).
 
     A linear layer's `|sum_t g_t x_t'|^2` is `sum((X X') * (G G'))`, [t, t] per sample, or the
-    dense sum a few samples at a time, whichever takes fewer operations. Embeddings, norms and
-    biases have terms of their own; a head tied to the embedding adds a crossed one. Raises
-    SqsdError for a parameter of another kind, DataError for an anchor without one.
+    dense sum a few samples at a time, whichever takes fewer operations; with anchors the dense sum,
+    which serves them all. Embeddings, norms and biases have terms of their own; a head tied to the
+    embedding adds a crossed one. Raises SqsdError for a parameter of another kind, DataError for an
+    anchor without one.
     """
 
     def __init__(self, anchors: Mapping[str, Mapping[str, Tensor]] | None = None):
@@ -199,14 +201,12 @@ class FullGradient(Probe):
         return [*self.embeddings, *self.affine]
 
     def read_linear(self, name: str, layer: LayerPass) -> None:
-        batch, x, g = layer.batch, layer.x, layer.g
-        pairs = zip(by_run(batch.runs, g), by_run(batch.runs, x), strict=True)
-        self.squares.append(torch.cat([outer_squares(*pair) for pair in pairs]))
-        self._multiply(
-            f"{name}.weight", lambda anchor: batch.sum((exact(x @ anchor.T) * exact(g)).sum(-1))
-        )
+        batch = layer.batch
+        anchors = self._of_anchors(f"{name}.weight")
+        pairs = zip(by_run(batch.runs, layer.g), by_run(batch.runs, layer.x), strict=True)
+        self._keep([outer_numbers(g, x, anchors) for g, x in pairs])
         if layer.bias is not None:
-            self._add(f"{name}.bias", batch.sum(exact(g)))
+            self._add(f"{name}.bias", batch.sum(exact(layer.g)))
 
     def read_affine(self, name: str, batch: PackedBatch, unit: Tensor, g: Tensor) -> None:
         gradient = batch.sum(exact(g) * exact(unit))
@@ -229,8 +229,8 @@ class FullGradient(Probe):
     def read_head(self, head: HeadPass) -> None:
         self.head = head
         rows = rows_by_sample(head.batch)
-        self.squares.append(torch.stack([head_square(head, r) for r in rows]))
-        self._multiply(self.head_weight, lambda anchor: head_product(head, anchor))
+        anchors = self._of_anchors(self.head_weight)
+        self._keep([head_numbers(head, r, anchors) for r in rows])
         if head.head.bias is not None:
             sums = [head.logit_gradients(r, slice(None)).sum(0) for r in rows]
             self._add(f"{self.head_name}.bias", torch.stack(sums))
@@ -249,8 +249,17 @@ class FullGradient(Probe):
     def _multiply(self, parameter: str, product) -> None:
         """Add product(anchor) [n] of every anchor's tensor of a parameter."""
         if self.anchors:
-            parts = [product(anchor[parameter]) for anchor in self.anchors.values()]
+            parts = [product(anchor) for anchor in self._of_anchors(parameter)]
             self.products.append(exact(torch.stack(parts, -1)))
+
+    def _of_anchors(self, parameter: str) -> list[Tensor]:
+        return [anchor[parameter] for anchor in self.anchors.values()]
+
+    def _keep(self, parts: Sequence[Tensor]) -> None:
+        """Parts [n, 1 + K] of a batch: squares, then products."""
+        numbers = torch.cat(list(parts))
+        self.squares.append(numbers[:, 0])
+        self.products.append(numbers[:, 1:])
 
     def _crossed(self, head: HeadPass, ids: Tensor, g: Tensor) -> Tensor:
         """`<embedding's gradient, head's gradient>` per sample [n], of one weight."""
@@ -276,14 +285,22 @@ def kind_of(name: str, module: nn.Module, own: set[str]) -> str:
     )
 
 
-def outer_squares(g: Tensor, x: Tensor) -> Tensor:
-    """|sum_t g_t x_t'|^2 of g [n, t, d_out] and x [n, t, d_in]: [n]."""
+def outer_numbers(g: Tensor, x: Tensor, anchors: Sequence[Tensor]) -> Tensor:
+    """`|D|^2` and `<D, anchor>` of each anchor [d_out, d_in] for D = sum_t g_t x_t'.
+
+    Of g [n, t, d_out] and x [n, t, d_in]: [n, 1 + K].
+    """
     (n, t, d_out), d_in = g.shape, x.shape[-1]
-    if t * (d_in + d_out) < d_in * d_out:
-        return (exact(x @ x.mT) * exact(g @ g.mT)).sum((1, 2))
-    step = max(1, AT_ONCE // (d_in * d_out))
-    parts = [exact(g[i : i + step].mT @ x[i : i + step]) for i in range(0, n, step)]
-    return torch.cat([(p * p).sum((1, 2)) for p in parts])
+    if not anchors and t * (d_in + d_out) < d_in * d_out:
+        return (exact(x @ x.mT) * exact(g @ g.mT)).sum((1, 2))[:, None]
+    flat = [exact(anchor).flatten() for anchor in anchors]
+    step = max(1, AT_ONCE[g.device.type] // (d_in * d_out))
+    found = []
+    for start in range(0, n, step):
+        few = slice(start, start + step)
+        dense = exact(g[few].mT @ x[few]).flatten(1)
+        found.append(torch.stack([(dense * dense).sum(1), *(dense @ a for a in flat)], 1))
+    return torch.cat(found)
 
 
 def rows_by_sample(batch: PackedBatch) -> list[slice]:
@@ -292,27 +309,17 @@ def rows_by_sample(batch: PackedBatch) -> list[slice]:
     return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def head_square(head: HeadPass, rows: slice) -> Tensor:
-    """|sum_s p_s h_s'|^2 of one sample, p_s the gradient of its logits, some at a time."""
+def head_numbers(head: HeadPass, rows: slice, anchors: Sequence[Tensor]) -> Tensor:
+    """As `outer_numbers`, [1, 1 + K], of sum_s p_s h_s', p_s the gradient of a sample's logits."""
     hidden = exact(head.hidden[rows])
-    gram = hidden.new_zeros(len(hidden), len(hidden))
+    found = hidden.new_zeros(1, 1 + len(anchors))
     vocabulary = len(head.head.weight)
-    step = max(1, AT_ONCE // len(hidden))
-    for start in range(0, vocabulary, step):
-        shares = head.logit_gradients(rows, slice(start, start + step))
-        gram += shares @ shares.T
-    return (gram * (hidden @ hidden.T)).sum()
-
-
-def head_product(head: HeadPass, anchor: Tensor) -> Tensor:
-    """<sum_s p_s h_s', anchor> per sample [n]."""
-    vocabulary, found = len(anchor), head.log_normaliser.new_zeros(len(head.hidden))
-    step = max(1, AT_ONCE // len(head.hidden))
+    step = max(1, AT_ONCE[hidden.device.type] // max(hidden.shape))
     for start in range(0, vocabulary, step):
         columns = slice(start, start + step)
-        shares = head.logit_gradients(slice(None), columns)
-        found += (shares * exact(head.hidden @ anchor[columns].T)).sum(1)
-    return head.batch.sum_labels(found)
+        shares = head.logit_gradients(rows, columns)
+        found += outer_numbers(shares[None], hidden[None], [a[columns] for a in anchors])
+    return found
 
 
 class HiddenStates(Probe):
