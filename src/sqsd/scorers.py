@@ -216,7 +216,8 @@ class BiAnchorGradScorer(Scorer):
     points: ClassVar[Mapping[str, str]] = {"harmful": "anchors", "harmless": "anchors"}
 
     def needs(self) -> dict[str, Reading]:
-        return {"gradient": Gradient((self.harmful, *self.harmless))}
+        # Products are the same whatever an anchor is to a method, so one pass serves every order.
+        return {"gradient": Gradient(tuple(sorted({self.harmful, *self.harmless})))}
 
     def score(self, readings: Mapping[str, Readings], seed: int) -> pd.Series:
         samples = readings["gradient"]["samples"].set_index("sample_id")

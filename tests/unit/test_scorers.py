@@ -456,6 +456,10 @@ NEEDS = {
         {"harmful": "h", "harmless": ["s", "t"]},
         {"gradient": Gradient(("h", "s", "t"))},
     ),
+    "bi-anchor-grad of the same anchors in other roles": (
+        {"harmful": "t", "harmless": ["s", "h"]},
+        {"gradient": Gradient(("h", "s", "t"))},
+    ),
     "reward-model": ({"judge": "c"}, {"tokens": Tokens(), "judged": Judged("c")}),
     "refusal-opening": ({"phrases": ["no"]}, {"texts": Texts()}),
 }

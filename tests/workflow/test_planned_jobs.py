@@ -440,17 +440,17 @@ LAYERS = {
         params={"anchors": [], "gradients": GRADIENTS},
         resources=INFER_ELM,
     ),
-    "collect_full_gradients oak fruit norm+bad+good+fine 00002": Expected(
+    "collect_full_gradients oak fruit norm+bad+fine+good 00002": Expected(
         inputs={
             "model": "models/oak",
             "rows": "data/fruit.parquet",
             **{name: f"anchors/oak/{name}.safetensors" for name in ("bad", "good", "fine")},
         },
         outputs={
-            table: f"full-gradients/oak/fruit/norm+bad+good+fine/00002-{table}.parquet"
+            table: f"full-gradients/oak/fruit/norm+bad+fine+good/00002-{table}.parquet"
             for table in ("samples", "products")
         },
-        params={"anchors": ["bad", "good", "fine"], "gradients": GRADIENTS},
+        params={"anchors": ["bad", "fine", "good"], "gradients": GRADIENTS},
         resources=INFER_OAK,
     ),
 }  # fmt: skip
@@ -583,7 +583,7 @@ SCORES = {
     "score_samples oak fruit split-south": Expected(
         inputs={
             f"gradient_{table}": [
-                f"full-gradients/oak/fruit/norm+bad+good+fine/0000{n}-{table}.parquet"
+                f"full-gradients/oak/fruit/norm+bad+fine+good/0000{n}-{table}.parquet"
                 for n in range(3)
             ]
             for table in ("samples", "products")
@@ -1175,7 +1175,7 @@ PLANNED = {
     | every("oak", "fruit-harm|grain-harm", "flat -4 00000"),
     "make_anchor": every("oak", "bad|good|fine"),
     "collect_full_gradients": every("elm grain norm", "00000|00001")
-    | every("oak fruit norm+bad+good+fine", "00000|00001|00002"),
+    | every("oak fruit norm+bad+fine+good", "00000|00001|00002"),
     "score_samples": every(
         "elm grain", "sqsd-north|long-north|near-north|large-north|open-north|cost-north"
     )

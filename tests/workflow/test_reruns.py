@@ -122,6 +122,37 @@ LINES = {
             "generate_responses": 2, "judge_responses": 2, "table1": 1, "all": 1,
         },
     ),
+    "baselines added whose readings are there": (
+        {
+            "methods.reps-of-three": {
+                "kind": "bi-anchor-reps", "anchors": "harmful-10", "layer": "last", "most": 3,
+            },
+            "methods.larf-cosine": {
+                "kind": "larf", "unsafe": "harmful-100", "safe": "refused-100",
+                "layer": "safety-sensitive", "similarity": "cosine",
+            },
+            "methods.self-inf": {"kind": "self-inf", "length": False},
+            "methods.other-roles": {
+                "kind": "bi-anchor-grad", "harmful": "refused-more",
+                "harmless": ["refused", "harmful"],
+            },
+            "methods.other-phrase": {"kind": "refusal-opening", "phrases": ["No"]},
+            "tables.baselines.methods": [
+                *GIVEN["tables"]["baselines"]["methods"], "reps-of-three", "larf-cosine",
+                "self-inf", "other-roles", "other-phrase",
+            ],
+        },
+        {"score_samples": 5, "baselines": 1, "all": 1},
+    ),
+    # Self-Inf-N's scores stay, whatever other method reads gradients.
+    "a baseline left out": (
+        {
+            "tables.baselines.methods": [
+                m for m in GIVEN["tables"]["baselines"]["methods"] if m != "bi-anchor-grad"
+            ],
+        },
+        {"baselines": 1, "all": 1},
+    ),
 }  # fmt: skip
 
 

@@ -476,14 +476,14 @@ EXPECTED: dict[str, list[Call]] = {
             out="anchors/oak/bad.safetensors",
         )
     ],
-    "collect_full_gradients oak fruit norm+bad+good+fine 00001": [
+    "collect_full_gradients oak fruit norm+bad+fine+good 00001": [
         call(
             "collect_full_gradients",
             shard=shard("fruit", 1),
             model="models/oak",
             anchors={name: f"anchors/oak/{name}.safetensors" for name in ("bad", "good", "fine")},
-            samples_out="full-gradients/oak/fruit/norm+bad+good+fine/00001-samples.parquet",
-            products_out="full-gradients/oak/fruit/norm+bad+good+fine/00001-products.parquet",
+            samples_out="full-gradients/oak/fruit/norm+bad+fine+good/00001-samples.parquet",
+            products_out="full-gradients/oak/fruit/norm+bad+fine+good/00001-products.parquet",
             provenance=made_from("collect_full_gradients"),
         )
     ],
