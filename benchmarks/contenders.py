@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -193,27 +194,19 @@ def bergson(task: Task) -> Run:
 
     Raises ImportError where bergson is not installed: it is no dependency of this project.
     """
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    logging.disable(logging.INFO)
+    quiet_bergson()
     from bergson import (  # pyright: ignore[reportMissingImports]
         CollectorComputer,
-        IndexConfig,
         InMemoryCollector,
     )
-    from datasets import Dataset
 
     probe = LoraUpdate(task.directions)
     probe.attach(task.model, task.state)
     model = peft_copy(task)
-    labels = [[-100] * s.prompt_tokens + s.input_ids[s.prompt_tokens :] for s in task.samples]
-    columns = {"input_ids": [s.input_ids for s in task.samples], "labels": labels}
-    rows = Dataset.from_dict({**columns, "length": [len(s.input_ids) for s in task.samples]})
     names = {
         n for n, _ in model.named_modules() if n.endswith(("lora_A.default", "lora_B.default"))
     }
-    folder = tempfile.mkdtemp()
-    settings = IndexConfig(run_path=folder)
-    settings.partial_run_path.mkdir(parents=True, exist_ok=True)
+    rows, settings = bergson_rows(task.samples)
 
     def run() -> Tensor:
         collector = InMemoryCollector(model=model, data=rows, cfg=settings, target_modules=names)
@@ -230,6 +223,25 @@ def bergson(task: Task) -> Run:
         return torch.stack(found, -1)
 
     return run
+
+
+def quiet_bergson() -> None:
+    """No bars, no lines; to be called before bergson is imported."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    logging.disable(logging.INFO)
+
+
+def bergson_rows(samples: list[EncodedSample]) -> tuple[Any, Any]:
+    """The rows as bergson takes them, and its settings, in a folder that is there."""
+    from bergson import IndexConfig  # pyright: ignore[reportMissingImports]
+    from datasets import Dataset
+
+    labels = [[-100] * s.prompt_tokens + s.input_ids[s.prompt_tokens :] for s in samples]
+    columns = {"input_ids": [s.input_ids for s in samples], "labels": labels}
+    rows = Dataset.from_dict({**columns, "length": [len(s.input_ids) for s in samples]})
+    settings = IndexConfig(run_path=tempfile.mkdtemp())
+    settings.partial_run_path.mkdir(parents=True, exist_ok=True)
+    return rows, settings
 
 
 def products_of(probe: LoraUpdate, name: str, lora: LoraWeights, gA: Tensor, gB: Tensor) -> Tensor:

@@ -270,14 +270,19 @@ def check(found, expected, scale, tolerance):
     assert bool((error <= tolerance * torch.as_tensor(scale)).all()), (found, expected, error)
 
 
-def check_base(readings, oracles, anchors, tolerance=1e-12):
-    values = readings.values
+def check_norms(readings, oracles, tolerance=1e-12):
     for row, o in enumerate(oracles):
         check(readings.loss[row], o.loss, o.loss.clamp(min=1.0), tolerance)
-        check(values["gradient_norm"][row], o.norm, o.norm, tolerance)
+        check(readings.values["gradient_norm"][row], o.norm, o.norm, tolerance)
+
+
+def check_base(readings, oracles, anchors, tolerance=1e-12):
+    check_norms(readings, oracles, tolerance)
+    for row, o in enumerate(oracles):
         products = torch.stack([o.product(a) for a in anchors.values()])
         lengths = torch.stack([length_of(a) for a in anchors.values()])
-        check(values["anchor_product"][row], products, o.norm * lengths, tolerance)
+        found = readings.values["anchor_product"][row]
+        check(found, products, o.norm * lengths, tolerance)
 
 
 def check_lora(readings, oracles, directions, tolerance=1e-12):
@@ -368,15 +373,35 @@ def test_the_full_gradient_matches_autograd(case, name):
     samples = BATCHES[name]
     readings = read(case.model, [FullGradient(case.anchors)], None, samples)
     assert readings.finite.tolist() == [True] * len(samples)
-    check_base(readings, case.oracles(samples, with_state=False), case.anchors)
+    oracles = case.oracles(samples, with_state=False)
+    check_base(readings, oracles, case.anchors)
+    check_norms(read(case.model, [FullGradient()], None, samples), oracles)
 
 
 @settings(deadline=None, max_examples=6)
 @given(samples=batches(), checkpointing=st.booleans())
 def test_the_full_gradient_matches_autograd_for_any_batch(case, samples, checkpointing):
-    probe = FullGradient(case.anchors)
-    readings = read(case.model, [probe], None, samples, checkpointing=checkpointing)
-    check_base(readings, case.oracles(samples, with_state=False), case.anchors)
+    oracles = case.oracles(samples, with_state=False)
+    with_anchors, without = (
+        read(case.model, [FullGradient(anchors)], None, samples, checkpointing=checkpointing)
+        for anchors in (case.anchors, {})
+    )
+    check_base(with_anchors, oracles, case.anchors)
+    check_norms(without, oracles)
+
+
+@pytest.mark.parametrize("at_once", [1, 100, 600])
+@pytest.mark.parametrize("with_anchors", [False, True], ids=["norms", "anchors"])
+def test_gradients_in_parts_are_the_same(case, monkeypatch, at_once, with_anchors):
+    """One sample, some columns of the vocabulary, one column at a time."""
+    monkeypatch.setattr("sqsd.probes.AT_ONCE", {"cpu": at_once})
+    samples = BATCHES["near"] + BATCHES["one_label"]
+    anchors = case.anchors if with_anchors else {}
+    readings = read(case.model, [FullGradient(anchors)], None, samples)
+    oracles = case.oracles(samples, with_state=False)
+    check_norms(readings, oracles)
+    if with_anchors:
+        check_base(readings, oracles, anchors)
 
 
 @pytest.mark.parametrize("name", ["equal", "different", "near", "one_label", "repeated", "padding"])
@@ -638,8 +663,10 @@ def test_float32_cosines(case):
     """The float64 oracle has the same weights, samples and anchors."""
     samples = BATCHES["different"] + BATCHES["padding"] + BATCHES["repeated"]
     oracles = case.oracles(samples)
-    readings = case.to(torch.float32).read(samples)
+    in_float32 = case.to(torch.float32)
+    readings = in_float32.read(samples)
     case.check(readings, oracles, 1e-5)
+    check_norms(read(in_float32.model, [FullGradient()], in_float32.state, samples), oracles, 1e-5)
     found = readings.values["anchor_product"].double()
     found = found / readings.values["gradient_norm"].double()[:, None]
     for column, anchor in enumerate(case.anchors.values()):
