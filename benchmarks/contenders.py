@@ -239,7 +239,7 @@ def bergson_rows(samples: list[EncodedSample]) -> tuple[Any, Any]:
     labels = [[-100] * s.prompt_tokens + s.input_ids[s.prompt_tokens :] for s in samples]
     columns = {"input_ids": [s.input_ids for s in samples], "labels": labels}
     rows = Dataset.from_dict({**columns, "length": [len(s.input_ids) for s in samples]})
-    settings = IndexConfig(run_path=tempfile.mkdtemp())
+    settings = IndexConfig(run_path=tempfile.mkdtemp(), loss_reduction="mean")
     settings.partial_run_path.mkdir(parents=True, exist_ok=True)
     return rows, settings
 

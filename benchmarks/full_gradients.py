@@ -30,7 +30,7 @@ import torch
 from contenders import Run, Task
 from torch import Tensor
 
-from sqsd.gradients import GradientEngine, HeadPass, name_of
+from sqsd.gradients import GradientEngine, HeadPass
 from sqsd.models import load_model
 from sqsd.packing import EncodedSample
 from sqsd.probes import FullGradient, mean_gradient
@@ -76,10 +76,24 @@ def engine(model, samples: list[EncodedSample], probe: FullGradient) -> Run:
     return run
 
 
+def linear_anchors(model, anchors: Anchors) -> dict[str, Tensor]:
+    """The anchors' rows [K, d_out d_in] of every linear layer, by its name, the head last."""
+    probe = FullGradient()
+    probe.attach(model, {})
+    weights = {name: f"{name}.weight" for name in probe.linear}
+    weights[probe.head_name] = probe.head_weight
+    return {
+        name: torch.stack([a[weight].flatten() for a in anchors.values()])
+        if anchors
+        else torch.empty(0, model.get_parameter(weight).numel())
+        for name, weight in weights.items()
+    }
+
+
 def bergson(
-    model, samples: list[EncodedSample], anchors: Anchors, with_head: bool, max_tokens: int
+    model, samples: list[EncodedSample], queries: Mapping[str, Tensor], max_tokens: int
 ) -> Run:
-    """The same numbers by bergson, as fast as it is given a choice to be.
+    """The same numbers by bergson, over the linear layers of `queries` [K, d_out d_in].
 
     Raises ImportError where bergson is not installed.
     """
@@ -100,18 +114,8 @@ def bergson(
         def _reduce(self, scores: Tensor, sq_norm: Tensor) -> Tensor:
             return torch.cat([scores, sq_norm.sqrt()[:, None]], 1)
 
-    head = name_of(model, model.get_output_embeddings())
-    linear = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
-    names = [n for n in linear if with_head or n != head]
-    probe = FullGradient()
-    probe.attach(model, {})
-    weights = {n: probe.head_weight if n == head else f"{n}.weight" for n in names}
-    queries = {
-        name: torch.stack([a[weight].flatten() for a in anchors.values()])
-        if anchors
-        else torch.empty(0, model.get_parameter(weight).numel())
-        for name, weight in weights.items()
-    }
+    names = list(queries)
+    count = len(queries[names[0]])
     rows, settings = contenders.bergson_rows(samples)
     batches = allocate_batches([len(s.input_ids) for s in samples], max_tokens)
 
@@ -121,7 +125,7 @@ def bergson(
         handle = model.get_input_embeddings().register_forward_hook(
             lambda *called: called[-1].requires_grad_()
         )
-        writer = InMemorySequenceScoreWriter(len(samples), len(anchors) + 1)
+        writer = InMemorySequenceScoreWriter(len(samples), count + 1)
         scorer = WithNorm(queries, names, writer, model.device, model.dtype, unit_normalize=True)
         collector = InMemoryCollector(
             model=model, data=rows, cfg=settings, target_modules=set(names), scorer=scorer
@@ -154,12 +158,12 @@ def compare(
         "all": FullGradient(anchors),
     }
     ways = {scope: engine(model, samples, probe) for scope, probe in ours.items()}
+    with_head = linear_anchors(model, anchors)
+    layers = dict(list(with_head.items())[:-1])
     try:
-        for scope in ("layers", "layers and head"):
+        for scope, queries in (("layers", layers), ("layers and head", with_head)):
             for most in BERGSON_TOKENS:
-                ways[f"bergson, {scope}, {most}"] = bergson(
-                    other, samples, anchors, scope != "layers", most
-                )
+                ways[f"bergson, {scope}, {most}"] = bergson(other, samples, queries, most)
     except ImportError as error:
         print(f"without bergson: {error}")
     values: dict[str, Tensor] = {}
