@@ -114,7 +114,7 @@ class WeightUpdate(Probe):
     def read_linear(self, name: str, layer: LayerPass) -> None:
         batch, x, g = layer.batch, layer.x, layer.g
         pairs = zip(by_run(batch.runs, g), by_run(batch.runs, x), strict=True)
-        self.squares.found[name] = torch.cat([outer_squares(*pair) for pair in pairs])
+        self.squares.found[name] = torch.cat([outer_numbers(*pair, [])[:, 0] for pair in pairs])
         products = [
             -lora.scale * batch.sum((exact(x @ lora.A.T) * exact(g @ lora.B)).sum(-1))
             for lora in (adapter[name] for adapter in self.adapters)
