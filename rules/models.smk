@@ -89,3 +89,28 @@ rule train_cost_model:
         version=VERSION["train_cost_model"],
     script:
         f"{SCRIPTS}/train_cost_model.py"
+
+
+rule train_guard_model:
+    output:
+        model=directory(PATHS.model("{model}")),
+    log:
+        PATHS.log("train_guard_model", "{model}"),
+    benchmark:
+        PATHS.times("train_guard_model", "{model}")
+    wildcard_constraints:
+        model=any_of(PLAN.models_made_by("train_guard_model")),
+    conda:
+        ENVIRONMENT
+    threads: threads_of("train")
+    resources:
+        **resources_of("train"),
+    params:
+        seed=lambda w: PLAN.seed(w.model),
+        architecture=lambda w: PLAN.setting("sandbox", w.model)["architecture"],
+        rows=lambda w: picked(PLAN.setting("sandbox", w.model)["guard"], "rows"),
+        training=lambda w: PLAN.setting("sandbox", w.model)["guard"]["training"],
+        work=PATHS.resume("models", "{model}"),
+        version=VERSION["train_guard_model"],
+    script:
+        f"{SCRIPTS}/train_guard_model.py"

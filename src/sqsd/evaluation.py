@@ -13,6 +13,7 @@ from sqsd.chat import encode_conversation, encode_pair, encode_prompt, tell_mark
 from sqsd.cost_models import CostModel, load_cost_model
 from sqsd.errors import DataError
 from sqsd.generation import greedy
+from sqsd.guards import check_verdicts
 from sqsd.judges import Judge, make_judge
 from sqsd.logs import progress
 from sqsd.models import load_model, load_tokenizer, state_applied
@@ -134,13 +135,18 @@ def judge_reads(
 
 
 def load_own(judge: Judge, dtype: str, own_model: str | None) -> AtState | CostModel | None:
-    """The model of a judge's own, None where it has none."""
+    """The model of a judge's own, None where it has none.
+
+    Raises DataError for a guard that cannot write its verdicts, or what is no cost model.
+    """
     if judge.reads is None:
         return None
     assert own_model is not None
     if judge.reads == "cost":
         return load_cost_model(own_model, dtype)
-    return AtState(load_model(own_model, dtype), load_tokenizer(own_model))
+    tokenizer = load_tokenizer(own_model)
+    check_verdicts(tokenizer, own_model)
+    return AtState(load_model(own_model, dtype), tokenizer)
 
 
 def judge_rows(

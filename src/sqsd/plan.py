@@ -101,7 +101,10 @@ class Plan:
 
     def models_made_by(self, rule: str) -> list[str]:
         """The models that a rule makes, by their sources."""
-        makers = {"sandbox": "align_model", "sandbox:cost": "train_cost_model"}
+        makers = {
+            "sandbox": "align_model", "sandbox:cost": "train_cost_model",
+            "sandbox:guard": "train_guard_model",
+        }  # fmt: skip
         models = self.config["models"].items()
         return [m for m, spec in models if makers.get(spec["source"], "fetch_model") == rule]
 

@@ -25,6 +25,7 @@ STAGE_VERSIONS = {
     "choose_state": 2,
     "judge_rows": 1,
     "train_cost_model": 1,
+    "train_guard_model": 1,
     "encode_samples": 1,
     "collect_gradients": 1,
     "search_layers": 1,

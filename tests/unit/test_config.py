@@ -349,12 +349,12 @@ CASES = {
     # per_model.
     "per_model of an unknown model": (
         "pilots: {pilot: {per_model: {sandbx: {save_steps: 5}}}}",
-        r"pilots\.pilot\.per_model: 'sandbx' is not a model; known: cost, sandbox\. "
+        r"pilots\.pilot\.per_model: 'sandbx' is not a model; known: cost, guard, sandbox\. "
         r"Did you mean 'sandbox'\?",
     ),
     "per_model of a section": (
         "steering: {per_model: {x: {alphas: [0.0]}}}",
-        r"steering\.per_model: 'x' is not a model; known: cost, sandbox",
+        r"steering\.per_model: 'x' is not a model; known: cost, guard, sandbox",
     ),
     "a value that is wrong for a model": (
         "resources: {train: {per_model: {sandbox: {gpu: -1}}}}",
@@ -499,6 +499,19 @@ CASES = {
         r"judges\.cost\.model: 'sandbox' has a language head, not a cost one; models that have it: "
         r"cost",
     ),
+    "a guard that is a cost model": (
+        "judges: {guard: {model: cost}}",
+        r"judges\.guard\.model: 'cost' has a cost head, not a language one; models that have it: "
+        r"sandbox, guard",
+    ),
+    "a guard of the sandbox with a revision": (
+        "models: {guard: {revision: main}}",
+        r"models\.guard: 'revision' means nothing for source 'sandbox:guard', which has source, s",
+    ),
+    "a guard's training in parts that do not fit": (
+        "sandbox: {guard: {training: {micro_batch_size: 3}}}",
+        r"sandbox\.guard\.training\.micro_batch_size: 3 does not divide batch_size=16; give",
+    ),
     "an experiment with a cost model": (
         "experiments: {sandbox: {model: cost}}",
         r"experiments\.sandbox\.model: 'cost' has a cost head, not a language one; models that "
@@ -629,7 +642,7 @@ CASES = {
     ),
     "model": (
         "experiments: {sandbox: {model: sandbux}}",
-        r"experiments\.sandbox\.model: 'sandbux' is not a model; known: cost, sandbox\. "
+        r"experiments\.sandbox\.model: 'sandbux' is not a model; known: cost, guard, sandbox\. "
         r"Did you mean 'sandbox'\?",
     ),
     "data set": (
@@ -694,7 +707,7 @@ CASES = {
     ),
     "model of a fine-tune": (
         "finetunes: {lora: {model: sandbix}}",
-        r"finetunes\.lora\.model: 'sandbix' is not a model; known: cost, sandbox\. "
+        r"finetunes\.lora\.model: 'sandbix' is not a model; known: cost, guard, sandbox\. "
         r"Did you mean 'sandbox'\?",
     ),
     "benchmark of a role": (
@@ -1429,8 +1442,8 @@ REPORTED = {
         r"judges\.guard\.model: 'sandbx' is not a model; known: cost, .*'sandbox'\?",
     ),
     "a judge without its model": (
-        "judges: {guard: {kind: guard}}",
-        r"judges\.guard: 'model' is mis",
+        "judges: {mine: {kind: guard}}",
+        r"judges\.mine: 'model' is mis",
     ),
     "a judge by the name of a folder": (
         "judges: {responses: {kind: sandbox}}",

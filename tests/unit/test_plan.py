@@ -39,6 +39,7 @@ sandbox:
     schedule: linear, warmup_fraction: 0.0, weight_decay: 0.0, dtype: float32}
   alignment_training: *training
   cost: {rows: 10, training: *training}
+  guard: {rows: 10, training: *training}
   per_model: {cedar: {architecture: {hidden_size: 16}}}
 datasets:
   rows-a: {source: "sandbox:benign", rows: 80, seed: 1}
