@@ -521,6 +521,7 @@ class Plan:
             "ranking": self._ranking_parts,
             "agreement": self._agreement_parts,
             "groups": self._group_parts,
+            "judges": self._judges_parts,
             "states": self._state_parts,
             "alphas": self._alpha_parts,
             "checkpoints": self._checkpoint_parts,
@@ -559,6 +560,8 @@ class Plan:
             return {"windows": self.windows, "measure": spec["measure"]}
         if spec["kind"] == "comparison":
             return {"windows": self.windows, **{key: spec[key] for key in ("measure", "against")}}
+        if spec["kind"] == "judges":
+            return {"reference": spec["reference"]}
         return {}
 
     def _subset_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
@@ -600,6 +603,11 @@ class Plan:
                 },
             )
 
+    def arm_judgements(self, spec: Mapping[str, Any], arm: Arm, judge: str) -> list[str]:
+        """A judge's judgements of what a table's fine-tune made of an arm's subsets."""
+        subject = self.finetune_subject(spec["finetune"], arm)
+        return self.judgements(subject, self.benchmark(subject.model, spec["benchmark"]), judge)
+
     def is_random(self, method: str) -> bool:
         """Whether a method is the control that others are compared with."""
         return self.config["methods"][method]["kind"] == "random"
@@ -628,6 +636,25 @@ class Plan:
                 ),
             }
             yield Part({"experiment": arm.experiment, "method": arm.method}, files=files)
+
+    def _judges_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
+        for experiment, group in groupby(self.arms(spec["name"]), lambda arm: arm.experiment):
+            arms = list(group)
+            files = {
+                judge: [file for arm in arms for file in self.arm_judgements(spec, arm, judge)]
+                for judge in [*spec["judges"], spec["reference"]]
+            }
+            for judge in spec["judges"]:
+                yield Part(
+                    {"experiment": experiment, "judge": judge},
+                    {"measure": self.judge_measure(judge)},
+                    {"judgements": files[judge], "reference": files[spec["reference"]]},
+                )
+
+    def judge_measure(self, judge: str) -> str:
+        """What a judge is compared by: its verdicts where it gives them, else its scores."""
+        gives = JUDGES[self.config["judges"][judge]["kind"]].gives
+        return "asr" if "asr" in gives else "safety_score"
 
     def _state_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
         for model in self.models:

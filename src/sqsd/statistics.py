@@ -179,6 +179,18 @@ def rank_correlation_interval(
     return math.tanh(middle - half), math.tanh(middle + half)
 
 
+def cohens_kappa(one: ArrayLike, other: ArrayLike) -> float:
+    """Agreement of two judges' verdicts [n], as booleans, beyond chance (Cohen 1960), at most 1.
+
+    NaN where chance alone agrees wholly, both giving one verdict throughout, and for no verdict.
+    """
+    x, y = np.asarray(one, dtype=bool), np.asarray(other, dtype=bool)
+    if x.size == 0:
+        return math.nan
+    same, chance = (x == y).mean(), x.mean() * y.mean() + (1 - x.mean()) * (1 - y.mean())
+    return float((same - chance) / (1 - chance)) if chance < 1 else math.nan
+
+
 def is_strictly_decreasing(values: Sequence[float]) -> bool:
     """Whether each value is below the one before it (the paper's Mono, for ASR over S1..S5).
 

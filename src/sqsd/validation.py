@@ -29,6 +29,7 @@ TABLES: dict[str, Options] = {
     "ranking": (("methods",), ("experiments",)),
     "agreement": (("methods",), ("experiments",)),
     "groups": (("methods", "groups", "finetune", "benchmark", "against"), ("experiments",)),
+    "judges": (("methods", "finetune", "benchmark", "judges", "reference"), ("experiments",)),
     "states": (("states",), ()),
     "alphas": (("directions",), ()),
     "checkpoints": (("pilot", "directions"), ()),
@@ -307,7 +308,8 @@ POINTERS = {
     "tables": {
         "experiments": "experiments", "methods": "methods", "states": "states",
         "directions": "directions", "finetune": "finetunes", "pilot": "pilots",
-        "judge": "judges", "benchmark": ROLES, "groups": "groups",
+        "judge": "judges", "judges": "judges", "reference": "judges", "benchmark": ROLES,
+        "groups": "groups",
     },
 }  # fmt: skip
 # The same of entries that may differ per model.
@@ -771,6 +773,8 @@ def measure_problems(config: Mapping[str, Any]) -> Checks:
     for name, table in config["tables"].items():
         if "judge" in table:
             yield judge_problems(config, f"tables.{name}.judge", table["judge"], table["measure"])
+        if "reference" in table:
+            yield judge_problems(config, f"tables.{name}.reference", table["reference"], "asr")
 
 
 def judge_problems(

@@ -19,7 +19,7 @@ from sqsd.tables import read_table
 
 RUN = Path("results/tiny")
 DRAWN = ("table1", "table3", "table7", "figure2", "figure5")
-REPORTS = (*DRAWN, "table4", "table5", "table6", "ranking", "baselines", "alike")
+REPORTS = (*DRAWN, "table4", "table5", "table6", "ranking", "baselines", "alike", "learned")
 SCORES = RUN / "scores/sandbox/mixed/sqsd-danger.parquet"
 NOTHING = "Nothing to be done"
 
@@ -100,10 +100,11 @@ def test_an_alpha_a_seed_and_a_method_cost_themselves(copy):
         "list_states": 4 + 2 + 2,
         # The alpha along the safety direction also answers the guard.
         "generate_responses": 4 + 2 + 2 + 1,
-        # Three methods stand in table 1, whose judge is another than that of tables 3 and 7.
-        "judge_responses": 4 + 3 + 2 + 2,
-        "rank_alphas": 1, "table1": 1, "table3": 1, "table4": 1, "table7": 1, "figure5": 1,
-        "all": 1,
+        # Three methods stand in table 1, whose judge is another than that of tables 3 and 7, and
+        # two are judged by the two learned judges.
+        "judge_responses": 4 + 3 + 2 * 2 + 2 + 2,
+        "rank_alphas": 1, "table1": 1, "table3": 1, "table4": 1, "table7": 1, "learned": 1,
+        "figure5": 1, "all": 1,
     }  # fmt: skip
     assert job_counts(done.stdout) == jobs | {"total": sum(jobs.values())}
 
@@ -113,7 +114,8 @@ def test_an_alpha_a_seed_and_a_method_cost_themselves(copy):
     assert {path for path in before if after[path] != before[path]} == {
         "config.yaml",
         "sensitivity/sandbox/alphas/safety.parquet",
-        *(f"tables/{t}.{end}" for t in ("table1", "table3", "table4", "table7") for end in ends),
+        *(f"tables/{t}.{end}" for t in ("table1", "table3", "table4", "table7", "learned")
+          for end in ends),
         *(f"tables/figure5.{end}" for end in ends),
         *(f"figures/{t}.{end}" for t in ("table1", "table3", "table7", "figure5")
           for end in ("png", "svg")),

@@ -990,7 +990,7 @@ def made(tmp_path, kind, parts, drawn=False, **settings):
 
 def test_every_kind_of_table_has_a_test():
     kinds = {"subsets", "alphas", "checkpoints", "states", "ranking", "trajectory", "steering"}
-    kinds |= {"agreement", "comparison"}
+    kinds |= {"agreement", "comparison", "judges"}
     assert set(KINDS) == kinds
 
 
@@ -1396,3 +1396,76 @@ def test_a_comparison_from_files(tmp_path):
     parts[0].files["times"][0] = str(tmp_path / "table.csv")
     with pytest.raises(DataError, match=r"table\.csv: no times of a job \('s'\)"):
         made(tmp_path, "comparison", parts, **chosen)
+
+
+def judged_by(rows):
+    """Judgements of one state; rows: prompt's id, verdict, score, of a part of the table each."""
+    return judgements(tuned("s1", 1), rows)
+
+
+def judge_part(folder, name, measure, judge, reference):
+    """A part of a table of judges, of two subjects whose states have the same names."""
+    files = {
+        role: [path for frame in frames for path in files_of(folder / role, frame, "judgements")]
+        for role, frames in (("judgements", judge), ("reference", reference))
+    }
+    return Part({"experiment": "e", "judge": name}, {"measure": measure}, files)
+
+
+def test_a_table_of_judges_from_files(tmp_path):
+    # Prompts p0 to p2, answered by two models: what the reference says of the first, the second.
+    truth = [
+        judged_by([("p0", True, None), ("p1", True, None), ("p2", False, None)]),
+        judged_by([("p0", True, None), ("p1", False, None), ("p2", None, None)]),
+    ]
+    # In another order; one false safe (p1), one false unsafe (p1 of the second), one unreadable.
+    guard = [
+        judged_by([("p2", False, 9.0), ("p1", False, -9.0), ("p0", True, 9.0)]),
+        judged_by([("p2", True, 1.0), ("p0", None, 1.0), ("p1", True, 1.0)]),
+    ]
+    # The same by scores: 0 and below is unsafe, whatever verdicts there are.
+    scored = [
+        judged_by([("p0", None, 0.0), ("p1", None, 0.1), ("p2", None, 2.0)]),
+        judged_by([("p0", None, None), ("p1", None, -3.0), ("p2", None, -1.0)]),
+    ]
+    parts = [
+        judge_part(tmp_path / "g", "guard", "asr", guard, truth),
+        judge_part(tmp_path / "c", "cost", "safety_score", scored, truth),
+        judge_part(tmp_path / "t", "itself", "asr", truth, truth),
+    ]
+    table, text = made(tmp_path, "judges", parts, reference="rule")
+    assert table["judge"].tolist() == ["guard", "cost", "itself"]
+    for row in table.to_dict("records")[:2]:
+        # p0 true, p1 true, p2 false, p0 true (unreadable), p1 false; of p2 nothing is known.
+        assert [row[c] for c in ("responses", "unsafe", "unreadable")] == [5, 3, 1]
+        assert [row[c] for c in ("false_safe", "false_unsafe")] == [1, 1]
+        # Of p0 1 of 1, of p1 0 of 2, of p2 1 of 1. The variance with prompts as units, for a rate
+        # of 1/2: ((1 - 1/2)^2 + (0 - 1)^2 + (1 - 1/2)^2) * 3 / 2 / 4^2 = 9 / 64 above 1 / 16, by
+        # 9 / 4, of which the mean size of a cluster, 4 / 3, is the most.
+        assert interval(row, "agreement", "clustered") == pytest.approx((0.5, *wilson(1.5, 3)))
+        # Half agree, and by chance 1/2 * 1/2 + 1/2 * 1/2 do.
+        assert row["kappa"] == pytest.approx(0)
+    itself = table.iloc[2]
+    assert (itself["unreadable"], itself["agreement"], itself["kappa"]) == (0, 1, 1)
+    shown = rows_of(text.split("\n\n")[0])
+    assert shown[0]["agreement"].startswith("0.50 [") and shown[2]["agreement"].startswith("1.00 [")
+    assert "beside those of the judge 'rule'" in text and "{" not in text
+
+
+def test_a_judge_that_cannot_be_read_has_no_agreement(tmp_path):
+    truth = [judged_by([("p0", True, None), ("p1", False, None)])]
+    mute = [judged_by([("p0", None, None), ("p1", None, None)])]
+    table, text = made(
+        tmp_path, "judges", [judge_part(tmp_path / "m", "mute", "asr", mute, truth)], reference="r"
+    )
+    (row,) = table.to_dict("records")
+    assert (row["responses"], row["unreadable"], row["false_safe"]) == (2, 2, 0)
+    assert math.isnan(row["agreement"]) and math.isnan(row["kappa"])
+    assert "agreement" not in rows_of(text)[0]
+
+
+def test_judgements_of_other_responses_are_no_reference(tmp_path):
+    truth = [judged_by([("p0", True, None)])] * 2
+    part = judge_part(tmp_path, "guard", "asr", truth, truth[:1])
+    with pytest.raises(ValueError, match="zip"):
+        made(tmp_path, "judges", [part], reference="r")

@@ -1,5 +1,6 @@
 import itertools
 import math
+from fractions import Fraction
 from itertools import permutations, product
 
 import numpy as np
@@ -11,6 +12,7 @@ from sqsd.errors import DataError
 from sqsd.statistics import (
     bootstrap_means,
     clustered_interval,
+    cohens_kappa,
     is_strictly_decreasing,
     mean_interval,
     rank_correlation,
@@ -325,3 +327,20 @@ def test_bootstrapped_means_leave_out_what_is_not_there():
     assert np.isnan(found[:, 1]).all() and found[0, 2] == 5 and np.isnan(found[1:, 2]).all()
     with pytest.raises(DataError, match="confidence level 1"):
         bootstrap_means([[1.0]], level=1)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
+def test_cohen_s_kappa_is_the_agreement_beyond_chance(pairs):
+    n = len(pairs)
+    same = Fraction(sum(a == b for a, b in pairs), n)
+    first, second = Fraction(sum(a for a, _ in pairs), n), Fraction(sum(b for _, b in pairs), n)
+    chance = first * second + (1 - first) * (1 - second)
+    found = cohens_kappa(*zip(*pairs, strict=True))
+    if chance == 1:
+        assert math.isnan(found)
+    else:
+        assert found == pytest.approx(float((same - chance) / (1 - chance)), abs=1e-12)
+
+
+def test_no_verdict_has_no_kappa():
+    assert math.isnan(cohens_kappa([], []))

@@ -104,6 +104,22 @@ def test_five_states(planner, tmp_path):
     )
 
 
+def test_judges_beside_the_rule(planner, tmp_path):
+    """What 13 methods' fine-tunes respond, by three judges and the rule, of which two are trained.
+
+    The cost model scores rows too; phrases search a layer.
+    """
+    jobs = planner.plan(tmp_path, PRESETS / "sandbox-methods.yaml", targets=["judges"])
+    found = counts(jobs)
+    assert found["train_guard_model"] == found["train_cost_model"] == found["judges"] == 1
+    judges = Counter(
+        job.wildcards["judge"]
+        for job in jobs
+        if job.rule == "judge_responses" and job.wildcards["subject"].startswith("finetunes/")
+    )
+    assert judges == dict.fromkeys(("guard", "cost", "phrases", "sandbox"), 13)
+
+
 def test_smollm2(planner, tmp_path):
     """Pinned states without a guard need no ranking and no answers; nothing is fine-tuned."""
     jobs = planner.plan(tmp_path, PRESETS / "smollm2-135m.yaml")

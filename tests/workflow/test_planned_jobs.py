@@ -21,7 +21,7 @@ from sqsd.plan import Plan
 VERSIONS = distinct_versions()
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 TABLES = (
-    "rates", "levels", "beside", "order", "list", "sorted", "ranked", "alike", "where", "tops",
+    "rates", "levels", "beside", "order", "list", "sorted", "ranked", "alike", "told", "where", "tops",
     "steps", "walked", "curves",
 )  # fmt: skip
 DRAWN = ("rates", "levels", "walked", "curves")
@@ -128,6 +128,17 @@ MODELS = {
             "rows": {"rows": 503},
             "training": DEFAULT["sandbox"]["cost"]["training"] | {"batch_size": 4},
             "work": "resume/models/bay",
+        },
+        resources=TRAIN_ELM,
+    ),
+    "train_guard_model ivy": Expected(
+        outputs={"model": "models/ivy"},
+        params={
+            "seed": 37,
+            "architecture": DEFAULT["sandbox"]["architecture"] | {"hidden_size": 76},
+            "rows": {"rows": 504},
+            "training": DEFAULT["sandbox"]["guard"]["training"] | {"batch_size": 8},
+            "work": "resume/models/ivy",
         },
         resources=TRAIN_ELM,
     ),
@@ -857,6 +868,11 @@ JUDGEMENTS = {
         "elm", "base/theta-0", "elm-exam", "keen", 0, [],
         {"judge": {"kind": "guard", "model": "yew"}, "dtype": "float32"}, INFER_YEW, "yew",
     ),
+    "judge_responses ash finetunes/south/oak/fruit/sqsd-south ash-exam firm 0": judged(
+        "ash", SOUTH, "ash-exam", "firm", 0, [],
+        {"judge": {"kind": "cost", "model": "fig", "blank": True}, "dtype": "bfloat16"}, INFER_ELM,
+        "fig",
+    ),
 }  # fmt: skip
 
 
@@ -1015,6 +1031,31 @@ REPORTS = {
         ],
         {"rows": 20},
     ),
+    "told": table(
+        "told",
+        "judges",
+        [
+            (
+                {"experiment": "south", "judge": judge},
+                {"measure": measure},
+                {
+                    role: [
+                        file
+                        for method in ("chance-south", "sqsd-south")
+                        for file in parts(
+                            f"evaluations/ash/finetunes/south/oak/fruit/{method}/ash-exam"
+                            f"/judgements/{name}",
+                            0,
+                            1,
+                        )
+                    ]
+                    for role, name in (("judgements", judge), ("reference", "wary"))
+                },
+            )
+            for judge, measure in (("calm", "asr"), ("firm", "safety_score"))
+        ],
+        {"reference": "wary"},
+    ),
     "where": table(
         "where",
         "states",
@@ -1128,8 +1169,8 @@ JUDGED = {
         ("pilots/stroll", "oak-try", "keen|open", "0"),
     ],
     "ash": [
-        (SOUTH, "ash-exam", "rule", "0|1"),
-        ("finetunes/south/oak/fruit/chance-south", "ash-exam", "rule", "0|1"),
+        (SOUTH, "ash-exam", "rule|wary|calm|firm", "0|1"),
+        ("finetunes/south/oak/fruit/chance-south", "ash-exam", "rule|wary|calm|firm", "0|1"),
         (ON_FRUIT, "ash-exam", "rule", "0"),
         ("base/theta-0", "ash-exam", "rule", "0"),
     ],
@@ -1155,6 +1196,7 @@ PLANNED = {
     "align_model": {"elm"},
     "fetch_model": {"oak", "ash", "yew", "fig"},
     "train_cost_model": {"bay"},
+    "train_guard_model": {"ivy"},
     "judge_rows": every("mild grain", "00000|00001") | every("firm fruit", "00000|00001|00002"),
     "train_direction": every("elm|oak", "harm|ill|calm|meek"),
     "train_pilot": every("elm|oak", "walk|stroll"),

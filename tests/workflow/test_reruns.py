@@ -85,10 +85,10 @@ LINES = {
         },
         # Of the model `sandbox`, since `young` has its own: its four methods, of which tables 3
         # and 7 show four by the one judge and table 1 three by the other; and by both the model
-        # before fine-tuning, and on all rows.
+        # before fine-tuning, and on all rows. Two methods are judged by two learned judges.
         {
-            "make_benchmark": 1, "generate_responses": 4 + 2, "judge_responses": 4 + 3 + 2 * 2,
-            "table1": 1, "table3": 1, "table7": 1, "all": 1,
+            "make_benchmark": 1, "generate_responses": 4 + 2, "judge_responses": 4 + 3 + 2 * 2 + 2 * 2,
+            "table1": 1, "table3": 1, "table7": 1, "learned": 1, "all": 1,
         },
     ),
     # Of two models; in the part of the first, which is not full, and by two judges.
@@ -103,7 +103,8 @@ LINES = {
         {"finetunes.lora.seeds": [1, 2, 3]},
         {
             "finetune_subsets": 4 + 3, "list_states": 4 + 3, "generate_responses": 4 + 3,
-            "judge_responses": 4 + 3 + 3 + 3, "table1": 1, "table3": 1, "table7": 1, "all": 1,
+            "judge_responses": 4 + 3 + 3 + 3 + 2 * 2, "table1": 1, "table3": 1, "table7": 1,
+            "learned": 1, "all": 1,
         },
     ),
     "an alpha added": (
@@ -245,7 +246,13 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
     (
         "sandbox.architecture.*",
         {"sandbox.architecture.hidden_size": 64},
-        ["pretrain_model *", "train_cost_model cost"],
+        ["pretrain_model *", "train_cost_model cost", "train_guard_model guard"],
+    ),
+    ("sandbox.guard.rows", {"sandbox.guard.rows": 201}, ["train_guard_model guard"]),
+    (
+        "sandbox.guard.training.*",
+        {"sandbox.guard.training.learning_rate": 1.0e-4},
+        ["train_guard_model guard"],
     ),
     ("sandbox.cost.rows", {"sandbox.cost.rows": 301}, ["train_cost_model cost"]),
     (
@@ -693,7 +700,12 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
     (
         "judges.cost.*",
         {"judges.cost.end_token": False},
-        ["judge_rows cost *"],
+        ["judge_rows cost *", "judge_responses * cost 0"],
+    ),
+    (
+        "judges.guard.*",
+        {"judges.guard.model": "sandbox"},
+        ["judge_responses * guard 0"],
     ),
     (
         "judges.phrases.*",
@@ -872,6 +884,31 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         "tables.alike.experiments",
         {"tables.alike.methods": ["length", "random"], "tables.alike.experiments": ["other"]},
         ["alike"],
+    ),
+    (
+        "tables.learned.methods",
+        {"tables.learned.methods": ["random", "length"]},
+        ["judge_responses */random test guard 0", "judge_responses */random test cost 0"],
+    ),
+    (
+        "tables.learned.finetune",
+        {
+            "tables.learned.finetune": "other",
+            "finetunes.other": DEFAULT["finetunes"]["lora"] | {"seeds": [4]},
+        },
+        ["finetune_subsets other *"],
+    ),
+    (
+        "tables.learned.benchmark",
+        {"tables.learned.benchmark": "tuning"},
+        ["generate_responses sandbox finetunes/* tuning 0"],
+    ),
+    ("tables.learned.judges", {"tables.learned.judges": ["steps", "cost"]}, ["learned"]),
+    ("tables.learned.reference", {"tables.learned.reference": "steps"}, ["learned"]),
+    (
+        "tables.learned.experiments",
+        {"tables.learned.experiments": ["other"]},
+        ["judge_responses young * young-test guard 0", "judge_responses young * young-test cost 0"],
     ),
     ("tables.baselines.methods", {"tables.baselines.methods": ["larf"]}, ["baselines"]),
     (

@@ -246,6 +246,25 @@ EXPECTED: dict[str, list[Call]] = {
             **trained("train_cost_model"),
         )
     ],
+    "train_guard_model ivy": [
+        call(
+            "train_sft",
+            model=call(
+                "make_model",
+                tokenizer=call("make_guard_tokenizer", texts=call("vocabulary")),
+                architecture="<architecture>",
+                seed=37,
+            ),
+            tokenizer=call("make_guard_tokenizer", texts=call("vocabulary")),
+            rows=call("guard_rows", pairs=call("judged_pairs", seed=37, rows=504)),
+            out="models/ivy",
+            work="resume/models/ivy",
+            lora=None,
+            seed=37,
+            **trained("train_guard_model"),
+        ),
+        call("publish_template", folder="models/ivy"),
+    ],
     "judge_rows firm fruit 00002": [
         written(
             "judge_rows",
