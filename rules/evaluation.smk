@@ -61,6 +61,7 @@ rule judge_responses:
     params:
         judge=lambda w: CONFIG["judges"][w.judge],
         dtype=lambda w: PLAN.setting("evaluation", judging_model(w))["dtype"],
+        work=PATHS.resume("judgements", "{judge}/{benchmark}"),
         version=VERSION["judge_responses"],
     script:
         f"{SCRIPTS}/judge_responses.py"

@@ -1,8 +1,9 @@
 """Models at their states: what they respond there, and how that is judged."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,16 @@ from sqsd.cost_models import CostModel, load_cost_model
 from sqsd.errors import DataError
 from sqsd.generation import greedy
 from sqsd.guards import check_verdicts
-from sqsd.judges import Judge, make_judge
+from sqsd.judgement_cache import PAIR, JudgementCache, none_known
+from sqsd.judges import Judge, Judgement, make_judge
 from sqsd.logs import progress
 from sqsd.models import load_model, load_tokenizer, state_applied
 from sqsd.readings import shard_rows
 from sqsd.states import ORIGIN_COLUMNS, State
 
 PROMPTS_PER_BATCH = 32
+# What a judge of texts is given at once; it batches them by length.
+PAIRS_AT_ONCE = 512
 UNLIMITED = sys.maxsize
 
 
@@ -106,32 +110,72 @@ def judge_responses(
     entry: Mapping[str, Any],
     dtype: str,
     own_model: str | None = None,
+    work: str | Path | None = None,
+    version: int = 1,
 ) -> pd.DataFrame:
     """The `judgements` table of a `responses` table; entry: the judge's in the configuration.
 
-    own_model: folder of the judge's own model, where it has one. Models are loaded where the judge
-    reads them, and otherwise left alone.
+    own_model: folder of the judge's own model, where it has one. A judge that reads no subject
+    judges every prompt and response once; what one with a model of its own has said before is
+    read from `work` (`judgement_cache`), where there is one. version: of the stage.
     """
     judge = make_judge(entry)
-    subjects = judge_reads(judge, states, dtype, own_model)
     columns = ["state", *ORIGIN_COLUMNS, "prompt_id"]
-    frames = [judged(responses.iloc[:0][columns], [], [])]
-    with progress("judging", len(responses), "response") as advance:
-        for state, model in zip(states, subjects, strict=True):
-            rows = responses[responses["state"] == state.name]
-            found = judge(rows["prompt"].tolist(), rows["response"].tolist(), model)
-            frames.append(judged(rows[columns], found.verdicts, found.scores))
-            advance(len(rows))
-    return pd.concat(frames, ignore_index=True)
-
-
-def judge_reads(
-    judge: Judge, states: Sequence[State], dtype: str, own_model: str | None
-) -> Iterable[Any]:
-    """What a judge reads for each state: the model at that state, its own, or nothing."""
+    by_state = [responses[responses["state"] == state.name] for state in states]
+    rows = pd.concat([responses.iloc[:0], *by_state], ignore_index=True)
     if judge.reads == "subject":
-        return at_each(states, dtype)
-    return [load_own(judge, dtype, own_model) if states else None] * len(states)
+        found = judge_at_states(judge, by_state, states, dtype)
+        return judged(rows[columns], found.verdicts, found.scores)
+    cache = None
+    if work is not None and own_model is not None:
+        cache = JudgementCache.of(work, entry, own_model, dtype, version)
+    known = judge_pairs(judge, rows[PAIR].drop_duplicates(), dtype, own_model, cache)
+    found = rows.merge(known, on=PAIR, how="left", validate="m:1")
+    return found[[*columns, "verdict", "score"]]
+
+
+def judge_at_states(
+    judge: Judge, rows: Sequence[pd.DataFrame], states: Sequence[State], dtype: str
+) -> Judgement:
+    """Judgements of each state's responses, with the model at that state."""
+    verdicts, scores = [], []
+    with progress("judging", sum(map(len, rows)), "response") as advance:
+        for own, model in zip(rows, at_each(states, dtype), strict=True):
+            found = judge(own["prompt"].tolist(), own["response"].tolist(), model)
+            verdicts += found.verdicts
+            scores += found.scores
+            advance(len(own))
+    return Judgement(verdicts, scores)
+
+
+def judge_pairs(
+    judge: Judge,
+    pairs: pd.DataFrame,
+    dtype: str,
+    own_model: str | None,
+    cache: JudgementCache | None,
+) -> pd.DataFrame:
+    """The `known_judgements` table of distinct prompts and responses, those in the cache first.
+
+    What is not there is judged, and added; only then is the judge's model loaded. The last digits
+    of a score depend on the padding of its batch, and so on what else was new to the job.
+    """
+    known = pairs.merge(none_known() if cache is None else cache.read(), on=PAIR)
+    new = pairs[~pd.MultiIndex.from_frame(pairs).isin(pd.MultiIndex.from_frame(known[PAIR]))]
+    print(f"{len(pairs)} distinct responses, {len(known)} of them judged before")
+    if new.empty:
+        return known
+    made, model = [], load_own(judge, dtype, own_model)
+    with progress("judging", len(new), "response") as advance:
+        for start in range(0, len(new), PAIRS_AT_ONCE):
+            part = new.iloc[start : start + PAIRS_AT_ONCE]
+            found = judge(part["prompt"].tolist(), part["response"].tolist(), model)
+            made.append(judged(part, found.verdicts, found.scores))
+            advance(len(part))
+    added = pd.concat(made, ignore_index=True)
+    if cache is not None:
+        cache.add(added)
+    return pd.concat([known, added], ignore_index=True)
 
 
 def load_own(judge: Judge, dtype: str, own_model: str | None) -> AtState | CostModel | None:

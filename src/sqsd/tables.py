@@ -54,6 +54,10 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
         ["state", "prompt_id"],
         state="str", **ORIGIN, prompt_id="str", verdict="boolean?", score="float64?",
     ),
+    "known_judgements": _schema(
+        ["prompt", "response"],
+        prompt="str", response="str", verdict="boolean?", score="float64?",
+    ),
     "samples": _schema(
         ["sample_id"],
         sample_id="str", prompt_tokens="int64", response_tokens="int64", reason="str?",

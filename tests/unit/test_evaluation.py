@@ -299,7 +299,7 @@ def no_models(monkeypatch):
 
 
 @pytest.mark.usefixtures("no_models")
-def test_a_judge_gets_prompts_with_their_responses_state_by_state(monkeypatch):
+def test_a_judge_gets_prompts_with_their_responses_in_the_order_of_states(monkeypatch):
     monkeypatch.setitem(judges.KINDS, "echo", Echo)
     monkeypatch.setattr(Echo, "given", [])
     states = [State("a", "gone", None), State("b", "gone", "gone", 2.0, {"alpha": 2.0})]
@@ -307,7 +307,7 @@ def test_a_judge_gets_prompts_with_their_responses_state_by_state(monkeypatch):
     judged = judge_responses(responses, states, {"kind": "echo"}, "float32")
     prompts = ["ask", "ask Sure", "Sure ask able"]
     assert Echo.given == [
-        [(prompt, f"{name} {i}") for i, prompt in enumerate(prompts)] for name in ("a", "b")
+        [(prompt, f"{name} {i}") for name in ("a", "b") for i, prompt in enumerate(prompts)]
     ]
     assert judged["state"].tolist() == ["a"] * 3 + ["b"] * 3
     assert judged["prompt_id"].tolist() == ["p0", "p1", "p2"] * 2

@@ -124,7 +124,7 @@ def test_the_guard_s_own_model_judges_every_state_and_no_other_is_loaded(monkeyp
     entry = {"kind": "guard", "model": "guard"}
     judged = judge_responses(responses, states, entry, "float32", own_model="models/guard")
     assert loaded == ["models/guard"]
-    assert asked == [(1, ["bad"]), (1, ["good"])]
+    assert asked == [(1, ["bad", "good"])]
     assert judged["verdict"].tolist() == [True, False] and judged["score"].isna().all()
 
 

@@ -824,7 +824,7 @@ def judged(
             "responses": f"{folder}/{benchmark}/responses/{part}.parquet",
         },
         outputs={"": [f"{folder}/{benchmark}/judgements/{judge}/{part}.parquet"]},
-        params=params,
+        params=params | {"work": f"resume/judgements/{judge}/{benchmark}"},
         resources=resources,
     )
 

@@ -12,6 +12,8 @@ with log_to(snakemake.log[0]):
         entry=parameters.judge,
         dtype=parameters.dtype,
         own_model=next(iter(snakemake.input.judge_model), None),
+        work=parameters.work,
+        version=parameters.version,
     )
     provenance = made_from(snakemake.input, "judge_responses", parameters.version)
     write_table(judgements, snakemake.output[0], "judgements", provenance)
