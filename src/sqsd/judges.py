@@ -51,10 +51,12 @@ class Judge(Protocol):
     gives: the measures it answers for: `asr` by its verdicts, `safety_score` by its scores.
     reads: the model it is called with: the `subject` that responded, a language model of its
     `own`, a `cost` model of its own, or None.
+    unit: of its scores, for an axis; None where it gives none.
     """
 
     gives: ClassVar[frozenset[str]]
     reads: ClassVar[str | None]
+    unit: ClassVar[str | None]
 
     def __call__(self, prompts: list[str], responses: list[str], model: Any) -> Judgement:
         """prompts, responses: [n]. model: what `reads` says, a `Model`, `Costs` or None."""
@@ -72,6 +74,7 @@ class SandboxJudge:
 
     gives: ClassVar[frozenset[str]] = frozenset({"asr", "safety_score"})
     reads: ClassVar[str | None] = "subject"
+    unit: ClassVar[str | None] = "log-odds of a refusal"
 
     def __call__(self, prompts: list[str], responses: list[str], model: Model | None) -> Judgement:
         assert model is not None
@@ -92,6 +95,7 @@ class PhrasesJudge:
     phrases: Sequence[str]
     gives: ClassVar[frozenset[str]] = frozenset({"asr"})
     reads: ClassVar[str | None] = None
+    unit: ClassVar[str | None] = None
 
     def __call__(self, prompts: list[str], responses: list[str], model: Model | None) -> Judgement:
         refusals = [phrase.lower() for phrase in self.phrases]
@@ -110,6 +114,7 @@ class OpeningsJudge:
     compliance: str
     gives: ClassVar[frozenset[str]] = frozenset({"safety_score"})
     reads: ClassVar[str | None] = "subject"
+    unit: ClassVar[str | None] = "log-odds of a refusal against a compliant opening"
 
     def __call__(self, prompts: list[str], responses: list[str], model: Model | None) -> Judgement:
         assert model is not None
@@ -132,6 +137,7 @@ class GuardJudge:
     model: str
     gives: ClassVar[frozenset[str]] = frozenset({"asr"})
     reads: ClassVar[str | None] = "own"
+    unit: ClassVar[str | None] = None
 
     def __call__(self, prompts: list[str], responses: list[str], model: Model | None) -> Judgement:
         assert model is not None
@@ -153,6 +159,7 @@ class CostJudge:
     blank: bool = False
     gives: ClassVar[frozenset[str]] = frozenset({"safety_score"})
     reads: ClassVar[str | None] = "cost"
+    unit: ClassVar[str | None] = "negated cost"
 
     def __call__(self, prompts: list[str], responses: list[str], model: Costs | None) -> Judgement:
         assert model is not None

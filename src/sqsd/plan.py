@@ -682,7 +682,8 @@ class Plan:
                 trajectory = self.paths.trajectory(model, spec["pilot"], direction)
                 files = {"trajectory": [trajectory], **curve}
                 files["states"] = self.marked(spec, model, ("pilot", spec["pilot"]))
-                yield Part({"model": model, "direction": direction}, files=files)
+                options = {"unit": self.score_unit(model)}
+                yield Part({"model": model, "direction": direction}, options, files)
 
     def _steering_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
         for model in self.models:
@@ -690,7 +691,8 @@ class Plan:
                 files = self.curve(self.curve_subject(model, direction), spec["benchmark"])
                 checkpoint = self.entry("directions", direction, model)["checkpoint"]
                 files["states"] = self.marked(spec, model, ("direction", direction, checkpoint))
-                yield Part({"model": model, "direction": direction}, files=files)
+                options = {"unit": self.score_unit(model)}
+                yield Part({"model": model, "direction": direction}, options, files)
 
     def marked(self, spec: Mapping[str, Any], model: str, curve: tuple) -> list[str]:
         """Those of a drawn table's `states` that lie on a curve (`config.curve_of`)."""
@@ -699,6 +701,12 @@ class Plan:
             for state in spec.get("states", [])
             if curve_of(self.entry("states", state, model)) == curve
         ]
+
+    def score_unit(self, model: str) -> str:
+        """The unit of a model's Safety Scores, which its judge gives."""
+        unit = JUDGES[self.config["judges"][self.judge(model, "safety_score")]["kind"]].unit
+        assert unit is not None
+        return unit
 
     def curve(self, subject: Subject, role: str) -> dict[str, list[str]]:
         """Judgements of a subject on a benchmark, by measure."""

@@ -27,9 +27,12 @@ from sqsd.statistics import (
     trend_test,
     wilson_interval,
 )
-from sqsd.tables import write_frame
+from sqsd.tables import read_table, write_frame
 
 MEASURES = {"asr": "attack success rate", "safety_score": "Safety Score (higher is safer)"}
+# The column that answers for a measure, and the share of absent ones that a table tells of.
+ANSWERS = {"asr": "verdict", "safety_score": "score"}
+MOST_ABSENT = 0.05
 POOLED = "mean of experiments"
 # Kinds of bounds that a column may have, the one that is shown first.
 BOUNDS = ("clustered", "wilson", "t", "fisher", "bootstrap")
@@ -131,11 +134,12 @@ def make_subsets(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
     for part, frame in zip(parts, judged, strict=True):
         check_judged(part, frame, measure)
     table = effectiveness_table(parts, judged, windows, measure)
+    note = EFFECTIVENESS_NOTES[measure] + absent_note(parts, judged, measure)
 
     def draw(out: Mapping[str, str]) -> None:
         draw_effectiveness(table, windows, measure, out)
 
-    return table, EFFECTIVENESS_NOTES[measure], draw
+    return table, note, draw
 
 
 def make_comparison(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
@@ -191,13 +195,13 @@ def make_trajectory(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
     trajectories = [part.read("trajectory", "trajectory") for part in parts]
     judged = [both_measures(part) for part in parts]
     table = trajectory_table(parts, trajectories, judged, [marks(part, "step") for part in parts])
-    return table, CURVE_NOTE, lambda out: draw_trajectories(table, out)
+    return table, CURVE_NOTE, lambda out: draw_trajectories(table, units(parts), out)
 
 
 def make_steering(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
     judged = [both_measures(part) for part in parts]
     table = steering_table(parts, judged, [marks(part, "alpha") for part in parts])
-    return table, CURVE_NOTE, lambda out: draw_steering(table, out)
+    return table, CURVE_NOTE, lambda out: draw_steering(table, units(parts), out)
 
 
 KINDS: dict[str, Callable[[Sequence[Part], Mapping[str, Any]], Made]] = {
@@ -213,6 +217,11 @@ KINDS: dict[str, Callable[[Sequence[Part], Mapping[str, Any]], Made]] = {
     "trajectory": make_trajectory,
     "steering": make_steering,
 }
+
+
+def units(parts: Sequence[Part]) -> dict[str, str]:
+    """The unit of the Safety Scores of each model."""
+    return {part.names["model"]: part.options["unit"] for part in parts}
 
 
 def both_measures(part: Part) -> pd.DataFrame:
@@ -234,13 +243,28 @@ def marks(part: Part, key: str) -> dict[float, str]:
 
 def check_judged(part: Part, frame: pd.DataFrame, measure: str) -> None:
     """Raises DataError where more than half of the responses have no answer of the judge."""
-    column = "verdict" if measure == "asr" else "score"
-    absent = int(frame[column].isna().sum())
+    absent = absent_answers(frame, measure)
     if absent > len(frame) / 2:
         raise DataError(
             f"{' '.join(part.names.values())}: {absent} of {len(frame)} responses have no "
-            f"{column}; look at what the judge says, or name another"
+            f"{ANSWERS[measure]}; look at what the judge says, or name another"
         )
+
+
+def absent_answers(frame: pd.DataFrame, measure: str) -> int:
+    return int(frame[ANSWERS[measure]].isna().sum())
+
+
+def absent_note(parts: Sequence[Part], judged: Sequence[pd.DataFrame], measure: str) -> str:
+    """What a table says of arms with more than `MOST_ABSENT` of their answers absent."""
+    arms = [
+        f"{' '.join(part.names.values())} ({absent} of {len(frame)})"
+        for part, frame in zip(parts, judged, strict=True)
+        if (absent := absent_answers(frame, measure)) > MOST_ABSENT * len(frame)
+    ]
+    if not arms:
+        return ""
+    return f" Responses without a {ANSWERS[measure]}, left out of their rows: {', '.join(arms)}."
 
 
 def effectiveness_table(
@@ -789,7 +813,9 @@ def steering_table(
     return pd.concat(frames, ignore_index=True)
 
 
-def draw_trajectories(table: pd.DataFrame, out: Mapping[str, str]) -> None:
+def draw_trajectories(
+    table: pd.DataFrame, units: Mapping[str, str], out: Mapping[str, str]
+) -> None:
     """Figure 2: projections on the directions (left axis), Safety Score (right axis), by step."""
     models = list(dict.fromkeys(table["model"]))
     figure, panels = grid(len(models), (6, 3.6))
@@ -806,13 +832,13 @@ def draw_trajectories(table: pd.DataFrame, out: Mapping[str, str]) -> None:
         )
         right = left.twinx()
         draw_curve(right, rows, "step", color="black", linestyle="--", label="Safety Score")
-        right.set_ylabel("Safety Score (log-odds of a refusal)")
+        right.set_ylabel(f"Safety Score ({units[name]})")
         handles = [*left.get_lines()[:-1], *right.get_lines()]
         left.legend(handles=handles, frameon=False, fontsize=8)
     save_figure(figure, out)
 
 
-def draw_steering(table: pd.DataFrame, out: Mapping[str, str]) -> None:
+def draw_steering(table: pd.DataFrame, units: Mapping[str, str], out: Mapping[str, str]) -> None:
     """Figure 5: Safety Score against alpha, a line per direction, 95 % intervals over prompts."""
     models = list(dict.fromkeys(table["model"]))
     figure, panels = grid(len(models), (5, 3.4))
@@ -822,7 +848,7 @@ def draw_steering(table: pd.DataFrame, out: Mapping[str, str]) -> None:
         axes.set(
             title=name,
             xlabel=r"steering magnitude $\alpha$",
-            ylabel="Safety Score (log-odds of a refusal)",
+            ylabel=f"Safety Score ({units[name]})",
         )
         axes.legend(frameon=False)
     save_figure(figure, out)

@@ -177,6 +177,8 @@ def test_a_judge_is_made_from_its_entry_and_gives_what_it_says(kind):
     found = judge(["ask"], ["1. x 2. y"], SUBJECT if judge.reads == "subject" else SAFE)  # pyright: ignore[reportArgumentType]
     given = {"asr": found.verdicts[0] is not None, "safety_score": found.scores[0] is not None}
     assert judge.gives == {measure for measure, is_given in given.items() if is_given}
+    # And its scores have a unit, for an axis.
+    assert (judge.unit is not None) == given["safety_score"]
 
 
 def test_a_safety_score_is_the_negated_cost_of_the_text_that_is_asked_for():

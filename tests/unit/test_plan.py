@@ -840,10 +840,19 @@ SEEDS = {
 }  # fmt: skip
 
 
+# alder's scores are of the judge `starts`, birch's of `rule`.
+UNITS = {
+    "alder": "log-odds of a refusal against a compliant opening",
+    "birch": "log-odds of a refusal",
+}
+
+
 def options(table, first, second):
     """Of the row of a table with these names."""
     if second in (BEFORE, "all rows"):
         return {"reference": True}
+    if table in ("along", "steered"):
+        return {"unit": UNITS[first]}
     seeds = SEEDS.get((table, first))
     return {"seeds": seeds, "random": second == "dice"} if seeds else {}
 

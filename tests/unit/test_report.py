@@ -4,6 +4,7 @@ import json
 import math
 import re
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -845,17 +846,16 @@ def test_the_numbers_behind_figure_5(tmp_path):
 def steered(out):
     parts = [model("e", "safety"), model("e", "danger"), model("f", "safety")]
     curves = [curve("alpha", alphas) for alphas in ([0.0, 0.1, 0.2], [0.0, 0.2], [0.0, 0.5])]
-    draw_steering(steering_table(parts, curves, [{0.1: "s"}, {}, {}]), out)
+    table = steering_table(parts, curves, [{0.1: "s"}, {}, {}])
+    draw_steering(table, {"e": "unit of e", "f": "unit of f"}, out)
 
 
 def drifted(out):
     parts = [model(name, d) for name in "efgh" for d in ("danger", "safety")]
-    draw_trajectories(
-        trajectory_table(
-            parts, PROJECTIONS[:2] * 4, [curve("step", [0, 10, 5])] * 8, [{5: "d"}] * 8
-        ),
-        out,
+    table = trajectory_table(
+        parts, PROJECTIONS[:2] * 4, [curve("step", [0, 10, 5])] * 8, [{5.0: "d"}] * 8
     )
+    draw_trajectories(table, {name: f"unit of {name}" for name in "efgh"}, out)
 
 
 def compared(out):
@@ -883,13 +883,27 @@ def test_the_same_data_gives_the_same_figure_files(tmp_path, draw):
 
 def test_other_data_gives_other_figure_files(tmp_path):
     def more(out):
-        draw_steering(steering_table([model("e")], [curve("alpha", [0.0, 0.1, 0.3])], [{}]), out)
+        table = steering_table([model("e")], [curve("alpha", [0.0, 0.1, 0.3])], [{}])
+        draw_steering(table, {"e": "unit"}, out)
 
     def less(out):
-        draw_steering(steering_table([model("e")], [curve("alpha", [0.0, 0.3])], [{}]), out)
+        table = steering_table([model("e")], [curve("alpha", [0.0, 0.3])], [{}])
+        draw_steering(table, {"e": "unit"}, out)
 
     first, other = drawn(more, tmp_path / "first"), drawn(less, tmp_path / "other")
     assert first[0] != other[0] and first[1] != other[1]
+
+
+@pytest.mark.parametrize(("draw", "models"), [(steered, "ef"), (drifted, "efgh")])
+def test_an_axis_of_scores_has_the_unit_of_its_model_s_judge(monkeypatch, draw, models):
+    figures = []
+    monkeypatch.setattr(report, "save_figure", lambda figure, out: figures.append(figure))
+    draw({})
+    labels = {axes.get_title(): axes.get_ylabel() for axes in figures[0].axes if axes.get_title()}
+    if draw is drifted:  # the axis on the right, of the panel in its place
+        titles = {axes.get_position().bounds: axes.get_title() for axes in figures[0].axes[:4]}
+        labels = {titles[a.get_position().bounds]: a.get_ylabel() for a in figures[0].axes[4:]}
+    assert labels == {name: f"Safety Score (unit of {name})" for name in models}
 
 
 def panels_of(monkeypatch, table, measure):
@@ -1161,7 +1175,16 @@ def state_file(path, name, origin):
 
 
 @pytest.mark.parametrize("kind", ["steering", "trajectory"])
-def test_a_curve_from_files(tmp_path, kind):
+def test_a_curve_from_files(tmp_path, kind, monkeypatch):
+    units = []
+    drawing = "draw_steering" if kind == "steering" else "draw_trajectories"
+    real = getattr(report, drawing)
+
+    def draw(table, unit, out):
+        units.append(unit)
+        real(table, unit, out)
+
+    monkeypatch.setattr(report, drawing, draw)
     key, values = ("step", [0, 5, 10]) if kind == "trajectory" else ("alpha", [0.0, 0.25, 0.5])
     parts = []
     for direction, projections in zip(("danger", "safety"), PROJECTIONS, strict=False):
@@ -1173,7 +1196,7 @@ def test_a_curve_from_files(tmp_path, kind):
         if kind == "trajectory":
             frame = projections.astype({"projection": "float64"})
             files["trajectory"] = files_of(tmp_path / direction, frame, "trajectory")
-        parts.append(Part({"model": "e", "direction": direction}, {}, files))
+        parts.append(Part({"model": "e", "direction": direction}, {"unit": "of e"}, files))
     table, text = made(tmp_path, kind, parts, drawn=True)
     count = 2 if kind == "steering" else 1
     assert table[key].tolist() == values * count
@@ -1188,9 +1211,10 @@ def test_a_curve_from_files(tmp_path, kind):
     assert "Wilson's for the attack success rate." in text
     chosen = table["chosen"].fillna("").tolist()
     assert chosen == ["", "one, other", "third"] * count
+    assert units == [{"e": "of e"}]
     files = dict(parts[0].files)
     files["asr"], files["safety_score"] = files["safety_score"], files["asr"]
-    other, _ = made(tmp_path, kind, [Part(parts[0].names, {}, files)], drawn=True)
+    other, _ = made(tmp_path, kind, [replace(parts[0], files=files)], drawn=True)
     assert set(other["safety_score"]) == {-100.0} and set(other["asr"]) == {1.0}
 
 
@@ -1203,6 +1227,23 @@ def test_a_judge_that_mostly_has_no_answer_makes_no_table(measure, column):
     message = rf"^mine length: 2 of 3 responses have no {column}; look at what the judge says, or"
     with pytest.raises(DataError, match=message):
         report.check_judged(part, more, measure)
+
+
+@pytest.mark.parametrize("measure", ["asr", "safety_score"])
+def test_a_table_tells_of_arms_with_more_than_a_twentieth_of_no_answer(tmp_path, measure):
+    # 20 responses to each window, of one seed: 3 of 60 are a twentieth, 4 are more.
+    parts, column = [], "verdict" if measure == "asr" else "score"
+    for method, absent in (("whole", 0), ("few", 3), ("many", 4)):
+        frame = verdicts({1: (3, 2, 1)}, prompts=20)
+        frame["score"] = 1.0
+        frame.loc[frame.index[:absent], column] = None
+        files = {"judgements": files_of(tmp_path / method, frame, "judgements")}
+        parts.append(Part(arm("e", method).names, {"seeds": [1], "random": False}, files))
+    told = " Responses without a {}, left out of their rows: {}.\n"
+    _, text = made(tmp_path, "subsets", parts[:2], drawn=True, windows=WINDOWS, measure=measure)
+    assert "left out" not in text
+    _, text = made(tmp_path, "subsets", parts[:3], drawn=True, windows=WINDOWS, measure=measure)
+    assert text.endswith(COMMON_NOTE + told.format(column, "e many (4 of 60)"))
 
 
 def test_the_random_control_is_a_kind_and_not_a_name():

@@ -21,7 +21,8 @@ from sqsd.plan import Plan
 VERSIONS = distinct_versions()
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 TABLES = (
-    "rates", "levels", "beside", "order", "list", "sorted", "ranked", "alike", "told", "where", "tops",
+    "rates", "levels", "beside", "order", "list", "sorted", "ranked", "alike", "told", "where",
+    "tops",
     "steps", "walked", "curves",
 )  # fmt: skip
 DRAWN = ("rates", "levels", "walked", "curves")
@@ -912,6 +913,18 @@ def along(model: str, direction: str, **files: list[str]):
     return {"model": model, "direction": direction}, {}, files
 
 
+# Of the judges `rule` and `open`.
+UNITS = {
+    "elm": "log-odds of a refusal",
+    "oak": "log-odds of a refusal against a compliant opening",
+}
+
+
+def drawn(model: str, direction: str, **files: list[str]):
+    names, _, files = along(model, direction, **files)
+    return names, {"unit": UNITS[model]}, files
+
+
 REPORTS = {
     "rates": table(
         "rates",
@@ -1091,7 +1104,7 @@ REPORTS = {
         "walked",
         "trajectory",
         [
-            along(
+            drawn(
                 "elm",
                 "meek",
                 trajectory=["trajectories/elm/stroll/meek.parquet"],
@@ -1099,7 +1112,7 @@ REPORTS = {
                 safety_score=parts("evaluations/elm/pilots/stroll/elm-try/judgements/rule", 0, 1),
                 states=["states/elm/d-south.json"],
             ),
-            along(
+            drawn(
                 "oak",
                 "meek",
                 trajectory=["trajectories/oak/stroll/meek.parquet"],
@@ -1113,7 +1126,7 @@ REPORTS = {
         "curves",
         "steering",
         [
-            along(
+            drawn(
                 "elm",
                 "harm",
                 asr=parts("evaluations/elm/steering/harm/4/elm-exam/judgements/wary", 0, 1, 2),
@@ -1122,7 +1135,7 @@ REPORTS = {
                 ),
                 states=[],
             ),
-            along(
+            drawn(
                 "oak",
                 "harm",
                 asr=parts("evaluations/oak/steering/harm/final/oak-exam/judgements/keen", 0, 1),

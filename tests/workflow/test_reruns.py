@@ -87,7 +87,8 @@ LINES = {
         # and 7 show four by the one judge and table 1 three by the other; and by both the model
         # before fine-tuning, and on all rows. Two methods are judged by two learned judges.
         {
-            "make_benchmark": 1, "generate_responses": 4 + 2, "judge_responses": 4 + 3 + 2 * 2 + 2 * 2,
+            "make_benchmark": 1, "generate_responses": 4 + 2,
+            "judge_responses": 4 + 3 + 2 * 2 + 2 * 2,
             "table1": 1, "table3": 1, "table7": 1, "learned": 1, "all": 1,
         },
     ),
