@@ -798,6 +798,18 @@ CASES = {
         r"evaluation\.judges\.safety_score: 'words' gives asr, not safety_score; judges that give "
         r"it: sandbox",
     ),
+    "a reference of judges that gives no verdicts": (
+        "tables: {mine: {title: t, kind: judges, methods: [length], finetune: lora,"
+        " benchmark: test,"
+        " judges: [guard], reference: cost}}",
+        r"tables\.mine\.reference: 'cost' gives safety_score, not asr; judges that give it: ",
+    ),
+    "a judge of judges": (
+        "tables: {mine: {title: t, kind: judges, methods: [length], finetune: lora,"
+        " benchmark: test,"
+        " judges: [cost, gard], reference: sandbox}}",
+        r"tables\.mine\.judges\[1\]: 'gard' is not a judge; .*Did you mean 'guard'\?",
+    ),
     "a judge that gives no verdicts": (
         "{judges: {starts: {kind: openings, refusal: 'no', compliance: 'yes'}},"
         " tables: {table1: {judge: starts}}}",
