@@ -156,7 +156,7 @@ def find_state(
     if "unadapted" in entry:
         return State(name, model, None, 1.0, dict.fromkeys(CHOSEN_BY))
     key = "step" if "pilot" in entry else "alpha"
-    settings = {"minimum_exact_share": 0.0} | dict(sensitivity)
+    settings: dict[str, Any] = {"minimum_exact_share": 0.0, **sensitivity}
     if key in entry:
         chosen: dict[str, Any] = {key: entry[key]}
         exact = read_guard(inputs, key)

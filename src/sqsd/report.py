@@ -545,7 +545,7 @@ def agreement_table(
 def agreement(one: pd.DataFrame, other: pd.DataFrame, rows: int) -> dict[str, float]:
     """The numbers of `agreement_table` of two `scores` tables."""
     pairs = [table.dropna(subset="rank").set_index("sample_id") for table in (one, other)]
-    both = pairs[0].join(pairs[1], how="inner", suffixes=("_one", "_other"))
+    both = pairs[0].join(pairs[1], how="inner", suffixes=("_one", "_other"))  # pyright: ignore
     n = len(both)
     correlation = float(both["score_one"].corr(both["score_other"], method="spearman"))
     overlaps = {

@@ -247,8 +247,8 @@ class CalibratedScorer:
     }  # fmt: skip
 
     def needs(self) -> dict[str, Reading]:
-        outcomes = Outcomes(self.groups, self.finetune, self.benchmark)
-        return {f"of {method}": Scores(method) for method in self.among} | {"outcomes": outcomes}
+        needs: dict[str, Reading] = {f"of {method}": Scores(method) for method in self.among}
+        return needs | {"outcomes": Outcomes(self.groups, self.finetune, self.benchmark)}
 
     def score(self, readings: Mapping[str, Readings], seed: int) -> pd.Series:
         found = readings["outcomes"]

@@ -26,7 +26,7 @@ def linear_sensitivity(scores: pd.DataFrame, delta: float = 0.1) -> pd.DataFrame
     """
     if not delta > 0:
         raise ConfigurationError(f"delta {delta}: must be above 0; the paper has 0.1")
-    refuse_repeats(scores.columns, "alpha")
+    refuse_repeats(scores.columns.to_numpy(dtype=float), "alpha")
     alphas = np.sort(scores.columns.to_numpy(dtype=float))
     found, below, above, missing = [], [], [], set()
     for alpha in alphas:
