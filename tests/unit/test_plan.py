@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sqsd.config import resolve
 from sqsd.plan import Arm, Plan, chunks, is_pinned, write_config
-from sqsd.scorers import Tokens, Update
+from sqsd.readings import Outcomes, Scores, Tokens, Update
 from sqsd.validation import validate_config
 
 ROOT = Path(__file__).parents[2]
@@ -87,6 +87,7 @@ pilots:
 states:
   d-step: {pilot: calm, step: 6}
   d-rank: {pilot: calm, direction: harm, rank: 1}
+  bare: {unadapted: true}
   s-pin: {direction: safe, checkpoint: final, alpha: 0.25,
           per_model: {birch: {checkpoint: 2, alpha: 0.5}}}
   s-least: {direction: safe, checkpoint: 5, least: true, alphas: [0.75],
@@ -100,6 +101,14 @@ methods:
   half: {kind: sqsd, safety: {direction: safe, state: s-pin}}
   dice: {kind: random}
   long: {kind: length}
+  plain: {kind: sqsd, danger: {direction: harm, state: bare}}
+  best:
+    kind: calibrated
+    among: [both, dice]
+    groups: few
+    finetune: small
+    benchmark: ask
+    per_model: {birch: {among: [plain, half, long], groups: more, finetune: moved, benchmark: try}}
 steering:
   alphas: [0.0, 0.25, 0.5, 0.75, 1.0]
   per_model: {birch: {alphas: [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0]}}
@@ -116,6 +125,9 @@ sensitivity:
 gradients: {rows_per_shard: 40, max_length_tokens: 64, max_tokens_per_batch: auto, dtype: float32,
             checkpointing: false}
 subsets: {count: 3, rows: 10}
+groups:
+  few: {size: 3, random_groups: 2, biased_groups: 3, biased_share: 0.5, seed: 11}
+  more: {size: 4, random_groups: 6, biased_groups: 0, biased_share: 0.75, seed: 12}
 finetunes:
   small:
     tuning: lora
@@ -160,6 +172,10 @@ tables:
   along: {title: H, kind: trajectory, pilot: calm, directions: [harm, safe], benchmark: ask,
           states: [d-rank, d-step]}
   steered: {title: I, kind: steering, directions: [harm, safe], benchmark: try, states: [s-pin]}
+  foretold: {title: J, kind: groups, methods: [dice, best], groups: more, finetune: moved,
+             benchmark: try, against: dice, experiments: [third, second]}
+  own: {title: K, kind: groups, methods: [long, both], groups: few, finetune: small, benchmark: ask,
+        against: both, experiments: [first]}
 resources:
   train: {gpu: 0, mem_mb: 100, runtime: 10, threads: 1,
           per_model: {birch: {gpu: 4, mem_mb: 400}}}
@@ -301,15 +317,63 @@ def test_a_control_reads_tokens_and_no_gradients(plan, method):
     assert plan.reading_files("alder", "rows-c", method) == {
         "tokens_samples": [f"{R}/samples/alder/rows-c.parquet"]
     }
-    assert plan.needs(method) == {"tokens": Tokens()}
+    assert plan.needs(method, "alder") == {"tokens": Tokens()}
 
 
 def test_a_method_says_its_readings(plan):
-    assert plan.needs("both") == {
+    assert plan.needs("both", "alder") == {
         "danger": Update("d-rank", "harm"),
         "safety": Update("s-least", "safe"),
     }
-    assert plan.needs("crossed") == {"danger": Update("d-step", "safe")}
+    assert plan.needs("crossed", "birch") == {"danger": Update("d-step", "safe")}
+
+
+def test_a_method_may_read_something_else_for_a_model(config):
+    plan = changed(
+        config,
+        "methods: {crossed: {per_model: {birch: {danger: {state: s-pin, direction: harm}}}}}",
+    )
+    assert plan.needs("crossed", "alder") == {"danger": Update("d-step", "safe")}
+    assert plan.needs("crossed", "birch") == {"danger": Update("s-pin", "harm")}
+    folder = f"{R}/gradients/birch/rows-c/s-pin/harm"
+    assert plan.reading_files("birch", "rows-c", "crossed") == {
+        f"danger_{table}": [f"{folder}/0000{i}-{table}.parquet" for i in range(2)]
+        for table in ("samples", "modules")
+    }
+
+
+def test_anchors_of_gradients_are_those_of_every_model(config):
+    plan = changed(
+        config,
+        "{anchors: {x: {data: harm-a, first_tokens: 2}, y: {data: harm-b, first_tokens: null}},"
+        " methods: {split: {kind: bi-anchor-grad, harmful: x, harmless: [y],"
+        " per_model: {birch: {harmful: y, harmless: [x]}}}}}",
+    )
+    assert plan.gradient_anchors == {"norm+x+y": ("x", "y"), "norm+y+x": ("y", "x")}
+
+
+def test_a_calibrated_method_reads_scores_and_what_groups_did(plan):
+    # By the judge, the benchmark and the target of each model.
+    assert plan.needs("best", "alder") == {
+        "of both": Scores("both"), "of dice": Scores("dice"),
+        "outcomes": Outcomes("few", "small", "ask"),
+    }  # fmt: skip
+    assert plan.reading_files("alder", "rows-c", "best") == {
+        "of both_samples": [f"{R}/scores/alder/rows-c/both.parquet"],
+        "of dice_samples": [f"{R}/scores/alder/rows-c/dice.parquet"],
+        "outcomes_groups": [f"{R}/groups/alder/rows-c/few.parquet"],
+        "outcomes_judgements": judged(
+            "alder", "groups/small/alder/rows-c/few", "ask-a", "starts", 0, 1, 2
+        ),
+    }
+    assert plan.reading_files("birch", "rows-b", "best") == {
+        **{f"of {m}_samples": [f"{R}/scores/birch/rows-b/{m}.parquet"]
+           for m in ("plain", "half", "long")},
+        "outcomes_groups": [f"{R}/groups/birch/rows-b/more.parquet"],
+        "outcomes_judgements": judged(
+            "cedar", "groups/moved/birch/rows-b/more", "try-c", "rule", 0, 1
+        ),
+    }  # fmt: skip
 
 
 def test_a_pinned_state_depends_on_its_run_and_its_own_answers_alone(plan):
@@ -323,6 +387,23 @@ def test_a_pinned_state_depends_on_its_run_and_its_own_answers_alone(plan):
         "guard": answers("birch", "states/d-step", "sure-b", 0),
         "reference": [f"{R}/benchmarks/sure-b.parquet"],
     }
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_theta_0_is_chosen_from_nothing(plan, model):
+    # It has a guard where a state has an adapter, and settings where it is searched.
+    assert plan.state_run(model, "bare") == []
+    assert plan.state_sources(model, "bare") == {"run": [], "guard": [], "reference": []}
+    assert plan.search_settings(model, "bare") == {}
+    assert (model, "states/bare") not in plan.subjects
+    assert plan.state_run(model, "d-rank") == [f"{R}/pilots/{model}/calm"]
+    assert plan.state_run(model, "s-pin") == [f"{R}/directions/{model}/safe"]
+
+
+def test_theta_0_lies_on_no_curve(plan):
+    spec = {"states": ["bare", "d-step"]}
+    assert plan.marked(spec, "alder", ("pilot", "calm")) == [f"{R}/states/alder/d-step.json"]
+    assert plan.marked(spec, "alder", ("direction", "safe", "final")) == []
 
 
 def test_a_pinned_state_is_a_subject_of_its_own(plan):
@@ -524,6 +605,47 @@ def test_a_fine_tune_without_seeds_on_all_rows_has_no_row_of_them(plan, config):
     assert len(none.table_inputs("scores")) == len(TABLE_INPUTS["scores"]) - 2
 
 
+def group_run(finetune, model, dataset, groups, seed, number, tuning):
+    folder = f"{R}/group-runs/{finetune}/{model}/{dataset}/{groups}/seed-{seed}"
+    name = f"g00{number}"
+    return {"folder": f"{folder}/{name}", "tuning": tuning, "window": name, "seed": seed}
+
+
+def test_small_groups_are_evaluated_seed_by_seed(plan):
+    subject = plan.group_subject("small", "alder", "rows-a", "few")
+    assert (subject.model, subject.name) == ("alder", "groups/small/alder/rows-a/few")
+    # 2 random groups and 3 biased ones of each seed, 4 to a part.
+    runs = [
+        group_run("small", "alder", "rows-a", "few", seed, number, "lora")
+        for seed in (7, 8)
+        for number in range(5)
+    ]
+    assert subject.parts == ({"runs": runs[:4]}, {"runs": runs[4:8]}, {"runs": runs[8:]})
+    # All groups of a seed are one folder.
+    seven, eight = (f"{R}/group-runs/small/alder/rows-a/few/seed-{seed}" for seed in (7, 8))
+    assert subject.runs == ((seven,), (seven, eight), (eight,))
+
+
+@pytest.mark.parametrize(("model", "dataset"), [("alder", "rows-c"), ("birch", "rows-b")])
+def test_small_groups_of_a_fine_tune_that_names_its_target(plan, model, dataset):
+    subject = plan.group_subject("moved", model, dataset, "more")
+    # The target is evaluated; the model whose rows are usable stands in the name.
+    assert (subject.model, subject.name) == ("cedar", f"groups/moved/{model}/{dataset}/more")
+    runs = [group_run("moved", model, dataset, "more", 6, number, "full") for number in range(6)]
+    assert subject.parts == ({"runs": runs[:4]}, {"runs": runs[4:]})
+    assert subject.runs == ((f"{R}/group-runs/moved/{model}/{dataset}/more/seed-6",),) * 2
+
+
+def test_groups_are_judged_as_their_target_is(plan):
+    found = plan.group_judgements("small", "birch", "rows-b", "few", "try")
+    assert found == judged("birch", "groups/small/birch/rows-b/few", "try-b", "rule", 0, 1)
+    found = plan.group_judgements("moved", "birch", "rows-b", "few", "ask")
+    assert found == judged("cedar", "groups/moved/birch/rows-b/few", "ask-a", "rule", 0, 1)
+    # The Safety Score's judge, though another gives verdicts.
+    found = plan.group_judgements("small", "alder", "rows-a", "more", "ask")
+    assert found == judged("alder", "groups/small/alder/rows-a/more", "ask-a", "starts", 0, 1, 2)
+
+
 def test_how_many_states_a_job_has_may_differ_by_model(plan, config):
     other = changed(
         config,
@@ -617,8 +739,12 @@ def test_the_subjects_of_a_run(plan):
         ("alder", "base/theta-0"), ("birch", "base/theta-0"), ("cedar", "base/theta-0"),
         ("cedar", "finetunes/moved/alder/rows-c/all-rows"),
         ("cedar", "finetunes/moved/birch/rows-b/all-rows"),
+        # Of a calibrated method, whatever table it stands in, and of a table of groups.
+        ("alder", "groups/small/alder/rows-a/few"), ("alder", "groups/small/alder/rows-c/few"),
+        ("cedar", "groups/moved/birch/rows-b/more"), ("cedar", "groups/moved/alder/rows-c/more"),
     }  # fmt: skip
-    assert set(plan.subjects) >= expected
+    # The table `judged` asks for nothing more.
+    assert set(plan.subjects) == expected
     for (model, name), subject in plan.subjects.items():
         assert (subject.model, subject.name) == (model, name)
 
@@ -703,7 +829,7 @@ def test_a_table_is_a_figure_too_where_its_kind_is_drawn(plan):
 
     for table in ("risky", "where", "alphas", "steps"):
         assert plan.table_files(table) == made(table, "tables", "parquet", "csv", "md")
-    for table in ("attacks", "judged", "along", "steered"):
+    for table in ("attacks", "judged", "along", "steered", "foretold"):
         assert plan.table_files(table) == (
             made(table, "tables", "parquet", "csv", "md") | made(table, "figures", "png", "svg")
         )
@@ -802,7 +928,33 @@ TABLE_INPUTS = {
     # The state is steered along `safe`, at the curve's checkpoint for one model alone.
     | {f"states {m} {d}": [] for m in MODELS for d in ("harm", "safe")}
     | {"states alder safe": [f"{R}/states/alder/s-pin.json"]},
-}
+    "foretold": {
+        f"{role} {experiment} {method}": files
+        for experiment, model, dataset in (
+            ("third", "alder", "rows-c"), ("second", "birch", "rows-b"),
+        )
+        for method in ("dice", "best")
+        for role, files in (
+            ("scores", [f"{R}/scores/{model}/{dataset}/{method}.parquet"]),
+            ("groups", [f"{R}/groups/{model}/{dataset}/more.parquet"]),
+            # By the benchmark and the judge of the target.
+            ("judgements", judged(
+                "cedar", f"groups/moved/{model}/{dataset}/more", "try-c", "rule", 0, 1
+            )),
+        )
+    },
+    "own": {
+        f"{role} first {method}": files
+        for method in ("long", "both")
+        for role, files in (
+            ("scores", [f"{R}/scores/alder/rows-a/{method}.parquet"]),
+            ("groups", [f"{R}/groups/alder/rows-a/few.parquet"]),
+            ("judgements", judged(
+                "alder", "groups/small/alder/rows-a/few", "ask-a", "starts", 0, 1, 2
+            )),
+        )
+    },
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("table", TABLE_INPUTS)
@@ -821,9 +973,12 @@ NAMES = {
     "steps": [(m, "harm") for m in MODELS],
     "along": [(m, d) for m in MODELS for d in ("harm", "safe")],
     "steered": [(m, d) for m in MODELS for d in ("harm", "safe")],
+    "foretold": [(e, m) for e in ("third", "second") for m in ("dice", "best")],
+    "own": [("first", "long"), ("first", "both")],
 }
+OF_EXPERIMENTS = ("attacks", "scores", "judged", "risky", "foretold", "own")
 KEYS = {
-    **dict.fromkeys(("attacks", "scores", "judged", "risky"), ("experiment", "method")),
+    **dict.fromkeys(OF_EXPERIMENTS, ("experiment", "method")),
     "where": ("model", "state"),
     **dict.fromkeys(("alphas", "steps", "along", "steered"), ("model", "direction")),
 }
@@ -832,6 +987,7 @@ ROLES = {
     "where": ("state",), "alphas": ("ranking",), "steps": ("ranking",),
     "along": ("trajectory", "asr", "safety_score", "states"),
     "steered": ("asr", "safety_score", "states"),
+    **dict.fromkeys(("foretold", "own"), ("scores", "groups", "judgements")),
 }  # fmt: skip
 # By table and experiment.
 SEEDS = {
@@ -874,6 +1030,8 @@ def test_settings_of_a_table(plan):
     assert plan.table_settings("attacks") == {"windows": windows, "measure": "asr"}
     assert plan.table_settings("scores") == {"windows": windows, "measure": "safety_score"}
     assert plan.table_settings("steered") == plan.table_settings("where") == {}
+    assert plan.table_settings("foretold") == {"against": "dice"}
+    assert plan.table_settings("own") == {"against": "both"}
 
 
 def test_a_deselected_method_takes_its_row_and_nothing_else(plan, config):
