@@ -280,6 +280,7 @@ def test_the_ten_seeds_written_out_by_hand():
 
 
 SQSD = "methods.sqsd-danger"
+BEST = "sqsd-danger-calibrated"
 # What is laid over the default, and the one line that it gets.
 CASES = {
     # Keys, types and ranges: the schema.
@@ -385,6 +386,43 @@ CASES = {
         r"finetunes\.lora\.per_model\.sandbox\.training\.micro_batch_size: 3 does not divide "
         r"batch_size=8",
     ),
+    "a kind for a model": (
+        "methods: {random: {per_model: {sandbox: {kind: length}}}}",
+        r"methods\.random\.per_model\.sandbox: 'kind' cannot differ per model; remove it$",
+    ),
+    "an option of another kind of method for a model": (
+        "methods: {length: {per_model: {sandbox: {layer: last}}}}",
+        r"methods\.length\.per_model\.sandbox: 'layer' means nothing for kind 'length', which has "
+        r"nothing more; remove it",
+    ),
+    "a layer of a method for a model": (
+        "methods: {larf: {per_model: {sandbox: {layer: lst}}}}",
+        r"methods\.larf\.per_model\.sandbox\.layer: 'lst' is not a layer; known: last, .*'last'\?",
+    ),
+    "a state of a method for a model": (
+        "methods: {sqsd-danger: {per_model: {sandbox: {danger: {state: d-dangr}}}}}",
+        SQSD + r"\.per_model\.sandbox\.danger\.state: 'd-dangr' is not a state; .*'d-danger'\?",
+    ),
+    "a method of an unknown model": (
+        "methods: {larf: {per_model: {sandbx: {token: -2}}}}",
+        r"methods\.larf\.per_model: 'sandbx' is not a model; known: cost, sandbox\. .*'sandbox'\?",
+    ),
+    "data of an anchor for a model": (
+        "anchors: {harmful: {per_model: {sandbox: {data: harmfull-10}}}}",
+        r"anchors\.harmful\.per_model\.sandbox\.data: 'harmfull-10' is not a data set; .*"
+        r"'harmful-10'\?",
+    ),
+    "no token of an anchor for a model": (
+        "anchors: {harmful: {per_model: {sandbox: {first_tokens: 0}}}}",
+        r"anchors\.harmful\.first_tokens: 0 is not a number of tokens, or null for all "
+        r"\(with anchors\.harmful\.per_model\.sandbox\)",
+    ),
+    "more cosines than anchors of a model": (
+        "{methods: {bi-anchor-reps: {per_model: {sandbox: {most: 11}}}},"
+        " tables: {ranking: {methods: [bi-anchor-reps]}}}",
+        r"methods\.bi-anchor-reps\.per_model\.sandbox\.most: 11 is more than the 10 rows of "
+        r"datasets\.harmful-10; at most 10",
+    ),
     "a way too many for a model": (
         "states: {s: {per_model: {sandbox: {rank: 1}}}}",
         r"states\.s\.per_model\.sandbox: gives alpha and rank of alpha, rank, least; give one",
@@ -424,8 +462,8 @@ CASES = {
     ),
     "kind of a table": (
         "tables: {table1: {kind: subset}}",
-        r"tables\.table1\.kind: 'subset' is not a kind; known: agreement, alphas, .*ranking, "
-        r"states, steering, subsets, trajectory\. Did you mean 'subsets'\?",
+        r"tables\.table1\.kind: 'subset' is not a kind; known: agreement, alphas, checkpoints, "
+        r"groups, ranking, states, steering, subsets, trajectory\. Did you mean 'subsets'\?",
     ),
     "option of another kind of method": (
         "methods: {random: {normalised: false}}",
@@ -475,6 +513,106 @@ CASES = {
         " {source: 'hub:a/b:c', fields: {instruction: q, response: a}}}}",
         r"datasets\.far: 'rows' is missing; the hub's rows are not counted before a run, and "
         r"methods\.larf needs their number",
+    ),
+    "a calibrated method without a benchmark": (
+        "methods: {best: {kind: calibrated, among: [random, length], groups: test,"
+        " finetune: lora}}",
+        r"methods\.best: 'benchmark' is missing; kind 'calibrated' needs it",
+    ),
+    "one of the methods that are chosen among": (
+        f"methods: {{{BEST}: {{among: [random, lenght]}}}}",
+        rf"methods\.{BEST}\.among\[1\]: 'lenght' is not a method; .*Did you mean 'length'\?",
+    ),
+    "one method to choose among": (
+        f"methods: {{{BEST}: {{among: [random]}}}}",
+        rf"methods\.{BEST}\.among: \['random'\] is too short",
+    ),
+    "a method that is chosen among twice": (
+        f"methods: {{{BEST}: {{among: [random, random]}}}}",
+        rf"methods\.{BEST}\.among: \['random', 'random'\] has non-unique elements",
+    ),
+    "a calibrated method that is chosen among": (
+        "{methods: {best: {kind: calibrated, among: [random, sqsd-danger-calibrated],"
+        " groups: test, finetune: lora, benchmark: test}}}",
+        r"methods\.best\.among\[1\]: 'sqsd-danger-calibrated' is calibrated itself; list the "
+        r"methods that it chooses among$",
+    ),
+    "a method that is chosen among by itself": (
+        f"methods: {{{BEST}: {{among: [{BEST}, random]}}}}",
+        rf"methods\.{BEST}\.among\[0\]: '{BEST}' is calibrated itself; list the methods that",
+    ),
+    "a calibrated method that is chosen among for a model": (
+        f"methods: {{{BEST}: {{per_model: {{sandbox: {{among: [random, {BEST}]}}}}}}}}",
+        rf"methods\.{BEST}\.per_model\.sandbox\.among\[1\]: '{BEST}' is calibrated itself; list",
+    ),
+    "groups of a calibrated method": (
+        f"methods: {{{BEST}: {{groups: tunning}}}}",
+        rf"methods\.{BEST}\.groups: 'tunning' is not a set of groups; known: test, tuning\. "
+        r"Did you mean 'tuning'\?",
+    ),
+    "fine-tune of a calibrated method": (
+        f"methods: {{{BEST}: {{finetune: few-step}}}}",
+        rf"methods\.{BEST}\.finetune: 'few-step' is not a fine-tune; known: few-steps, lora\. "
+        r"Did you mean 'few-steps'\?",
+    ),
+    "role of a calibrated method": (
+        f"methods: {{{BEST}: {{benchmark: tning}}}}",
+        rf"methods\.{BEST}\.benchmark: 'tning' is not a role of evaluation\.benchmarks; known: "
+        r"exact, over-refusal, test, tuning\. Did you mean 'tuning'\?",
+    ),
+    "a reading of a method that only a calibrated one chooses": (
+        "{methods: {bi-anchor-reps: {most: 11}, sqsd-danger-calibrated: {among: [bi-anchor-reps,"
+        " random]}}, tables: {ranking: {methods: [sqsd-danger-calibrated]}}}",
+        r"methods\.bi-anchor-reps\.most: 11 is more than the 10 rows of datasets\.harmful-10; "
+        r"at most 10",
+    ),
+    "a state of a method that a calibrated one chooses for a model": (
+        "{methods: {odd: {kind: sqsd, danger: {direction: danger, state: odd}},"
+        " sqsd-danger-calibrated: {among: [random, length], per_model: {sandbox: {among:"
+        " [odd, random]}}}}, states: {odd: {pilot: pilot, step: 15}},"
+        " tables: {ranking: {methods: [sqsd-danger-calibrated]}}}",
+        r"states\.odd\.step: 15 is no checkpoint; allowed: multiples of ",
+    ),
+    # Groups.
+    "too few groups": (
+        "groups: {test: {random_groups: 1, biased_groups: 2}}",
+        r"groups\.test: 3 group\(s\) in all; a rank correlation with an interval needs 4; raise "
+        r"random_groups or biased_groups$",
+    ),
+    "groups without rows": (
+        "groups: {test: {size: 0}}",
+        r"groups\.test\.size: 0 is less than the minimum of 1",
+    ),
+    "more groups than have names": (
+        "groups: {test: {biased_groups: 1001}}",
+        r"groups\.test\.biased_groups: 1001 is greater than the maximum of 1000",
+    ),
+    "a share of nothing": (
+        "groups: {test: {biased_share: 0}}",
+        r"groups\.test\.biased_share: 0 is less than or equal to the minimum of 0",
+    ),
+    "a key of groups": (
+        "groups: {test: {sized: 4}}",
+        r"groups\.test: 'sized' is not a key; known: biased_groups, .*Did you mean 'size'\?",
+    ),
+    "groups of a table": (
+        "tables: {table11: {groups: tst}}",
+        r"tables\.table11\.groups: 'tst' is not a set of groups; known: test, tuning\. .*'test'\?",
+    ),
+    "a table of groups against nothing known": (
+        "tables: {table11: {methods: [length, sqsd-danger], against: sqsd-dangr}}",
+        r"tables\.table11\.against: 'sqsd-dangr' is not a method of the table; known: length, "
+        r"sqsd-danger\. Did you mean 'sqsd-danger'\?",
+    ),
+    "a table of groups against a method it has not": (
+        "tables: {table11: {methods: [length, random]}}",
+        r"tables\.table11\.against: 'sqsd-danger' is not a method of the table; known: length, "
+        r"random$",
+    ),
+    "a measure of a table of groups": (
+        "tables: {table11: {measure: asr}}",
+        r"tables\.table11: 'measure' means nothing for kind 'groups', which has methods, groups, "
+        r"finetune, benchmark, against, experiments; remove it",
     ),
     "data of an anchor": (
         "anchors: {harmful: {data: harmfull-10}}",
@@ -603,6 +741,20 @@ CASES = {
         r"states\.d-danger-insensitive: 'alphas' means nothing for a checkpoint of a pilot by "
         r"least, which has pilot, least, direction; remove it",
     ),
+    "theta_0 at an alpha": (
+        "states: {theta-0: {alpha: 0.3}}",
+        r"states\.theta-0: 'alpha' means nothing for theta_0 itself, without an adapter, which has "
+        r"unadapted; remove it",
+    ),
+    "theta_0 of a pilot for a model": (
+        "states: {theta-0: {per_model: {sandbox: {pilot: pilot}}}}",
+        r"states\.theta-0\.per_model\.sandbox: 'pilot' means nothing for theta_0 itself, without "
+        r"an adapter, which has unadapted; remove it",
+    ),
+    "unadapted that is false": (
+        "states: {theta-0: {unadapted: false}}",
+        r"states\.theta-0\.unadapted: True was expected",
+    ),
     "a steered state without a way": (
         "states: {x: {direction: safety, checkpoint: final}}",
         r"states\.x: gives none of alpha, rank, least; give one",
@@ -637,7 +789,7 @@ CASES = {
     ),
     "table": (
         "selection: {tables: [table1, tabel3]}",
-        r"selection\.tables\[1\]: 'tabel3' is not a table; known: figure2, .*, table7\. "
+        r"selection\.tables\[1\]: 'tabel3' is not a table; known: agreement, figure2, .*, table7\. "
         r"Did you mean 'table3'\?",
     ),
     "model": (
@@ -671,6 +823,15 @@ CASES = {
     "a marked state of a pilot on a direction's curve": (
         "tables: {figure5: {states: [d-danger]}}",
         r"tables\.figure5\.states\[0\]: 'd-danger' is no state of direction danger, safety, which",
+    ),
+    "theta_0 as a marked state of a pilot": (
+        "tables: {figure2: {states: [theta-0]}}",
+        r"tables\.figure2\.states\[0\]: 'theta-0' is no state of pilot pilot, which the figure has "
+        r"curves of; leave it out",
+    ),
+    "theta_0 as a marked state of a direction": (
+        "tables: {figure5: {states: [theta-0]}}",
+        r"tables\.figure5\.states\[0\]: 'theta-0' is no state of direction danger, safety, which",
     ),
     "a marked state of another direction": (
         "tables: {figure5: {directions: [danger]}}",
@@ -752,7 +913,8 @@ CASES = {
     ),
     "fine-tune of a table": (
         "tables: {table1: {finetune: lorra}}",
-        r"tables\.table1\.finetune: 'lorra' is not a fine-tune; known: lora\. Did you mean 'lora'",
+        r"tables\.table1\.finetune: 'lorra' is not a fine-tune; known: few-steps, lora\. "
+        r"Did you mean 'lora'",
     ),
     "judge of a table": (
         "tables: {table1: {judge: sandbux}}",
@@ -1091,6 +1253,12 @@ def test_no_problem_hides_another():
 
 MISSING = {
     "run": r"\(top level\): 'run' is a required property",
+    "groups": r"\(top level\): 'groups' is a required property",
+    "groups.test.seed": r"groups\.test: 'seed' is a required property",
+    "tables.table11.against": r"tables\.table11: 'against' is missing; kind 'groups' needs it",
+    "methods.sqsd-danger-calibrated.among": (
+        r"methods\.sqsd-danger-calibrated: 'among' is missing; kind 'calibrated' needs it"
+    ),
     "lora.r": r"lora: 'r' is a required property",
     "pilots.pilot.data": r"pilots\.pilot: 'data' is a required property",
     "anchors.harmful.data": r"anchors\.harmful: 'data' is a required property",
@@ -1416,6 +1584,18 @@ VALID = {
     ),
     "rounding of alphas": "states: {s-insensitive: {alphas: [0.30000000001, 0.7]}}",
     "a guard that is null": "sensitivity: {guard: null}",
+    "four groups": "groups: {test: {random_groups: 0, biased_groups: 4}}",
+    "theta_0 in tables of states and of orders": (
+        "{tables: {table6: {states: [theta-0]}, ranking: {methods: [sqsd-danger-theta-0]}}}"
+    ),
+    "a calibrated method in tables of subsets": (
+        "tables: {table1: {methods: [sqsd-danger-calibrated, random]}}"
+    ),
+    "a method and an anchor that differ for a model": (
+        "{methods: {larf: {per_model: {sandbox: {token: -2, similarity: cosine}}},"
+        " bi-anchor-grad: {per_model: {sandbox: {harmless: [refused]}}}},"
+        " anchors: {harmful: {per_model: {sandbox: {first_tokens: null}}}}}"
+    ),
     "as many rows as windows": "subsets: {rows: 1500}",
     "more rows than a window, where nothing is trained on them": (
         "{subsets: {rows: 1501}, selection: {tables: [table4, ranking]}}"
@@ -1536,6 +1716,11 @@ REPORTED = {
     "target of a fine-tune for a model": (
         "finetunes: {lora: {per_model: {sandbox: {model: nope}}}}",
         r"finetunes\.lora\.per_model",
+    ),
+    "an option of a method for a model": (
+        "methods: {larf: {per_model: {sandbox: {tokn: -1}}}}",
+        r"methods\.larf: 'tokn' is not a key; .*Did you mean 'token'\? "
+        r"\(with methods\.larf\.per_model\.sandbox\)",
     ),
     "per_model of per_model": (
         "pilots: {pilot: {per_model: {sandbox: {per_model: {x: {}}}}}}",

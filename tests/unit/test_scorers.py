@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqsd.errors import DataError
-from sqsd.readings import Gradient, HiddenState, Judged, Texts, Tokens, Update, read_readings
+from sqsd.readings import (
+    Gradient,
+    HiddenState,
+    Judged,
+    Outcomes,
+    Scores,
+    Texts,
+    Tokens,
+    Update,
+    read_readings,
+)
 from sqsd.scorers import (
     make_scorer,
     merged_samples,
@@ -434,6 +444,100 @@ def test_refusals_are_the_safest():
     assert set(found["rank"].dropna().nlargest(2).index) == {"a", "e"}
 
 
+# --- the method that foretells best ---------------------------------------------------------
+
+# g0 is of a and b, g1 of b and c, g2 of c and d, g3 of d and e.
+GROUPS = pd.DataFrame(
+    [(f"g{i}", sample) for i, pair in enumerate(["ab", "bc", "cd", "de"]) for sample in pair],
+    columns=pd.Index(["group", "sample_id"]),
+)
+# Safety Scores of g0 to g3 by seed, two prompts each; their means over both are 4, 3, 1 and 3.5,
+# so that the drops are in the order 1, 3, 4, 2. Those of the first seed alone: 1, 2, 3, 4.
+BY_SEED = {1: [4.0, 3.0, 2.0, 1.0], 2: [4.0, 3.0, 0.0, 6.0]}
+RISING = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0, "e": 5.0}  # of groups 1, 2, 3, 4 in order
+OTHER = {"a": 0.0, "b": 0.0, "c": 4.0, "d": 8.0, "e": -5.0}  # 0, 2, 6, 1.5: 1, 3, 4, 2
+FLAT = dict.fromkeys("abcde", 7.0)
+
+
+def calibrated(seeds=(1, 2), reasons=None, **methods):
+    """The table of a choice among methods, by their scores; reasons: of rows, by method."""
+    judged = pd.DataFrame(
+        [
+            (f"g{i}", seed, BY_SEED[seed][i] + part)
+            for part in (-0.5, 0.5)
+            for seed in seeds
+            for i in (2, 0, 3, 1)
+        ],
+        columns=pd.Index(["window", "seed", "score"]),
+    )
+    readings = {"outcomes": {"groups": GROUPS, "judgements": judged}}
+    for name, values in methods.items():
+        samples = samples_of(dict.fromkeys(values) | (reasons or {}).get(name, {}), "samples")
+        readings[f"of {name}"] = {"samples": score_table(pd.Series(values), samples)}
+    entry = {"groups": "g", "finetune": "f", "benchmark": "b", "among": list(methods)}
+    return scores({"kind": "calibrated", **entry}, readings)
+
+
+def test_the_scores_of_the_method_that_foretells_best(capsys):
+    # Differences of ranks 0, 1, 1 and 2: 1 - 6 * 6 / (4 * 15); and none.
+    found = calibrated(rising=RISING, other=OTHER)
+    assert found["score"].to_dict() == OTHER
+    assert found["rank"].to_dict() == {"d": 1, "c": 2, "a": 3, "b": 4, "e": 5}
+    assert capsys.readouterr().out.splitlines() == [
+        "rising: rank correlation 0.400 over the groups",
+        "other: rank correlation 1.000 over the groups",
+        "taken: other",
+    ]
+    # Of one seed alone the other way round.
+    assert calibrated(seeds=[1], rising=RISING, other=OTHER)["score"].to_dict() == RISING
+
+
+def test_a_method_that_foretells_the_opposite_is_not_taken():
+    inverse = {sample: -value for sample, value in OTHER.items()}
+    assert calibrated(inverse=inverse, rising=RISING)["score"].to_dict() == RISING
+
+
+def test_of_methods_alike_the_first_is_taken():
+    twice = {sample: 2 * value for sample, value in OTHER.items()}
+    assert calibrated(rising=RISING, twice=twice, other=OTHER)["score"].to_dict() == twice
+    assert calibrated(rising=RISING, other=OTHER, twice=twice)["score"].to_dict() == OTHER
+
+
+def test_a_method_with_one_score_for_all_is_not_taken():
+    inverse = {sample: -value for sample, value in OTHER.items()}
+    assert calibrated(flat=FLAT, inverse=inverse)["score"].to_dict() == inverse
+    with pytest.raises(DataError, match="no method tells the groups apart"):
+        calibrated(flat=FLAT, again=FLAT)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_row_that_one_method_cannot_score_has_no_score(place):
+    names = ["rising", "other"]
+    reasons = {names[place]: {"c": "too long"}, names[1 - place]: {"a": "empty response"}}
+    found = calibrated(reasons=reasons, rising=RISING, other=OTHER)
+    assert found["reason"].dropna().to_dict() == {"a": "empty response", "c": "too long"}
+    assert found["score"].dropna().to_dict() == {k: OTHER[k] for k in "bde"}
+    assert found["rank"].dropna().to_dict() == {"d": 1, "b": 2, "e": 3}
+    assert found.index.tolist() == list("abcde")
+
+
+def test_a_choice_is_read_from_its_files(tmp_path):
+    judged = pd.DataFrame({"prompt_id": ["p", "p"], "state": ["s", "t"], "window": ["g0", "g1"]})
+    judged = judged.assign(alpha=None, step=None, seed=1, verdict=None, score=[1.0, 2.0])
+    kinds = {"alpha": "float64", "step": "Int64", "seed": "Int64", "verdict": "boolean"}
+    groups = GROUPS.assign(biased_to=None)[["group", "sample_id", "biased_to"]].astype("str")
+    files = {"groups": [str(tmp_path / "g.parquet")], "judgements": []}
+    write_table(groups, files["groups"][0], "groups", {})
+    for i in (0, 1):
+        files["judgements"].append(str(tmp_path / f"j{i}.parquet"))
+        part = judged.iloc[[i]].reset_index(drop=True).astype(kinds)
+        part = part[["state", "alpha", "step", "window", "seed", "prompt_id", "verdict", "score"]]
+        write_table(part, files["judgements"][-1], "judgements", {})
+    found = read_readings(Outcomes("g", "f", "b"), files)
+    assert found["groups"]["sample_id"].tolist() == list("abbccdde")
+    assert found["judgements"]["score"].tolist() == [1.0, 2.0]
+
+
 NEEDS = {
     "bi-anchor-reps": (
         {"anchors": "bad", "layer": "l"},
@@ -462,6 +566,10 @@ NEEDS = {
     ),
     "reward-model": ({"judge": "c"}, {"tokens": Tokens(), "judged": Judged("c")}),
     "refusal-opening": ({"phrases": ["no"]}, {"texts": Texts()}),
+    "calibrated": (
+        {"among": ["x", "y"], "groups": "g", "finetune": "f", "benchmark": "b"},
+        {"of x": Scores("x"), "of y": Scores("y"), "outcomes": Outcomes("g", "f", "b")},
+    ),
 }
 
 
