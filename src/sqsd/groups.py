@@ -93,11 +93,10 @@ def group_drops(judgements: pd.DataFrame, groups: pd.DataFrame) -> pd.Series:
 
 def paired_by_group(
     scores: pd.DataFrame, groups: pd.DataFrame, judgements: pd.DataFrame
-) -> tuple[np.ndarray, np.ndarray]:
-    """(mean scores, drops) [n] of the groups that have both, in one order."""
-    both = pd.concat([group_scores(scores, groups), group_drops(judgements, groups)], axis=1)
-    values = both.dropna().to_numpy(dtype=float)
-    return values[:, 0], values[:, 1]
+) -> pd.DataFrame:
+    """Columns score, the mean of a group's rows, and drop, by group, of those that have both."""
+    drops = group_drops(judgements, groups)
+    return pd.DataFrame({"score": group_scores(scores, groups), "drop": drops}).dropna()
 
 
 def most_telling(correlations: Sequence[float]) -> int:

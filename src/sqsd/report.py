@@ -744,33 +744,35 @@ def curve_table(judged: pd.DataFrame, key: str, chosen: Mapping[float, str]) -> 
 
 
 def groups_table(
-    parts: Sequence[Part], pairs: Sequence[tuple[np.ndarray, np.ndarray]], against: str
+    parts: Sequence[Part], pairs: Sequence[pd.DataFrame], against: str
 ) -> pd.DataFrame:
     """Table 11: how well each method's scores foretell what small groups do, per experiment.
 
-    parts: named by experiment and method. pairs: (mean scores, drops) [n] of each part's groups
-    (`groups.paired_by_group`). against: the method that the others are paired with. With several
-    experiments a method also gets a row over them, in which the experiment is the unit.
+    parts: named by experiment and method. pairs: mean scores and drops of each part's groups
+    (`groups.paired_by_group`). against: the method that the others are paired with, over the
+    groups that both have. With several experiments a method also gets a row over them, in which
+    the experiment is the unit.
     """
     by_name = {
         (part.names["experiment"], part.names["method"]): pair
         for part, pair in zip(parts, pairs, strict=True)
     }
     rows = []
-    for (experiment, method), (scores, drops) in by_name.items():
-        row = {"experiment": experiment, "method": method, "groups": len(drops)}
-        value = rank_correlation_bootstrap(scores, drops)
+    for (experiment, method), pair in by_name.items():
+        row = {"experiment": experiment, "method": method, "groups": len(pair)}
+        value = rank_correlation_bootstrap(pair["score"], pair["drop"])
         row |= named_interval("correlation", "bootstrap", value)
         if method != against:
-            other, _ = by_name[experiment, against]
-            value = rank_correlation_bootstrap(scores, drops, other)
+            other = by_name[experiment, against]["score"].rename("other")
+            both = pair.join(other, how="inner")
+            value = rank_correlation_bootstrap(both["score"], both["drop"], both["other"])
             row |= named_interval("over", "bootstrap", value)
         rows.append(row)
     table = pd.DataFrame(rows)
     if table["experiment"].nunique() > 1:
         for method, own in table.groupby("method", sort=False):
             row = {"experiment": POOLED, "method": method, "groups": own["groups"].sum()}
-            for name in ("correlation", "over"):
+            for name in [name for name in ("correlation", "over") if name in own]:
                 row |= named_interval(name, "t", mean_interval(own[name]))
             rows.append(row)
     return pd.DataFrame(rows)
@@ -861,19 +863,22 @@ def draw_groups(table: pd.DataFrame, out: Mapping[str, str]) -> None:
     """
     pooled = table[table["experiment"] == POOLED]
     shown = pooled if len(pooled) else table
-    figure, (axes,) = grid(1, (6, 0.9 + 0.28 * len(shown)))
+    figure, (axes,) = grid(1, (6, 1.1 + 0.28 * len(shown)))
     places = np.arange(len(shown))[::-1]
     means = shown["correlation"].to_numpy(dtype=float)
     ends = [first_bounds(shown, "correlation", end).to_numpy() for end in ("low", "high")]
     bars = np.maximum([means - ends[0], ends[1] - means], 0)
-    axes.errorbar(means, places, xerr=bars, fmt="o", markersize=5, color="black", capsize=2)
+    axes.errorbar(means, places, xerr=bars, fmt="o", markersize=5, color="black")
     for place, method in zip(places, shown["method"], strict=True):
         own = table[(table["method"] == method) & (table["experiment"] != POOLED)]
         if len(pooled):
             axes.plot(own["correlation"], [place] * len(own), "|", color="0.5", markersize=8)
     axes.axvline(0, color="0.8", linewidth=0.8, zorder=0)
     axes.set_yticks(places, list(shown["method"]))
-    axes.set(xlabel="rank correlation of mean score and drop in Safety Score", xlim=(-1.05, 1.05))
+    axes.set_ylim(-0.7, len(shown) - 0.3)
+    label = "rank correlation of mean score\nand drop in Safety Score"
+    each = "\n(mean of experiments; small marks: each)" if len(pooled) else ""
+    axes.set(xlabel=label + each, xlim=(-1.05, 1.05))
     save_figure(figure, out)
 
 

@@ -253,9 +253,10 @@ class CalibratedScorer:
     def score(self, readings: Mapping[str, Readings], seed: int) -> pd.Series:
         found = readings["outcomes"]
         scores = [readings[f"of {method}"]["samples"] for method in self.among]
+        pairs = [paired_by_group(table, found["groups"], found["judgements"]) for table in scores]
         correlations = [
-            float(rank_correlation(*paired_by_group(table, found["groups"], found["judgements"])))
-            for table in scores
+            float(rank_correlation(pair["score"].to_numpy(), pair["drop"].to_numpy()))
+            for pair in pairs
         ]
         for method, value in zip(self.among, correlations, strict=True):
             print(f"{method}: rank correlation {value:.3f} over the groups")

@@ -111,8 +111,10 @@ def test_a_group_s_drop_is_minus_its_model_s_mean_safety_score():
 
 
 def test_a_group_without_a_score_is_no_pair():
-    scores, drops = paired_by_group(SCORES, GROUPS, JUDGED)
-    assert sorted(zip(scores, drops, strict=True)) == [(1.5, -6), (2.5, -3)]
+    found = paired_by_group(SCORES, GROUPS, JUDGED)
+    assert found.to_dict("index") == {
+        "g0": {"score": 2.5, "drop": -3}, "g1": {"score": 1.5, "drop": -6},
+    }  # fmt: skip
 
 
 def test_the_most_telling_is_the_first_of_the_highest():

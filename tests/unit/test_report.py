@@ -28,9 +28,11 @@ from sqsd.report import (
     comparison_table,
     curve_table,
     draw_effectiveness,
+    draw_groups,
     draw_steering,
     draw_trajectories,
     effectiveness_table,
+    groups_table,
     make_table,
     page_table,
     ranking_table,
@@ -44,7 +46,7 @@ from sqsd.report import (
     trajectory_table,
 )
 from sqsd.states import CHOSEN_BY, State, write_states
-from sqsd.statistics import rank_correlation_interval
+from sqsd.statistics import rank_correlation_bootstrap, rank_correlation_interval
 from sqsd.tables import SENSITIVITY, read_table, write_table
 
 Z = 1.959963984540054  # normal quantile at 0.975
@@ -872,7 +874,11 @@ def drawn(draw, folder):
     return [Path(path).read_bytes() for path in out.values()]
 
 
-@pytest.mark.parametrize("draw", [steered, drifted, compared])
+def foretold(out):
+    draw_groups(groups_table(*of_groups({"e": SCORED_GROUPS, "f": SCORED_GROUPS}), "x"), out)
+
+
+@pytest.mark.parametrize("draw", [steered, drifted, compared, foretold])
 def test_the_same_data_gives_the_same_figure_files(tmp_path, draw):
     first = drawn(draw, tmp_path / "first")
     drawn(steered, tmp_path / "between")
@@ -1004,7 +1010,7 @@ def made(tmp_path, kind, parts, drawn=False, **settings):
 
 def test_every_kind_of_table_has_a_test():
     kinds = {"subsets", "alphas", "checkpoints", "states", "ranking", "trajectory", "steering"}
-    kinds |= {"agreement", "comparison", "judges"}
+    kinds |= {"agreement", "comparison", "groups", "judges"}
     assert set(KINDS) == kinds
 
 
@@ -1256,6 +1262,225 @@ def test_the_random_control_is_a_kind_and_not_a_name():
     beyond = table["delta"] - table["delta"].iloc[0]
     assert table["over_random"].tolist() == pytest.approx(beyond.tolist())
     assert beyond.iloc[1] != 0
+
+
+# --- small groups ---------------------------------------------------------------------------
+
+
+def spearman(first, second):
+    """Pearson's correlation of mean ranks, each counted."""
+    x, y = (
+        [sum(w < v for w in values) + (sum(w == v for w in values) + 1) / 2 for v in values]
+        for values in (first, second)
+    )
+    dx, dy = ([v - fmean(side) for v in side] for side in (x, y))
+    product = sum(a * b for a, b in zip(dx, dy, strict=True))
+    return product / math.sqrt(sum(a * a for a in dx) * sum(b * b for b in dy))
+
+
+def pairs_of(scores, drops=(1.0, 2.0, 3.0, 4.0, 5.0, 6.0)):
+    """Mean scores and drops by group; None where a group has no score."""
+    frame = pd.DataFrame({"score": scores, "drop": drops[: len(scores)]}, dtype="float64")
+    return frame.set_axis([f"g{i}" for i in range(len(frame))]).dropna()
+
+
+# Drops rise from the first group to the last.
+SCORED_GROUPS = {
+    "x": (1.0, 2.0, 4.0, 3.0, 5.0, 6.0),  # two neighbours changed: 1 - 6 * 2 / (6 * 35)
+    "y": (6.0, 5.0, 4.0, 3.0, 2.0, 1.0),
+    "z": (1.0, 1.0, 2.0, 2.0, 2.0, 0.5),
+}
+
+
+def of_groups(experiments):
+    """Parts and pairs of methods' mean scores, by experiment."""
+    found = [
+        (arm(experiment, method), pairs_of(scores))
+        for experiment, methods in experiments.items()
+        for method, scores in methods.items()
+    ]
+    return [part for part, _ in found], [pair for _, pair in found]
+
+
+def test_how_well_scores_foretell_what_groups_do():
+    table = groups_table(*of_groups({"e": SCORED_GROUPS}), "x")
+    assert table[["experiment", "method"]].values.tolist() == [["e", m] for m in "xyz"]
+    assert table["groups"].tolist() == [6, 6, 6]
+    first, falling, third = table.to_dict("records")
+    assert first["correlation"] == pytest.approx(1 - 6 * 2 / (6 * 35))
+    assert math.isnan(first["over"]) and math.isnan(first["over_bootstrap_low"])
+    # The reverse order whichever groups are drawn.
+    assert interval(falling, "correlation", "bootstrap") == pytest.approx((-1, -1, -1))
+    assert falling["over"] == pytest.approx(-1 - first["correlation"])
+    drops = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    expected = spearman(SCORED_GROUPS["z"], drops)
+    assert third["correlation"] == pytest.approx(expected)
+    assert third["over"] == pytest.approx(expected - first["correlation"])
+    for row in (first, third):
+        bounds = rank_correlation_bootstrap(SCORED_GROUPS[row["method"]], drops)
+        assert interval(row, "correlation", "bootstrap") == pytest.approx(bounds)
+    bounds = rank_correlation_bootstrap(SCORED_GROUPS["z"], drops, SCORED_GROUPS["x"])
+    assert interval(third, "over", "bootstrap") == pytest.approx(bounds)
+
+
+def test_a_difference_is_of_the_groups_that_both_methods_score():
+    # Without the third group y falls and x rises; with the places of y's groups x would not.
+    methods = {"x": (1.0, 2.0, 9.0, 4.0, 5.0, 6.0), "y": (6.0, 5.0, None, 3.0, 2.0, 1.0)}
+    for names in ("xy", "yx"):
+        parts, pairs = of_groups({"e": {name: methods[name] for name in names}})
+        table = groups_table(parts, pairs, "x").set_index("method")
+        assert table["groups"].to_dict() == {"x": 6, "y": 5}
+        assert table.loc["x", "correlation"] == pytest.approx(
+            spearman(methods["x"], [1, 2, 3, 4, 5, 6])
+        )
+        assert interval(table.loc["y"], "over", "bootstrap") == pytest.approx((-2, -2, -2))
+    # The other way round: x is compared over y's groups.
+    table = groups_table(*of_groups({"e": methods}), "y").set_index("method")
+    assert interval(table.loc["x"], "over", "bootstrap") == pytest.approx((2, 2, 2))
+
+
+def test_over_experiments_the_correlation_of_each_is_one_value():
+    second = {
+        "x": SCORED_GROUPS["y"], "y": SCORED_GROUPS["x"][:5], "z": SCORED_GROUPS["z"][::-1],
+    }  # fmt: skip
+    table = groups_table(*of_groups({"e": SCORED_GROUPS, "f": second}), "x")
+    assert table[["experiment", "method"]].values.tolist() == [
+        [experiment, method] for experiment in ("e", "f", POOLED) for method in "xyz"
+    ]
+    assert table["groups"].tolist() == [6, 6, 6, 6, 5, 6, 12, 11, 12]
+    drops = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    of_each = {
+        m: [spearman(scores[m], drops[: len(scores[m])]) for scores in (SCORED_GROUPS, second)]
+        for m in "xyz"
+    }
+    for _, row in table.tail(3).iterrows():
+        own = of_each[row["method"]]
+        assert interval(row, "correlation") == pytest.approx(student(own), abs=1e-7)
+        assert math.isnan(row["correlation_bootstrap_low"])
+    row = table.iloc[-1]
+    beyond = [z - x for z, x in zip(of_each["z"], of_each["x"], strict=True)]
+    assert interval(row, "over") == pytest.approx(student(beyond), abs=1e-7)
+    assert math.isnan(table.iloc[-3]["over"])
+
+
+def test_a_method_alone_is_compared_with_none():
+    only = {"x": SCORED_GROUPS["x"]}
+    table = groups_table(*of_groups({"e": only, "f": only}), "x")
+    assert "over" not in table and len(table) == 3
+
+
+def test_a_method_that_tells_no_groups_apart_has_no_correlation():
+    table = groups_table(*of_groups({"e": {"x": SCORED_GROUPS["x"], "flat": (2.0,) * 6}}), "x")
+    assert table.iloc[1][["correlation", "over", "over_bootstrap_high"]].isna().all()
+    assert readable(table)["correlation"].tolist()[1] == ""
+
+
+def groups_figure(monkeypatch, experiments, against):
+    """The one panel of a figure: its labels, means and bars' ends by method, small marks."""
+    found = {}
+
+    def look(figure, out):
+        (axes,) = figure.axes
+        names = [label.get_text() for label in axes.get_yticklabels()]
+        places = [float(place) for place in axes.get_yticks()]
+        by_place = dict(zip(places, names, strict=True))
+        (container,) = axes.containers
+        xs, ys = container[0].get_data()
+        ends = [bar[:, 0].tolist() for bar in container[2][0].get_segments()]
+        found["methods"] = [by_place[y] for y in sorted(ys, reverse=True)]
+        found["means"] = {by_place[y]: x for x, y in zip(xs, ys, strict=True)}
+        found["bars"] = {by_place[y]: bar for y, bar in zip(ys, ends, strict=True)}
+        marks = [line for line in axes.get_lines() if line.get_marker() == "|" and
+                 line.get_color() == "0.5"]  # fmt: skip
+        found["marks"] = {by_place[m.get_ydata()[0]]: list(m.get_xdata()) for m in marks}
+        found["label"], found["ends"] = axes.get_xlabel(), axes.get_ylim()
+        report.plt.close(figure)
+
+    monkeypatch.setattr(report, "save_figure", look)
+    table = groups_table(*of_groups(experiments), against)
+    draw_groups(table, {})
+    return found, table
+
+
+def test_a_figure_of_groups_has_a_line_per_method(monkeypatch):
+    found, table = groups_figure(monkeypatch, {"e": SCORED_GROUPS}, "x")
+    assert found["label"] == "rank correlation of mean score\nand drop in Safety Score"
+    assert found["methods"] == ["x", "y", "z"]  # from the top
+    assert found["ends"][0] < 0 and found["ends"][1] > 2
+    assert found["marks"] == {}
+    for row in table.to_dict("records"):
+        mean, *ends = interval(row, "correlation", "bootstrap")
+        assert found["means"][row["method"]] == mean
+        assert found["bars"][row["method"]] == pytest.approx(ends)
+
+
+def test_a_figure_of_several_experiments_shows_their_mean_and_each(monkeypatch):
+    second = {"x": SCORED_GROUPS["y"], "y": SCORED_GROUPS["x"], "z": SCORED_GROUPS["z"]}
+    found, table = groups_figure(monkeypatch, {"e": SCORED_GROUPS, "f": second}, "x")
+    by_method = table.set_index(["experiment", "method"])["correlation"]
+    assert found["methods"] == ["x", "y", "z"]
+    assert found["label"].endswith("\n(mean of experiments; small marks: each)")
+    for method in "xyz":
+        own = [by_method["e", method], by_method["f", method]]
+        assert found["marks"][method] == own
+        mean, *ends = student(own)
+        assert found["means"][method] == pytest.approx(mean)
+        assert found["bars"][method] == pytest.approx(ends, abs=1e-7)
+
+
+def group_files(folder, scores, safety):
+    """Files of a part: groups of two rows each, with so high scores; judgements in two files."""
+    ids = [f"r{i}{end}" for i in range(len(scores)) for end in "ab"]
+    own = {f"r{i}{end}": v + part for i, v in enumerate(scores)
+           for end, part in (("a", -9.0), ("b", 9.0))}  # fmt: skip
+    groups = pd.DataFrame({"group": [f"g{i[1]}" for i in ids], "sample_id": ids, "biased_to": None})
+    judged = pd.concat(
+        [
+            judgements(
+                State(f"state {9 - i} {seed}", "m", None, 1.0, {"window": f"g{i}", "seed": seed}),
+                [("p0", None, value + seed), ("p1", None, value - seed)],
+            )
+            for i, value in enumerate(safety)
+            for seed in (1, 2)
+        ],
+        ignore_index=True,
+    )
+    return {
+        "scores": files_of(folder, scores_of(own)[::-1].reset_index(drop=True), "scores"),
+        "groups": files_of(folder, groups.astype("str"), "groups"),
+        "judgements": files_of(folder, judged, "judgements", 2),
+    }
+
+
+def test_a_table_of_groups_from_files(tmp_path):
+    parts = [
+        Part(
+            {"experiment": "e", "method": method},
+            {},
+            # Safety falls, so that the drop rises.
+            group_files(tmp_path / method, SCORED_GROUPS[method], [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]),
+        )
+        for method in "zxy"
+    ]
+    table, text = made(tmp_path, "groups", parts, drawn=True, against="x")
+    assert table["method"].tolist() == ["z", "x", "y"]
+    drops = [1, 2, 3, 4, 5, 6]
+    correlations = {m: spearman(SCORED_GROUPS[m], drops) for m in "zxy"}
+    assert table["correlation"].tolist() == pytest.approx(list(correlations.values()))
+    assert table["over"].tolist() == pytest.approx(
+        [correlations["z"] - correlations["x"], math.nan, -1 - correlations["x"]], nan_ok=True
+    )
+    assert table["groups"].tolist() == [6] * 3
+    head, note = text.strip().rsplit("\n\n", 1)
+    assert [row["method"] for row in rows_of(head)] == ["z", "x", "y"]
+    assert "Spearman's rank correlation" in note and "higher it is than that of x, paired" in note
+    assert f"rows of '{POOLED}' Student's t over experiments" in note
+    other, text = made(tmp_path, "groups", parts, drawn=True, against="y")
+    assert other["over"].isna().tolist() == [False, False, True]
+    assert "than that of y, paired" in text
+    swapped = parts[0].files | {"groups": parts[0].files["scores"]}
+    with pytest.raises(DataError, match="not a 'groups' table"):
+        made(tmp_path, "groups", [Part(parts[0].names, {}, swapped)], drawn=True, against="z")
 
 
 def scores_of(scores, reasons=()):
