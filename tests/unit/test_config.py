@@ -463,7 +463,8 @@ CASES = {
     "kind of a table": (
         "tables: {table1: {kind: subset}}",
         r"tables\.table1\.kind: 'subset' is not a kind; known: agreement, alphas, checkpoints, "
-        r"groups, ranking, states, steering, subsets, trajectory\. Did you mean 'subsets'\?",
+        r"comparison, groups, ranking, states, steering, subsets, trajectory\. "
+        r"Did you mean 'subsets'\?",
     ),
     "option of another kind of method": (
         "methods: {random: {normalised: false}}",

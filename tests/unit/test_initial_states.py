@@ -423,6 +423,14 @@ def test_a_pinned_state_reads_nothing_but_its_run(tmp_path, pilot, steering):
     assert state == State("the-state", "theta", folder, 0.5, {"alpha": 0.5, **unknown})
 
 
+def test_theta_0_reads_nothing_and_was_chosen_by_nothing(tmp_path):
+    state = found({"unadapted": True}, {"run": []} | NO_GUARD)
+    unknown = dict.fromkeys(("rank", "sensitivity", *BOUNDS, "exact_share"))
+    assert state == State("the-state", "theta", None, 1.0, unknown)
+    write_states([state], tmp_path / "state.json")
+    assert read_state(tmp_path / "state.json") == state
+
+
 @pytest.mark.parametrize(("key", "value"), [("step", 300), ("alpha", 0.3)])
 def test_a_pinned_state_answers_to_the_guard(tmp_path, pilot, steering, key, value):
     entry, run = (PILOT, pilot["run"]) if key == "step" else (DIRECTION, steering["run"])

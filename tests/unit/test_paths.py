@@ -26,6 +26,8 @@ KINDS = {
     "shard": ("model", "dataset", "state", "direction", "shard", "table"),
     "scores": ("model", "dataset", "method"),
     "subset": ("model", "dataset", "method", "window"),
+    "groups": ("model", "dataset", "groups"),
+    "group_runs": ("finetune", "model", "dataset", "groups", "seed"),
     "finetune": ("finetune", "model", "dataset", "method", "seed", "window"),
     "subject_states": ("model", "subject", "part"),
     "responses": ("model", "subject", "benchmark", "part"),

@@ -58,6 +58,7 @@ def test_round_trip_keeps_values_types_and_nulls(tmp_path, schema, with_nulls):
         ("layer_search", set()),
         ("scores", {"score", "rank", "reason"}),
         ("subset", set()),
+        ("groups", {"biased_to"}),
         ("trajectory", set()),
         ("drift_ranking", {*SENSITIVITY, "exact_share", "rank"}),
         ("linear_ranking", {*SENSITIVITY, "exact_share", "rank"}),

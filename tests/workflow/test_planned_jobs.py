@@ -21,11 +21,10 @@ from sqsd.plan import Plan
 VERSIONS = distinct_versions()
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 TABLES = (
-    "rates", "levels", "beside", "order", "list", "sorted", "ranked", "alike", "told", "where",
-    "tops",
-    "steps", "walked", "curves",
+    "rates", "levels", "beside", "order", "list", "sorted", "ranked", "alike", "told", "tried", "said",
+    "where", "tops", "steps", "walked", "curves",
 )  # fmt: skip
-DRAWN = ("rates", "levels", "walked", "curves")
+DRAWN = ("rates", "levels", "tried", "said", "walked", "curves")
 LORA = {"r": 3, "lora_alpha": 5}
 GRADIENTS = {
     "rows_per_shard": 40, "max_length_tokens": 67, "max_tokens_per_batch": 999,
@@ -356,11 +355,18 @@ SENSITIVITY = {
         outputs={"": ["states/oak/d-south.json"]},
         params={"state": {"pilot": "stroll", "step": 6}, "sensitivity": {}},
     ),
+    # Theta_0, which is of no training, and for which there is nothing to search or to guard.
+    "choose_state elm bare": Expected(
+        inputs={"model": "models/elm", "run": [], "guard": [], "reference": []},
+        outputs={"": ["states/elm/bare.json"]},
+        params={"state": {"unadapted": True}, "sensitivity": {}},
+    ),
 }
 
 GRADIENT_FOLDERS = {
     "elm d-north": "gradients/elm/grain/d-north/harm",
     "elm s-north": "gradients/elm/grain/s-north/calm",
+    "elm bare": "gradients/elm/grain/bare/ill",
     "oak d-south": "gradients/oak/fruit/d-south/ill",
     "oak s-south": "gradients/oak/fruit/s-south/meek",
 }
@@ -377,7 +383,7 @@ def gradients(of: str, dataset: str, run: str, direction: str, shard: int, check
             "model": f"models/{model}",
             "rows": f"data/{dataset}.parquet",
             "state": f"states/{model}/{state}.json",
-            "adapter": run,
+            "adapter": [run] if run else [],
             "direction": direction,
         },
         outputs={
@@ -489,6 +495,64 @@ SCORES = {
     ),
     "collect_gradients oak fruit s-south meek 00002": gradients(
         "oak s-south", "fruit", "directions/oak/meek", "directions/oak/meek", 2, 6, INFER_OAK
+    ),
+    "collect_gradients elm grain bare ill 00001": gradients(
+        "elm bare", "grain", "", "directions/elm/ill", 1, 4, INFER_ELM
+    ),
+    "score_samples elm grain bare-north": Expected(
+        inputs={
+            "danger_samples": shards("elm bare", "samples", 0, 1),
+            "danger_modules": shards("elm bare", "modules", 0, 1),
+        },
+        outputs={"": ["scores/elm/grain/bare-north.parquet"]},
+        params={
+            "method": {"kind": "sqsd", "danger": {"direction": "ill", "state": "bare"}},
+            "seed": 31,
+        },
+    ),
+    "score_samples elm grain best-north": Expected(
+        inputs={
+            "of bare-north_samples": ["scores/elm/grain/bare-north.parquet"],
+            "of cost-north_samples": ["scores/elm/grain/cost-north.parquet"],
+            "outcomes_groups": ["groups/elm/grain/few.parquet"],
+            "outcomes_judgements": parts(
+                "evaluations/elm/groups/short/elm/grain/few/elm-try/judgements/rule", 0, 1, 2, 3
+            ),
+        },
+        outputs={"": ["scores/elm/grain/best-north.parquet"]},
+        params={
+            "method": {
+                "kind": "calibrated",
+                "among": ["bare-north", "cost-north"],
+                "groups": "few",
+                "finetune": "short",
+                "benchmark": "try",
+            },
+            "seed": 31,
+        },
+    ),
+    # What ash, which is fine-tuned on the groups, answered to its own benchmark and judge.
+    "score_samples oak fruit best-south": Expected(
+        inputs={
+            "of near-south_samples": ["scores/oak/fruit/near-south.parquet"],
+            "of chance-south_samples": ["scores/oak/fruit/chance-south.parquet"],
+            "of cost-south_samples": ["scores/oak/fruit/cost-south.parquet"],
+            "outcomes_groups": ["groups/oak/fruit/lots.parquet"],
+            "outcomes_judgements": parts(
+                "evaluations/ash/groups/brief/oak/fruit/lots/elm-plain/judgements/rule", 0, 1, 2
+            ),
+        },
+        outputs={"": ["scores/oak/fruit/best-south.parquet"]},
+        params={
+            "method": {
+                "kind": "calibrated",
+                "among": ["near-south", "chance-south", "cost-south"],
+                "groups": "lots",
+                "finetune": "brief",
+                "benchmark": "plain",
+            },
+            "seed": 32,
+        },
     ),
     "score_samples elm grain sqsd-north": Expected(
         inputs={
@@ -696,6 +760,57 @@ FINETUNES = {
 }
 
 
+GROUPS = {
+    "make_groups elm grain few": Expected(
+        inputs={"rows": "data/grain.parquet", "samples": "samples/elm/grain.parquet"},
+        outputs={"": ["groups/elm/grain/few.parquet"]},
+        params={
+            "groups": {
+                "size": 3, "random_groups": 4, "biased_groups": 1, "biased_share": 0.6, "seed": 71,
+            }
+        },
+    ),
+    "make_groups oak fruit lots": Expected(
+        inputs={"rows": "data/fruit.parquet", "samples": "samples/oak/fruit.parquet"},
+        outputs={"": ["groups/oak/fruit/lots.parquet"]},
+        params={
+            "groups": {
+                "size": 5, "random_groups": 0, "biased_groups": 4, "biased_share": 0.8, "seed": 72,
+            }
+        },
+    ),
+    "finetune_groups short elm grain few 11": Expected(
+        inputs={
+            "model": "models/elm", "groups": "groups/elm/grain/few.parquet",
+            "rows": "data/grain.parquet",
+        },
+        outputs={"": ["group-runs/short/elm/grain/few/seed-11"]},
+        params={
+            "training": training(71),
+            "lora": LORA,
+            "seed": 11,
+            "work": "resume/groups/short/elm/grain/few/seed-11",
+        },
+        resources=TRAIN_ELM,
+    ),
+    # Ash again, on rows that oak can use.
+    "finetune_groups brief oak fruit lots 15": Expected(
+        inputs={
+            "model": "models/ash", "groups": "groups/oak/fruit/lots.parquet",
+            "rows": "data/fruit.parquet",
+        },
+        outputs={"": ["group-runs/brief/oak/fruit/lots/seed-15"]},
+        params={
+            "training": training(73),
+            "lora": None,
+            "seed": 15,
+            "work": "resume/groups/brief/oak/fruit/lots/seed-15",
+        },
+        resources=TRAIN_ASH,
+    ),
+}  # fmt: skip
+
+
 def listed(model: str, subject: str, part: int, runs: list[str], listing: dict) -> Expected:
     return Expected(
         inputs={"model": f"models/{model}", "runs": runs},
@@ -710,7 +825,29 @@ def run_of(folder: str, tuning: str, window: str, seed: int) -> dict[str, Any]:
 
 NORTH, SOUTH = "finetunes/north/elm/grain/long-north", "finetunes/south/oak/fruit/sqsd-south"
 ON_GRAIN, ON_FRUIT = "finetunes/north/elm/grain/all-rows", "finetunes/south/oak/fruit/all-rows"
+FEW, LOTS = "groups/short/elm/grain/few", "groups/brief/oak/fruit/lots"
+FEW_RUNS, LOTS_RUNS = "group-runs/short/elm/grain/few", "group-runs/brief/oak/fruit/lots"
 LISTINGS = {
+    # Five groups of two seeds, three to a part.
+    "list_states elm groups/short/elm/grain/few 1": listed(
+        "elm", FEW, 1, [f"{FEW_RUNS}/seed-12", f"{FEW_RUNS}/seed-11"],
+        {
+            "runs": [
+                run_of(f"{FEW_RUNS}/seed-12/g003", "lora", "g003", 12),
+                run_of(f"{FEW_RUNS}/seed-12/g004", "lora", "g004", 12),
+                run_of(f"{FEW_RUNS}/seed-11/g000", "lora", "g000", 11),
+            ]
+        },
+    ),
+    "list_states ash groups/brief/oak/fruit/lots 2": listed(
+        "ash", LOTS, 2, [f"{LOTS_RUNS}/seed-15"],
+        {
+            "runs": [
+                run_of(f"{LOTS_RUNS}/seed-15/g002", "full", "g002", 15),
+                run_of(f"{LOTS_RUNS}/seed-15/g003", "full", "g003", 15),
+            ]
+        },
+    ),
     "list_states elm steering/harm/4 1": listed(
         "elm", "steering/harm/4", 1, ["directions/elm/harm"],
         {"folder": "directions/elm/harm", "checkpoint": 4, "alphas": [0.5, 0.75]},
@@ -785,6 +922,10 @@ def answered(
 
 
 RESPONSES = {
+    "generate_responses elm groups/short/elm/grain/few elm-try 2": answered(
+        "elm", FEW, "elm-try", 2, [f"{FEW_RUNS}/seed-11"],
+        {"max_new_tokens": 21, "batch_size": 22, "dtype": "float32"}, INFER_ELM,
+    ),
     "generate_responses elm steering/calm/final elm-plain 2": answered(
         "elm", "steering/calm/final", "elm-plain", 2, ["directions/elm/calm"],
         {"max_new_tokens": 21, "batch_size": 22, "dtype": "float32"}, INFER_ELM,
@@ -831,6 +972,10 @@ def judged(
 
 
 JUDGEMENTS = {
+    "judge_responses ash groups/brief/oak/fruit/lots elm-plain rule 1": judged(
+        "ash", LOTS, "elm-plain", "rule", 1, [f"{LOTS_RUNS}/seed-14", f"{LOTS_RUNS}/seed-15"],
+        {"judge": {"kind": "sandbox"}, "dtype": "float32"}, INFER_ASH,
+    ),
     "judge_responses elm steering/harm/4 elm-exam wary 2": judged(
         "elm", "steering/harm/4", "elm-exam", "wary", 2, [],
         {"judge": {"kind": "phrases", "phrases": ["no"]}, "dtype": "float32"},
@@ -907,6 +1052,11 @@ def unsubset(experiment: str, name: str, folder: str):
 def ranked(experiment: str, method: str, scores: str, rows: str):
     names = {"experiment": experiment, "method": method}
     return names, {}, {"scores": [scores], "rows": [rows]}
+
+
+def grouped(experiment: str, method: str, scores: str, groups: str, judgements: list[str]):
+    names = {"experiment": experiment, "method": method}
+    return names, {}, {"scores": [scores], "groups": [groups], "judgements": judgements}
 
 
 def along(model: str, direction: str, **files: list[str]):
@@ -1069,6 +1219,36 @@ REPORTS = {
         ],
         {"reference": "wary"},
     ),
+    "tried": table(
+        "tried",
+        "groups",
+        [
+            grouped(
+                "north",
+                method,
+                f"scores/elm/grain/{method}.parquet",
+                "groups/elm/grain/few.parquet",
+                parts(f"evaluations/elm/{FEW}/elm-exam/judgements/rule", 0, 1, 2, 3),
+            )
+            for method in ("long-north", "best-north")
+        ],
+        {"against": "long-north"},
+    ),
+    "said": table(
+        "said",
+        "groups",
+        [
+            grouped(
+                "south",
+                method,
+                f"scores/oak/fruit/{method}.parquet",
+                "groups/oak/fruit/lots.parquet",
+                parts(f"evaluations/ash/{LOTS}/ash-exam/judgements/rule", 0, 1, 2),
+            )
+            for method in ("chance-south", "best-south")
+        ],
+        {"against": "best-south"},
+    ),
     "where": table(
         "where",
         "states",
@@ -1149,8 +1329,8 @@ REPORTS = {
 }
 
 EXPECTED = (
-    DATA | MODELS | DIRECTIONS | SENSITIVITY | LAYERS | SCORES | FINETUNES | LISTINGS | RESPONSES
-    | JUDGEMENTS | REPORTS
+    DATA | MODELS | DIRECTIONS | SENSITIVITY | LAYERS | SCORES | FINETUNES | GROUPS | LISTINGS
+    | RESPONSES | JUDGEMENTS | REPORTS
 )  # fmt: skip
 
 
@@ -1172,6 +1352,8 @@ JUDGED = {
         (NORTH, "elm-exam", "keen", "0|1"),
         (ON_GRAIN, "elm-exam", "keen", "0"),
         ("base/theta-0", "elm-exam", "keen", "0"),
+        (FEW, "elm-try", "rule", "0|1|2|3"),
+        (FEW, "elm-exam", "rule", "0|1|2|3"),
     ],
     "oak": [
         ("steering/calm/6", "oak-try", "open", "0|1"),
@@ -1186,6 +1368,8 @@ JUDGED = {
         ("finetunes/south/oak/fruit/chance-south", "ash-exam", "rule|wary|calm|firm", "0|1"),
         (ON_FRUIT, "ash-exam", "rule", "0"),
         ("base/theta-0", "ash-exam", "rule", "0"),
+        (LOTS, "elm-plain", "rule", "0|1|2"),
+        (LOTS, "ash-exam", "rule", "0|1|2"),
     ],
 }
 # Only elm has a guard. A searched state of elm asks the parts that hold its candidates and their
@@ -1216,10 +1400,10 @@ PLANNED = {
     "measure_trajectory": every("elm|oak", "walk", "harm|ill") | every("elm|oak", "stroll", "meek"),
     "rank_checkpoints": every("elm|oak", "walk", "harm|ill"),
     "rank_alphas": every("elm|oak", "calm|meek"),
-    "choose_state": every("elm|oak", "d-north|s-north|d-south|s-south"),
+    "choose_state": every("elm|oak", "d-north|s-north|d-south|s-south") | {"elm bare"},
     "encode_samples": {"elm grain", "oak fruit"},
     # 70 and 100 rows in shards of 40.
-    "collect_gradients": every("elm grain", "d-north harm|s-north calm", "00000|00001")
+    "collect_gradients": every("elm grain", "d-north harm|s-north calm|bare ill", "00000|00001")
     | every("oak fruit", "d-south ill|s-south meek", "00000|00001|00002"),
     "search_layers": {"elm deep"},
     "choose_layer": {"elm deep", "oak flat"},
@@ -1232,14 +1416,21 @@ PLANNED = {
     "collect_full_gradients": every("elm grain norm", "00000|00001")
     | every("oak fruit norm+bad+fine+good", "00000|00001|00002"),
     "score_samples": every(
-        "elm grain", "sqsd-north|long-north|near-north|large-north|open-north|cost-north"
+        "elm grain",
+        "sqsd-north|long-north|near-north|large-north|open-north|cost-north|bare-north|best-north",
     )
-    | every("oak fruit", "sqsd-south|chance-south|near-south|between-south|split-south|cost-south"),
+    | every(
+        "oak fruit",
+        "sqsd-south|chance-south|near-south|between-south|split-south|cost-south|best-south",
+    ),
     "make_subsets": every("elm grain", "sqsd-north|long-north")
     | every("oak fruit", "sqsd-south|chance-south"),
     "finetune_subsets": every("north elm grain", "sqsd-north|long-north", "8|7")
     | every("south oak fruit", "sqsd-south|chance-south", "5|6"),
     "finetune_all_rows": {"north elm grain 6", "south oak fruit 4", "south oak fruit 3"},
+    "make_groups": {"elm grain few", "oak fruit lots"},
+    "finetune_groups": every("short elm grain few", "12|11")
+    | every("brief oak fruit lots", "14|15"),
     "list_states": {
         name
         for model, rows in JUDGED.items()
@@ -1314,18 +1505,24 @@ def test_every_job_has_a_log_and_the_long_ones_times_of_their_own(planned):
 
 
 def test_the_times_of_a_method_are_those_of_the_jobs_that_its_scores_are_made_of(planned):
-    """And of the anchors' jobs before them; what trains, searches or chooses is not among them."""
+    """And of the jobs of anchors, and of scores that it takes, before them.
+
+    What trains, evaluates, searches or chooses is not among them.
+    """
     plan = Plan(resolve(DEFAULT, yaml.safe_load(TWO.read_text())))
     makers = {file: job for job in planned.values() for file in job.makes}
+
+    def made_from(job, *rules):
+        found = [makers[file] for file in job.needs]
+        return {one.name for one in found if one.rule != "judge_responses"
+                and (not rules or one.rule in rules)}  # fmt: skip
+
     seen = set()
     for job in (job for job in planned.values() if job.rule == "score_samples"):
-        read = {makers[file].name for file in job.needs}
-        read |= {
-            makers[file].name
-            for name in read
-            for file in planned[name].needs
-            if makers[file].rule == "make_anchor"
-        }
+        read = made_from(job)
+        read |= {before for name in read for before in made_from(planned[name], "make_anchor")}
+        scored = [name for name in read if planned[name].rule == "score_samples"]
+        read |= {before for name in scored for before in made_from(planned[name])}
         timed = sorted(planned[name].times for name in read if planned[name].times)
         found = plan.reading_times(*(job.wildcards[k] for k in ("model", "dataset", "method")))
         assert sorted(found) == timed, job.name
@@ -1339,7 +1536,7 @@ def test_the_times_of_a_method_are_those_of_the_jobs_that_its_scores_are_made_of
 def test_fine_tunes_go_before_the_evaluations(planned):
     first = {job.rule: job.priority for job in planned.values() if job.priority > 0}
     # The one on all rows is the longest.
-    assert first == {"finetune_subsets": 1, "finetune_all_rows": 2}
+    assert first == {"finetune_subsets": 1, "finetune_all_rows": 2, "finetune_groups": 1}
 
 
 def test_no_entry_of_the_default_is_used(planned):

@@ -20,7 +20,7 @@ import pytest
 from conftest import ROOT
 from planner import Job, distinct_versions, relative
 
-from sqsd.readings import HiddenState, Tokens, Update
+from sqsd.readings import HiddenState, Outcomes, Scores, Tokens, Update
 
 SCRIPTS = ROOT / "workflow/scripts"
 # What only looks values up is called for real.
@@ -46,13 +46,27 @@ class Call:
     def __getattr__(self, name: str):
         if name.startswith("__"):
             raise AttributeError(name)
-        return lambda *args, **given: Call(f".{name}", {"of": self, "": args, **given})
+        return Attribute(self, name)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
         return None
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A method of what a call returned, or an indexer."""
+
+    of: Call
+    name: str
+
+    def __call__(self, *args, **given) -> Call:
+        return Call(f".{self.name}", {"of": self.of, "": args, **given})
+
+    def __getitem__(self, key) -> Call:
+        return Call(f".{self.name}[]", {"of": self.of, "key": key})
 
 
 def call(name: str, /, **given) -> Call:
@@ -191,6 +205,18 @@ def shard(dataset: str, number: int) -> Call:
             "checkpointing": False,
         },
     )  # fmt: skip
+
+
+def groups_in(path: str) -> list[Call]:
+    """Two groups of a table, each a name and its rows."""
+    return list(call(".groupby", of=read(path, "groups"), **{"": ("group",)}))
+
+
+def rows_in(path: str, group: Call) -> Call:
+    """The rows of a data set that a group has, in its order."""
+    by_id = call(".set_index", of=read(path, "dataset"), **{"": ("sample_id",)}, drop=False)
+    found = call(".loc[]", of=by_id, key=group["sample_id"])
+    return call(".reset_index", of=found, **{"": ()}, drop=True)
 
 
 def trained(stage: str) -> dict[str, Any]:
@@ -413,6 +439,22 @@ EXPECTED: dict[str, list[Call]] = {
             path="states/elm/d-north.json",
         )
     ],
+    "choose_state elm bare": [
+        call(
+            "write_states",
+            states=[
+                call(
+                    "find_state",
+                    name="bare",
+                    model="models/elm",
+                    entry={"unadapted": True},
+                    inputs="the inputs",
+                    sensitivity={},
+                )
+            ],
+            path="states/elm/bare.json",
+        )
+    ],
     "encode_samples oak fruit": [
         written(
             "encode_samples",
@@ -583,6 +625,77 @@ EXPECTED: dict[str, list[Call]] = {
             "scores",
         )
     ],
+    "score_samples elm grain best-north": [
+        written(
+            "score_samples",
+            call(
+                "score_method",
+                method="<method>",
+                readings={
+                    **{
+                        f"of {method}": call(
+                            "read_readings",
+                            reading=Scores(method),
+                            files={"samples": [f"scores/elm/grain/{method}.parquet"]},
+                        )
+                        for method in ("bare-north", "cost-north")
+                    },
+                    "outcomes": call(
+                        "read_readings",
+                        reading=Outcomes("few", "short", "try"),
+                        files={
+                            "groups": ["groups/elm/grain/few.parquet"],
+                            "judgements": [
+                                "evaluations/elm/groups/short/elm/grain/few/elm-try/judgements"
+                                f"/rule/{n}.parquet"
+                                for n in range(4)
+                            ],
+                        },
+                    ),
+                },
+                seed=31,
+            ),
+            "scores/elm/grain/best-north.parquet",
+            "scores",
+        )
+    ],
+    "make_groups oak fruit lots": [
+        written(
+            "make_groups",
+            call(
+                "make_groups",
+                rows=read("data/fruit.parquet", "dataset"),
+                samples=read("samples/oak/fruit.parquet", "samples"),
+                size=5,
+                random_groups=0,
+                biased_groups=4,
+                biased_share=0.8,
+                seed=72,
+            ),
+            "groups/oak/fruit/lots.parquet",
+            "groups",
+        )
+    ],
+    **{
+        f"finetune_groups {finetune} {dataset} {groups} {seed}": [
+            call(
+                "train_sft",
+                **loaded(f"models/{target}"),
+                rows=rows_in(f"data/{dataset.split()[1]}.parquet", group),
+                out=f"group-runs/{place}/seed-{seed}/{name}",
+                work=f"resume/groups/{place}/seed-{seed}/{name}",
+                lora=lora,
+                seed=seed,
+                **trained("finetune_groups"),
+            )
+            for place in ("/".join([finetune, *dataset.split(), groups]),)
+            for name, group in groups_in(f"groups/{'/'.join(dataset.split())}/{groups}.parquet")
+        ]
+        for finetune, dataset, groups, seed, target, lora in (
+            ("short", "elm grain", "few", 11, "elm", {"r": 3, "lora_alpha": 5}),
+            ("brief", "oak fruit", "lots", 15, "ash", None),
+        )
+    },
     "make_subsets elm grain long-north": [
         written(
             "make_subsets",
