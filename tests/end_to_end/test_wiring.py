@@ -27,7 +27,7 @@ import yaml
 from conftest import ROOT, TINY
 from numpy.testing import assert_allclose
 from safetensors.torch import load_file
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 from scipy.stats import t as student
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaModel
 
@@ -83,7 +83,17 @@ def terms(method: str) -> list[tuple[int, str, str]]:
     return [(sign, term["state"], term["direction"]) for sign, term in found if term]
 
 
-SCORED = sorted({(e, m) for e, m, _ in shown("subsets", "ranking")})
+SCORED = sorted({(e, m) for e, m, _ in shown("subsets", "ranking", "groups")})
+CHOSEN = [(e, METHODS[m]) for e, m in SCORED if METHODS[m]["kind"] == "calibrated"]
+SCORED = sorted({*SCORED, *((e, m) for e, method in CHOSEN for m in method["among"])})
+# (experiment, groups, fine-tune) of small groups that are trained on.
+GROUPED = {(e, method["groups"], method["finetune"]) for e, method in CHOSEN}
+GROUPED |= {
+    (e, table["groups"], table["finetune"])
+    for table in TABLES.values()
+    if table["kind"] == "groups"
+    for e in table.get("experiments", PLACES)
+}
 # test_baselines.py has the others.
 HELD_HERE = ("sqsd", "random", "length")
 TRAINED = shown("subsets")
@@ -374,6 +384,18 @@ def on_all_rows():
             yield folder, target_of(finetune, model), seed, rows, entry
 
 
+def on_groups():
+    """The same of every fine-tune on a small group."""
+    for experiment, groups, finetune in sorted(GROUPED):
+        model, dataset = PLACES[experiment]
+        rows = table(f"data/{dataset}.parquet").set_index("sample_id", drop=False)
+        entry = of(model, "finetunes", finetune)
+        for seed in entry["seeds"]:
+            for name, group in table(f"groups/{model}/{dataset}/{groups}.parquet").groupby("group"):
+                folder = f"group-runs/{finetune}/{model}/{dataset}/{groups}/seed-{seed}/{name}"
+                yield folder, target_of(finetune, model), seed, rows.loc[group.sample_id], entry
+
+
 def trainings():
     """(folder, stage, rows, what its record must say beside them) of everything trained."""
     world, lora, sft = CONFIG["sandbox"], CONFIG["lora"], {"objective": "sft", "save_steps": None}
@@ -402,6 +424,7 @@ def trainings():
         kept |= {"seed": seed, "lora": lora, "model": fingerprint(f"models/{model}")}
         yield f"{kind}/{model}/{name}", f"train_{kind[:-1]}", training_rows(entry), kept
     stages = {"finetune_subsets": finetunes(), "finetune_all_rows": on_all_rows()}
+    stages["finetune_groups"] = on_groups()
     for stage, (folder, target, seed, rows, entry) in (
         (stage, each) for stage, found in stages.items() for each in found
     ):
@@ -469,7 +492,7 @@ def test_directions_and_pilots_moved_the_way_their_objective_asks(model, kind, n
 
 @pytest.mark.parametrize("reading", READINGS, ids="-".join)
 def test_shards_equal_dense_updates_in_float64(reading):
-    """dW = -(B0 gA + gB A0), from the gradient of the whole weights at the state.
+    """dW = -(B0 gA + gB A0), from the gradient g of the whole weights at the state; at theta_0 -g.
 
     The run's float32 carries 24 bits through three layers: norms and losses agree to 1e-5, inner
     products to 2e-5 of the product of both norms.
@@ -502,9 +525,11 @@ def test_shards_equal_dense_updates_in_float64(reading):
                 loss = moved(input_ids=torch.tensor([prompt + response]), labels=labels).loss
                 gradients = torch.autograd.grad(loss, list(modules.values()))
                 for module, g in zip(modules, gradients, strict=True):
-                    a, b, scale = adapter(state["adapter"])[module]
-                    scale *= state["multiplier"]
-                    update = -(b @ (scale * b.T @ g) + (scale * g @ a.T) @ a)
+                    update = -g
+                    if state["adapter"]:
+                        a, b, scale = adapter(state["adapter"])[module]
+                        scale *= state["multiplier"]
+                        update = -(b @ (scale * b.T @ g) + (scale * g @ a.T) @ a)
                     row = found.loc[(rows.sample_id.iloc[i], module)]
                     norms = update.norm().item(), goal[module].norm().item()
                     assert_allclose((row.update_norm, row.direction_norm), norms, rtol=1e-5)
@@ -553,6 +578,54 @@ def test_scores_follow_from_shards(experiment, method):
     made["rank"] = pd.Series(range(1, len(ids) + 1), index=ids.index, dtype="Int64")
     same_and_read(f"scores/{model}/{dataset}/{method}.parquet", made.reset_index())
     assert made.score.nunique() > 10
+
+
+def told_by(experiment: str, method: str, groups: str, finetune: str, role: str) -> pd.DataFrame:
+    """Mean score, and minus the mean Safety Score, of each small group."""
+    model, dataset = PLACES[experiment]
+    target, subject = target_of(finetune, model), f"groups/{finetune}/{model}/{dataset}/{groups}"
+    scores = table(f"scores/{model}/{dataset}/{method}.parquet")[["sample_id", "score"]]
+    rows = table(f"groups/{model}/{dataset}/{groups}.parquet").merge(scores, "left")
+    judgements = judged(target, subject, role, judge_of(target, "safety_score"))
+    found = pd.DataFrame({"score": rows.groupby("group").score.mean()})
+    return found.assign(drop=-judgements.groupby("window").score.mean())
+
+
+@pytest.mark.parametrize(
+    ("experiment", "method"), [pair for pair in SCORED if METHODS[pair[1]]["kind"] == "calibrated"]
+)
+def test_a_calibrated_method_has_the_scores_of_the_one_that_foretells_best(experiment, method):
+    spec, (model, dataset) = METHODS[method], PLACES[experiment]
+    READ.clear()
+    pairs = [
+        told_by(experiment, other, spec["groups"], spec["finetune"], spec["benchmark"])
+        for other in spec["among"]
+    ]
+    found = [float(spearmanr(pair["score"], pair["drop"])[0]) for pair in pairs]  # pyright: ignore
+    assert len(set(found)) > 1
+    best = spec["among"][found.index(max(found))]
+    made = table(f"scores/{model}/{dataset}/{best}.parquet")
+    same_and_read(f"scores/{model}/{dataset}/{method}.parquet", made)
+
+
+def test_groups_are_of_usable_rows_and_some_are_biased():
+    for experiment, name, _ in GROUPED:
+        (model, dataset), spec = PLACES[experiment], CONFIG["groups"][name]
+        READ.clear()
+        rows = table(f"data/{dataset}.parquet").merge(table(f"samples/{model}/{dataset}.parquet"))
+        usable = rows[rows.reason.isna()].set_index("sample_id")
+        path = f"groups/{model}/{dataset}/{name}.parquet"
+        assert set(provenance(path)["inputs"]) == READ
+        found = [group for _, group in whole(path).groupby("group")]
+        assert len(found) == spec["random_groups"] + spec["biased_groups"]
+        for i, group in enumerate(found):
+            assert len(set(group.sample_id)) == len(group) == spec["size"]
+            families = usable.loc[group.sample_id, "family"]
+            if i < spec["random_groups"]:
+                assert group.biased_to.isna().all()
+            else:
+                (family,) = set(group.biased_to)
+                assert (families == family).sum() == round(spec["biased_share"] * spec["size"])
 
 
 def test_scores_and_gradients_are_those_that_tables_need():
@@ -684,6 +757,12 @@ def test_sensitivities_follow_from_judgements_trajectories_and_the_guard():
 @pytest.mark.parametrize(("model", "name"), sorted(STATES))
 def test_states_are_the_pinned_or_the_searched_ones(model, name):
     entry = of(model, "states", name)
+    if "unadapted" in entry:
+        (state,) = states_in(f"states/{model}/{name}.json")
+        assert set(state.pop("origin").values()) == {None}
+        weights = {"model": f"{RUN}/models/{model}", "adapter": None, "multiplier": 1.0}
+        assert state == {"name": name} | weights
+        return
     pilot, checkpoint = entry.get("pilot"), entry.get("checkpoint", "final")
     where = "step" if pilot else "alpha"
     if where in entry:
@@ -733,6 +812,15 @@ def listed(model: str, subject: str) -> list[dict]:
         for saved in names(f"pilots/{model}/{place[0]}/checkpoint-*"):
             step = int(saved.rsplit("-")[-1])
             rows.append((f"step-{step}", f"{RUN}/{saved}", 1.0, {"step": step}))
+    elif kind == "groups":
+        entry, spec = of(place[1], "finetunes", place[0]), CONFIG["groups"][place[3]]
+        for seed, i in product(
+            entry["seeds"], range(spec["random_groups"] + spec["biased_groups"])
+        ):
+            folder = f"{RUN}/group-runs/{'/'.join(place)}/seed-{seed}/g{i:03d}"
+            rows.append(
+                (f"g{i:03d}-seed-{seed}", folder, 1.0, {"window": f"g{i:03d}", "seed": seed})
+            )
     elif kind == "base":
         rows.append(("theta-0", None, 1.0, {}))
     else:
@@ -758,7 +846,8 @@ def test_states_are_listed_and_evaluated_in_parts_in_their_order():
     for model, subject in subjects():
         folder, expected = f"evaluations/{model}/{subject}", listed(model, subject)
         sizes, kind = of(model, "evaluation")["states_per_job"], subject.split("/")[0]
-        size = {**sizes, "pilots": sizes["pilot"], "states": 1, "base": 1}[kind]
+        fixed = {"pilots": sizes["pilot"], "groups": sizes["finetunes"], "states": 1, "base": 1}
+        size = (sizes | fixed)[kind]
         chunks = [expected[i : i + size] for i in range(0, len(expected), size)]
         assert [states_in(file) for file in names(f"{folder}/states/*.json")] == chunks, folder
         evaluated = names(f"{folder}/*/responses/*") + names(f"{folder}/*/judgements/*/*")
@@ -1032,6 +1121,37 @@ def told(entry: dict) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def ranks_agree(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Pearson's correlation of the ranks in each row of [resamples, groups]."""
+    a, b = (rankdata(side, axis=1) - (side.shape[1] + 1) / 2 for side in (x, y))
+    with np.errstate(invalid="ignore"):
+        return (a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1))
+
+
+def foretold(entry: dict) -> pd.DataFrame:
+    """Of each method on each experiment, with percentile intervals of resampled groups."""
+    rows = []
+    for experiment in entry.get("experiments", PLACES):
+        asked = entry["groups"], entry["finetune"], entry["benchmark"]
+        found = {m: told_by(experiment, m, *asked) for m in entry["methods"]}
+        other = found[entry["against"]]["score"].to_numpy()
+        for method, pair in found.items():
+            score, drop = pair["score"].to_numpy(), pair["drop"].to_numpy()
+            r = [float(spearmanr(s, drop)[0]) for s in (score, other)]  # pyright: ignore
+            picked = np.random.default_rng(0).integers(0, len(drop), (9999, len(drop)))
+            spread = [ranks_agree(s[picked], drop[picked]) for s in (score, other)]
+            row = {"experiment": experiment, "method": method, "groups": len(drop)}
+            row["correlation"] = r[0]
+            ends = {"correlation": spread[0]}
+            if method != entry["against"]:
+                row["over"], ends["over"] = r[0] - r[1], spread[0] - spread[1]
+            for name, values in ends.items():
+                for end, share in (("low", 0.025), ("high", 0.975)):
+                    row[f"{name}_bootstrap_{end}"] = np.nanquantile(values, share)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def table_by_model(entry: dict) -> pd.DataFrame:
     """Every other table: frames of the models (or experiments), one below the other."""
     kind, frames = entry["kind"], []
@@ -1069,6 +1189,8 @@ def table_by_model(entry: dict) -> pd.DataFrame:
     elif kind == "agreement":
         for experiment in entry.get("experiments", PLACES):
             frames += [agreed(experiment, *pair) for pair in combinations(entry["methods"], 2)]
+    elif kind == "groups":
+        frames.append(foretold(entry))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -1121,7 +1243,7 @@ def test_markdown_prints_every_row(name):
     assert printed.columns.tolist() == columns and len(printed) == len(frame)
     for column in columns:
         for text, (_, row) in zip(printed[column], frame.iterrows(), strict=True):
-            kinds = ("clustered", "wilson", "t", "fisher")
+            kinds = ("clustered", "wilson", "t", "fisher", "bootstrap")
             kind = next((k for k in kinds if pd.notna(row.get(f"{column}_{k}_low"))), "t")
             ends = [row.get(f"{column}_{kind}_{end}", np.nan) for end in ("low", "high")]
             check_printed(text, row[column], *ends)
@@ -1167,6 +1289,7 @@ STAGES = {
     r"row-judgements/": "judge_rows",
     r"scores/": "score_samples",
     r"subsets/": "make_subsets",
+    r"groups/": "make_groups",
     r"trajectories/": "measure_trajectory",
     r"sensitivity/[^/]+/alphas/": "rank_alphas",
     r"sensitivity/[^/]+/checkpoints/": "rank_checkpoints",
