@@ -86,10 +86,11 @@ LINES = {
         # Of the model `sandbox`, since `young` has its own: its four methods, of which tables 3
         # and 7 show four by the one judge and table 1 three by the other; and by both the model
         # before fine-tuning, and on all rows. Two methods are judged by two learned judges.
+        # And of what groups did, by which a method is calibrated.
         {
-            "make_benchmark": 1, "generate_responses": 4 + 2,
-            "judge_responses": 4 + 3 + 2 * 2 + 2 * 2,
-            "table1": 1, "table3": 1, "table7": 1, "learned": 1, "all": 1,
+            "make_benchmark": 1, "generate_responses": 4 + 2 + 1,
+            "judge_responses": 4 + 3 + 2 * 2 + 2 * 2 + 1, "score_samples": 1,
+            "table1": 1, "table3": 1, "table7": 1, "table11": 1, "learned": 1, "all": 1,
         },
     ),
     # Of two models; in the part of the first, which is not full, and by two judges.
@@ -198,6 +199,18 @@ TUNED_ON_TUNING = [
     for model, benchmark in (("sandbox", "tuning"), ("young", "young-tuning"))
     for subject in ("finetunes", "base")
 ]
+GROUPS = "groups/few-steps/sandbox/mixed/test"
+OTHER_GROUPS = {
+    "groups.other": {
+        "size": 3, "random_groups": 4, "biased_groups": 0, "biased_share": 0.5, "seed": 3,
+    }
+}  # fmt: skip
+OTHER_STEPS = {
+    "finetunes.other": {
+        "tuning": "lora", "seeds": [4], "training": DEFAULT["finetunes"]["few-steps"]["training"],
+    }
+}  # fmt: skip
+CALIBRATED = "score_samples sandbox mixed sqsd-danger-calibrated"
 
 # Keys (of which those changed stand for the others that a pattern covers: they are values of one
 # and the same parameter), the change, and the jobs that it touches by itself.
@@ -217,6 +230,7 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
             "encode_samples young mixed",
             "collect_gradients young mixed *",
             "finetune_all_rows lora young mixed 1",
+            "choose_state young theta-0",
             *BASELINES_OF_YOUNG,
             *INSENSITIVE_OF_YOUNG,
             "table4",
@@ -309,12 +323,12 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
     (
         "lora.r",
         {"lora.r": 4},
-        ["train_direction *", "train_pilot *", *FINETUNE],
+        ["train_direction *", "train_pilot *", *FINETUNE, "finetune_groups *"],
     ),
     (
         "lora.lora_alpha",
         {"lora.lora_alpha": 8},
-        ["train_direction *", "train_pilot *", *FINETUNE],
+        ["train_direction *", "train_pilot *", *FINETUNE, "finetune_groups *"],
     ),
     (
         "directions.*.objective",
@@ -465,6 +479,17 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         {"states.s-insensitive.alphas": [0.1, 0.2, 0.3]},
         ["choose_state sandbox s-insensitive"],
     ),
+    # From a checkpoint of the pilot to theta_0, whose reading is there; and another way round.
+    (
+        "methods.sqsd-danger.danger.state",
+        {"methods.sqsd-danger.danger.state": "theta-0"},
+        ["choose_state young theta-0", "score_samples sandbox mixed sqsd-danger"],
+    ),
+    (
+        "methods.danger-theta-0.*",
+        {"methods.danger-theta-0.danger.state": "d-danger-insensitive"},
+        ["score_samples sandbox mixed danger-theta-0"],
+    ),
     ("layers.last.layer", {"layers.last.layer": 2}, ["choose_layer sandbox last"]),
     (
         "layers.safety-sensitive.benchmark",
@@ -484,6 +509,94 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         "anchors.*.first_tokens",
         {"anchors.refused.first_tokens": 5},
         ["make_anchor sandbox refused"],
+    ),
+    (
+        "anchors.*.per_model.sandbox.first_tokens",
+        {"anchors.refused.per_model": {"sandbox": {"first_tokens": 5}}},
+        ["make_anchor sandbox refused"],
+    ),
+    (
+        "anchors.*.per_model.sandbox.data",
+        {"anchors.harmful.per_model": {"sandbox": {"data": "pilot"}}},
+        ["make_anchor sandbox harmful"],
+    ),
+    # Of a model that no method reads it for.
+    (
+        "anchors.*.per_model.young.data",
+        {"anchors.harmful.per_model": {"young": {"data": "pilot"}}},
+        [],
+    ),
+    (
+        "methods.larf.per_model.sandbox.similarity",
+        {"methods.larf.per_model": {"sandbox": {"similarity": "cosine"}}},
+        ["score_samples sandbox mixed larf"],
+    ),
+    (
+        "methods.sqsd-danger.per_model.young.safety.direction",
+        {"methods.sqsd-danger.per_model": {"young": {"safety": {"direction": "danger"}}}},
+        ["collect_gradients young rows s danger ?????"],
+    ),
+    (
+        "methods.sqsd-danger-calibrated.among",
+        {"methods.sqsd-danger-calibrated.among": ["danger-theta-0", "sqsd-danger", "length"]},
+        [CALIBRATED],
+    ),
+    (
+        "methods.sqsd-danger-calibrated.among",
+        {"methods.sqsd-danger-calibrated.among": ["danger-alone", "length"]},
+        ["score_samples sandbox mixed danger-alone", CALIBRATED],
+    ),
+    (
+        "methods.sqsd-danger-calibrated.groups",
+        {"methods.sqsd-danger-calibrated.groups": "other", **OTHER_GROUPS},
+        ["make_groups sandbox mixed other"],
+    ),
+    (
+        "methods.sqsd-danger-calibrated.finetune",
+        {"methods.sqsd-danger-calibrated.finetune": "other", **OTHER_STEPS},
+        ["finetune_groups other sandbox mixed test 4"],
+    ),
+    (
+        "methods.sqsd-danger-calibrated.benchmark",
+        {"methods.sqsd-danger-calibrated.benchmark": "tuning"},
+        [f"generate_responses sandbox {GROUPS} tuning 0"],
+    ),
+    (
+        "methods.sqsd-danger-calibrated.per_model.sandbox.benchmark",
+        {"methods.sqsd-danger-calibrated.per_model": {"sandbox": {"benchmark": "tuning"}}},
+        [f"generate_responses sandbox {GROUPS} tuning 0"],
+    ),
+    ("groups.test.size", {"groups.test.size": 5}, ["make_groups *"]),
+    ("groups.test.random_groups", {"groups.test.random_groups": 2}, ["make_groups *"]),
+    ("groups.test.biased_groups", {"groups.test.biased_groups": 3}, ["make_groups *"]),
+    ("groups.test.biased_share", {"groups.test.biased_share": 0.5}, ["make_groups *"]),
+    ("groups.test.seed", {"groups.test.seed": 3}, ["make_groups *"]),
+    # Two values that change places.
+    (
+        "groups.test.random_groups",
+        {"groups.test.random_groups": 2, "groups.test.biased_groups": 3},
+        ["make_groups *"],
+    ),
+    (
+        "finetunes.few-steps.tuning",
+        {"finetunes.few-steps.tuning": "full"},
+        ["finetune_groups *"],
+    ),
+    (
+        "finetunes.few-steps.seeds",
+        {"finetunes.few-steps.seeds": [1, 5]},
+        ["finetune_groups * 5"],
+    ),
+    (
+        "finetunes.few-steps.training.*",
+        {"finetunes.few-steps.training.learning_rate": 1.0e-4},
+        ["finetune_groups *"],
+    ),
+    # The rows are those that `sandbox` can use.
+    (
+        "finetunes.few-steps.model",
+        {"finetunes.few-steps.model": "young"},
+        ["finetune_groups *"],
     ),
     (
         "methods.reward-model.judge",
@@ -609,12 +722,13 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
     (
         "sensitivity.guard",
         {"sensitivity.guard": None},
-        ["rank_checkpoints *", "rank_alphas *", "choose_state *"],
+        # Not theta_0, which has no guard.
+        ["rank_checkpoints *", "rank_alphas *", "choose_state * [ds]*"],
     ),
     (
         "sensitivity.minimum_exact_share",
         {"sensitivity.minimum_exact_share": 0.9},
-        ["rank_checkpoints sandbox *", "rank_alphas sandbox *", "choose_state sandbox *"],
+        ["rank_checkpoints sandbox *", "rank_alphas sandbox *", "choose_state sandbox [ds]*"],
     ),
     (
         "sensitivity.per_model.young.minimum_exact_share",
@@ -637,7 +751,7 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         [
             "rank_checkpoints *",
             "rank_alphas sandbox *",
-            "choose_state sandbox *",
+            "choose_state sandbox [ds]*",
             "choose_state * d-danger",
             "choose_state * d-danger-insensitive",
         ],
@@ -729,7 +843,10 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
     (
         "evaluation.benchmarks.test",
         {"evaluation.benchmarks.test": "tuning"},
-        [f"generate_responses sandbox {subject}/* tuning 0" for subject in ("finetunes", "base")],
+        [
+            f"generate_responses sandbox {subject}/* tuning 0"
+            for subject in ("finetunes", "base", "groups")
+        ],
     ),
     (
         "evaluation.benchmarks.over-refusal",
@@ -880,6 +997,36 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         TUNED_ON_TUNING,
     ),
     ("tables.table7.measure", {"tables.table7.measure": "asr"}, ["table7"]),
+    ("tables.table11.methods", {"tables.table11.methods": ["length", "sqsd-danger"]}, ["table11"]),
+    (
+        "tables.table11.methods",
+        {"tables.table11.methods": ["sqsd-danger", "danger-alone"]},
+        ["score_samples sandbox mixed danger-alone"],
+    ),
+    ("tables.table11.against", {"tables.table11.against": "length"}, ["table11"]),
+    (
+        "tables.table11.groups",
+        {"tables.table11.groups": "other", **OTHER_GROUPS},
+        ["make_groups sandbox mixed other"],
+    ),
+    (
+        "tables.table11.finetune",
+        {"tables.table11.finetune": "other", **OTHER_STEPS},
+        ["finetune_groups other sandbox mixed test 4"],
+    ),
+    (
+        "tables.table11.benchmark",
+        {"tables.table11.benchmark": "tuning"},
+        [f"generate_responses sandbox {GROUPS} tuning 0"],
+    ),
+    (
+        "tables.table11.experiments",
+        {
+            "tables.table11.methods": ["length", "sqsd-danger"],
+            "tables.table11.experiments": ["sandbox", "other"],
+        },
+        ["make_groups young rows test"],
+    ),
     ("tables.alike.methods", {"tables.alike.methods": ["length", "larf"]}, ["alike"]),
     (
         "tables.alike.experiments",
@@ -928,6 +1075,13 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         {"tables.figure2.pilot": "second", **SECOND_PILOT},
         ["train_pilot * second"],
     ),
+    (
+        "tables.figure2.states",
+        {"tables.figure2.states": ["d-danger-insensitive"]},
+        ["choose_state young d-danger-insensitive", "figure2"],
+    ),
+    # Of `sandbox`, where it is; the curve of `young` is of another checkpoint.
+    ("tables.figure5.states", {"tables.figure5.states": ["s-insensitive"]}, ["figure5"]),
     ("tables.figure2.directions", {"tables.figure2.directions": ["safety"]}, ["figure2"]),
     (
         "tables.figure2.benchmark",
@@ -967,6 +1121,12 @@ WITHOUT = {
     "methods.sqsd-danger-danger-only.*": "in no selected table",
     "methods.sqsd-danger-safety-only.*": "in no selected table",
     "methods.danger-alone.*": "in no selected table",
+    "methods.sqsd-danger-theta-0*": "in no selected table; `danger-theta-0` has a row",
+    "states.*.unadapted": "`true` is all that it may be; a method's change to it has a row",
+    "groups.tuning.*": "of no selected table or method; `test` has rows",
+    "tables.methods*": "not selected; tables 1 and 7 have rows",
+    "tables.agreement.*": "not selected; `alike` has rows",
+    "tables.table10.*": "not selected",
     "states.*.least": "`true` is all that it may be; the choice it is one of has rows",
 }
 
