@@ -230,7 +230,7 @@ class BiAnchorGradScorer(Scorer):
 
 
 @dataclass(frozen=True)
-class CalibratedScorer:
+class CalibratedScorer(Scorer):
     """The scores of the method that foretells best what small groups of rows do to the model.
 
     among: methods. groups: whose fine-tunes, by finetune, a method's mean scores are correlated

@@ -1478,7 +1478,7 @@ def test_a_table_of_groups_from_files(tmp_path):
     other, text = made(tmp_path, "groups", parts, drawn=True, against="y")
     assert other["over"].isna().tolist() == [False, False, True]
     assert "than that of y, paired" in text
-    swapped = parts[0].files | {"groups": parts[0].files["scores"]}
+    swapped = {**parts[0].files, "groups": parts[0].files["scores"]}
     with pytest.raises(DataError, match="not a 'groups' table"):
         made(tmp_path, "groups", [Part(parts[0].names, {}, swapped)], drawn=True, against="z")
 

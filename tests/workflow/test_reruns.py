@@ -424,8 +424,12 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
     ),
     (
         "states.d-danger.pilot",
-        {"states.d-danger.pilot": "second", **SECOND_PILOT},
-        ["train_pilot * second"],
+        {
+            "states.d-danger.pilot": "second",
+            "tables.figure2.states": ["d-danger-insensitive"],
+            **SECOND_PILOT,
+        },
+        ["train_pilot * second", "choose_state young d-danger-insensitive", "figure2"],
     ),
     (
         "states.d-danger.direction",
@@ -1072,7 +1076,12 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
     ("tables.ranking.methods", {"tables.ranking.methods": ["random"]}, ["ranking"]),
     (
         "tables.figure2.pilot",
-        {"tables.figure2.pilot": "second", **SECOND_PILOT},
+        {
+            "tables.figure2.pilot": "second",
+            "tables.figure2.states": ["marked"],
+            "states.marked": {"pilot": "second", "step": 5},
+            **SECOND_PILOT,
+        },
         ["train_pilot * second"],
     ),
     (
