@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from planner import Job
+
+# How long an example takes says something of the machine alone.
+settings.register_profile("sqsd", deadline=None)
+settings.load_profile("sqsd")
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests/end_to_end/tiny.yaml"

@@ -345,11 +345,12 @@ def test_a_method_may_read_something_else_for_a_model(config):
 def test_anchors_of_gradients_are_those_of_every_model(config):
     plan = changed(
         config,
-        "{anchors: {x: {data: harm-a, first_tokens: 2}, y: {data: harm-b, first_tokens: null}},"
+        "{anchors: {x: {data: harm-a, first_tokens: 2}, y: {data: harm-b, first_tokens: null},"
+        " z: {data: harm-b, first_tokens: 3}},"
         " methods: {split: {kind: bi-anchor-grad, harmful: x, harmless: [y],"
-        " per_model: {birch: {harmful: y, harmless: [x]}}}}}",
+        " per_model: {birch: {harmful: z, harmless: [x]}}}}}",
     )
-    assert plan.gradient_anchors == {"norm+x+y": ("x", "y"), "norm+y+x": ("y", "x")}
+    assert plan.gradient_anchors == {"norm+x+y": ("x", "y"), "norm+x+z": ("x", "z")}
 
 
 def test_a_calibrated_method_reads_scores_and_what_groups_did(plan):

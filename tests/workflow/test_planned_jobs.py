@@ -21,8 +21,8 @@ from sqsd.plan import Plan
 VERSIONS = distinct_versions()
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 TABLES = (
-    "rates", "levels", "beside", "order", "list", "sorted", "ranked", "alike", "told", "tried", "said",
-    "where", "tops", "steps", "walked", "curves",
+    "rates", "levels", "beside", "order", "list", "sorted", "ranked", "alike", "told", "tried",
+    "said", "where", "tops", "steps", "walked", "curves",
 )  # fmt: skip
 DRAWN = ("rates", "levels", "tried", "said", "walked", "curves")
 LORA = {"r": 3, "lora_alpha": 5}
