@@ -16,6 +16,7 @@ include: "rules/scores.smk"
 include: "rules/finetunes.smk"
 include: "rules/groups.smk"
 include: "rules/evaluation.smk"
+include: "rules/losses.smk"
 include: "rules/report.smk"
 
 

@@ -90,6 +90,9 @@ class Paths:
         """Of all parameters; table: `samples` or `products`."""
         return f"{self.root}/full-gradients/{model}/{dataset}/{reading}/{shard}-{table}.parquet"
 
+    def token_losses(self, model: str, dataset: str) -> str:
+        return f"{self.root}/token-losses/{model}/{dataset}.parquet"
+
     def row_judgements(self, judge: str, dataset: str, shard: str) -> str:
         return f"{self.root}/row-judgements/{judge}/{dataset}/{shard}.parquet"
 

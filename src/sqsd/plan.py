@@ -30,6 +30,7 @@ from sqsd.judges import KINDS as JUDGES
 from sqsd.judges import OWN
 from sqsd.parts import Part
 from sqsd.paths import Paths
+from sqsd.published import published
 from sqsd.readings import (
     Gradient,
     HiddenState,
@@ -43,6 +44,9 @@ from sqsd.readings import (
 )
 from sqsd.scorers import make_scorer
 from sqsd.sensitivity import position
+
+# What has every row's loss at the model as it is, and needs nothing trained before it.
+LOSSES = Gradient()
 
 
 @dataclass(frozen=True)
@@ -195,14 +199,15 @@ class Plan:
 
     @cached_property
     def gradient_anchors(self) -> dict[str, tuple[str, ...]]:
-        """The anchors of every `Gradient` that a method reads, by its name."""
+        """The anchors of every `Gradient` that a method or a table reads, by its name."""
         readings = (
             reading
             for method in self.config["methods"]
             for model in self.config["models"]
             for reading in self.needs(method, model).values()
         )
-        return {r.name: r.anchors for r in readings if isinstance(r, Gradient)}
+        found = (reading for reading in readings if isinstance(reading, Gradient))
+        return {reading.name: reading.anchors for reading in (LOSSES, *found)}
 
     def layer_prompts(self, model: str, layer: str) -> str:
         """The benchmark that a layer is searched by."""
@@ -500,12 +505,16 @@ class Plan:
     def arms(self, table: str) -> list[Arm]:
         """Every experiment and method of a table."""
         spec = self.config["tables"][table]
-        experiments = spec.get("experiments", self.config["selection"]["experiments"])
         return [
-            Arm(name, **self.config["experiments"][name], method=method)
-            for name in experiments
+            Arm(name, **experiment, method=method)
+            for name, experiment in self.table_experiments(spec).items()
             for method in spec["methods"]
         ]
+
+    def table_experiments(self, spec: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
+        """The experiments of a table, model and data set by name."""
+        names = spec.get("experiments", self.config["selection"]["experiments"])
+        return {name: self.config["experiments"][name] for name in names}
 
     def table_files(self, table: str) -> dict[str, str]:
         """A table's output by format; a figure's too where its kind is drawn."""
@@ -527,6 +536,9 @@ class Plan:
             "checkpoints": self._checkpoint_parts,
             "trajectory": self._trajectory_parts,
             "steering": self._steering_parts,
+            "lengths": self._length_parts,
+            "losses": self._loss_parts,
+            "token-losses": self._token_loss_parts,
         }[spec["kind"]]
         return list(make(spec | {"name": table}))
 
@@ -550,18 +562,29 @@ class Plan:
         ]
 
     def table_settings(self, table: str) -> dict[str, Any]:
-        """What a table's kind asks for beside its parts."""
+        """What a table's kind asks for beside its parts, and what is published of it."""
         spec = self.config["tables"][table]
+        shown = {"published": published()[spec["published"]]} if "published" in spec else {}
+        return self._kind_settings(spec) | shown
+
+    def _kind_settings(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        rows = self.config["subsets"]["rows"]
         if spec["kind"] == "groups":
             return {"against": spec["against"]}
         if spec["kind"] == "agreement":
-            return {"rows": self.config["subsets"]["rows"]}
+            return {"rows": rows}
         if spec["kind"] == "subsets":
             return {"windows": self.windows, "measure": spec["measure"]}
         if spec["kind"] == "comparison":
             return {"windows": self.windows, **{key: spec[key] for key in ("measure", "against")}}
         if spec["kind"] == "judges":
             return {"reference": spec["reference"]}
+        if spec["kind"] == "lengths":
+            return {"windows": self.windows, "rows": rows}
+        if spec["kind"] == "losses":
+            return {"rows": rows}
+        if spec["kind"] == "token-losses":
+            return {"group": spec["group"]}
         return {}
 
     def _subset_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
@@ -693,6 +716,31 @@ class Plan:
                 files["states"] = self.marked(spec, model, ("direction", direction, checkpoint))
                 options = {"unit": self.score_unit(model)}
                 yield Part({"model": model, "direction": direction}, options, files)
+
+    def _length_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
+        for arm in self.arms(spec["name"]):
+            finetune, target = spec["finetune"], self.target(spec["finetune"], arm.model)
+            judge = spec.get("judge", self.judge(target, "asr"))
+            benchmark = self.benchmark(target, spec["benchmark"])
+            subject = self.finetune_subject(finetune, arm)
+            yield Part(
+                {"experiment": arm.experiment, "method": arm.method},
+                {"seeds": self.entry("finetunes", finetune, target)["seeds"]},
+                {
+                    "scores": [self.paths.scores(arm.model, arm.dataset, arm.method)],
+                    "judgements": self.judgements(subject, benchmark, judge),
+                },
+            )
+
+    def _loss_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
+        for name, experiment in self.table_experiments(spec).items():
+            samples = self.reading_tables(**experiment, reading=LOSSES, role="samples")
+            yield Part({"experiment": name}, files={"samples": samples})
+
+    def _token_loss_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
+        for name, experiment in self.table_experiments(spec).items():
+            files = {"losses": [self.paths.token_losses(**experiment)]}
+            yield Part({"experiment": name}, files=files)
 
     def marked(self, spec: Mapping[str, Any], model: str, curve: tuple) -> list[str]:
         """Those of a drawn table's `states` that lie on a curve (`config.curve_of`)."""

@@ -11,10 +11,13 @@ matplotlib.use("Agg")
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.patches import Patch
 
+from sqsd import subsets
 from sqsd.errors import DataError
 from sqsd.groups import paired_by_group
 from sqsd.parts import Part
+from sqsd.published import published_section
 from sqsd.states import CHOSEN_BY, read_state
 from sqsd.statistics import (
     clustered_interval,
@@ -34,6 +37,12 @@ MEASURES = {"asr": "attack success rate", "safety_score": "Safety Score (higher 
 ANSWERS = {"asr": "verdict", "safety_score": "score"}
 MOST_ABSENT = 0.05
 POOLED = "mean of experiments"
+# Told apart by the colour-blind too (Okabe and Ito 2008).
+SKY, BLUE, ORANGE = "#56B4E9", "#0072B2", "#E69F00"
+# Ends of an axis of shares: marks at 0 and 1 are whole.
+SHARES = np.array([-0.04, 1.04])
+# Tokens of a response whose text stands below its panel.
+MOST_TOKENS_SHOWN = 16
 # Kinds of bounds that a column may have, the one that is shown first.
 BOUNDS = ("clustered", "wilson", "t", "fisher", "bootstrap")
 COMMON_NOTE = (
@@ -98,6 +107,21 @@ JUDGES_NOTE = (
     "safe, '{reference}' unsafe; false_unsafe: the reverse. A judge that gives scores alone finds "
     "unsafe what it scores 0 or below (for a cost: 0 or above)."
 )
+LENGTHS_NOTE = (
+    "response_tokens: mean length of a subset's responses, with their end tokens. asr: share of "
+    "test prompts that the models fine-tuned on it answer unsafely, mean over seeds; in brackets: "
+    "95 % Wilson interval clustered by prompt."
+)
+LOSSES_NOTE = (
+    "Loss in nats, the mean over a response's tokens with its end token, at the model before any "
+    "fine-tuning. fewest, most: the range of response lengths in tokens. mean: in brackets 95 % "
+    "Student t over rows. The whiskers of the figure end at the least and at the greatest loss."
+)
+TOKEN_LOSSES_NOTE = (
+    "Loss in nats at the model before any fine-tuning, of nine rows evenly spread over the group's "
+    "order by length: mean over the response's tokens (all), of the first and of the end token, "
+    "and mean over those between (between). A response that was cut off has no end token."
+)
 CURVE_NOTE = (
     "Means over the prompts of the tuning benchmark. In brackets: 95 % intervals over prompts, "
     "Student's t for the Safety Score (higher is safer), Wilson's for the attack success rate. "
@@ -114,13 +138,17 @@ def make_table(
 ) -> None:
     """Make a table of a kind, and its figure where it has one, from its parts' files.
 
-    settings: what the kind asks for beside its parts (windows, measure). out: files by format.
+    settings: what the kind asks for beside its parts (windows, measure), and `published`, cells
+    of the paper that stand below the Markdown. out: files by format.
     """
     table, note, draw = KINDS[kind](parts, settings)
     if kind == "ranking":
         save_ranking(table, out, provenance)
     else:
         save_table(table, out, note, provenance)
+    if "published" in settings:
+        with Path(out["md"]).open("a") as page:
+            page.write(f"\n{published_section(settings['published'])}")
     if draw is not None:
         draw(out)
 
@@ -204,6 +232,29 @@ def make_steering(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
     return table, CURVE_NOTE, lambda out: draw_steering(table, units(parts), out)
 
 
+def make_lengths(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
+    judged = [part.read("judgements", "judgements") for part in parts]
+    for part, frame in zip(parts, judged, strict=True):
+        check_judged(part, frame, "asr")
+    scores = [part.read("scores", "scores") for part in parts]
+    table = lengths_table(parts, scores, judged, settings["windows"], settings["rows"])
+    note = LENGTHS_NOTE + absent_note(parts, judged, "asr")
+    return table, note, lambda out: draw_lengths(table, out)
+
+
+def make_losses(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
+    samples = [part.read("samples", "gradients") for part in parts]
+    table = losses_table(parts, samples, settings["rows"])
+    return table, LOSSES_NOTE, lambda out: draw_losses(table, out)
+
+
+def make_token_losses(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
+    read = [part.read("losses", "token_losses") for part in parts]
+    losses = [frame[frame["group"] == settings["group"]] for frame in read]
+    table = token_losses_table(parts, losses)
+    return table, TOKEN_LOSSES_NOTE, lambda out: draw_token_losses(parts, losses, out)
+
+
 KINDS: dict[str, Callable[[Sequence[Part], Mapping[str, Any]], Made]] = {
     "subsets": make_subsets,
     "comparison": make_comparison,
@@ -216,6 +267,9 @@ KINDS: dict[str, Callable[[Sequence[Part], Mapping[str, Any]], Made]] = {
     "judges": make_judges,
     "trajectory": make_trajectory,
     "steering": make_steering,
+    "lengths": make_lengths,
+    "losses": make_losses,
+    "token-losses": make_token_losses,
 }
 
 
@@ -470,6 +524,67 @@ def paired(deltas: np.ndarray, others: np.ndarray | None, against: str) -> dict[
     return named_interval(f"delta_minus_{against}", "t", mean_interval(differences)) | {
         "wilcoxon_p": signed_rank_test(differences)
     }
+
+
+def lengths_table(
+    parts: Sequence[Part],
+    scores: Sequence[pd.DataFrame],
+    judged: Sequence[pd.DataFrame],
+    names: list[str],
+    size: int,
+) -> pd.DataFrame:
+    """Figure 7: response length and ASR, a row per experiment, method and window.
+
+    parts: named by experiment and method, with the option seeds; scores, judged: the `scores` and
+    `judgements` of each. names: of the windows; size: their rows. Bounds as in tables 1 and 3.
+    """
+    rows = []
+    for part, score, frame in zip(parts, scores, judged, strict=True):
+        seeds = part.options["seeds"]
+        rates = values_by_seed(frame, names, seeds, "asr").mean(0)
+        answers = frame[frame["seed"].isin(seeds)].dropna(subset="verdict")
+        lengths = score.set_index("sample_id")["response_tokens"]
+        cut = subsets.windows(score, size, len(names))
+        for name, subset, rate in zip(names, cut, rates, strict=True):
+            row = {**part.names, "window": name, "rows": len(subset)}
+            row["response_tokens"] = float(lengths[subset["sample_id"]].mean())
+            row["asr"] = float(rate)
+            rows.append(row | answer_bounds("asr", answers[answers["window"] == name]))
+    return pd.DataFrame(rows)
+
+
+def losses_table(parts: Sequence[Part], samples: Sequence[pd.DataFrame], size: int) -> pd.DataFrame:
+    """Figure 8: the losses of the longest, middle and shortest rows, per experiment.
+
+    parts: named by experiment; samples: sample_id, response_tokens, loss and reason of each.
+    size: rows of a group.
+    """
+    rows = []
+    for part, table in zip(parts, samples, strict=True):
+        for name, group in subsets.length_groups(table, size).items():
+            loss, tokens = group["loss"], group["response_tokens"]
+            ends = {"fewest": tokens.min(), "most": tokens.max()}
+            row = {**part.names, "group": name, "rows": len(group), **ends}
+            places = {"least": 0, "quartile_1": 0.25, "median": 0.5, "quartile_3": 0.75}
+            row |= {key: float(loss.quantile(q)) for key, q in (places | {"greatest": 1}).items()}
+            rows.append(row | named_interval("mean", "t", mean_interval(loss)))
+    return pd.DataFrame(rows)
+
+
+def token_losses_table(parts: Sequence[Part], losses: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Figures 9 and 10 in numbers: where in a response the loss is, a row per response.
+
+    parts: named by experiment; losses: the `token_losses` of each, of one group.
+    """
+    rows = []
+    for part, frame in zip(parts, losses, strict=True):
+        for sample_id, tokens in frame.groupby("sample_id", sort=False):
+            ends = tokens.loc[tokens["is_end"], "loss"]
+            others = tokens.loc[~tokens["is_end"], "loss"]
+            row = {**part.names, "sample_id": sample_id, "response_tokens": len(tokens)}
+            row |= {"all": tokens["loss"].mean(), "first": others.iloc[0]}
+            rows.append(row | {"between": others.iloc[1:].mean(), "end": ends.mean()})
+    return pd.DataFrame(rows)
 
 
 def named(part: Part, frame: pd.DataFrame) -> pd.DataFrame:
@@ -882,6 +997,103 @@ def draw_groups(table: pd.DataFrame, out: Mapping[str, str]) -> None:
     save_figure(figure, out)
 
 
+def draw_lengths(table: pd.DataFrame, out: Mapping[str, str]) -> None:
+    """Figure 7: mean response length (bars, left axis) and ASR (line, right axis) of subsets."""
+    panels = table.groupby(["experiment", "method"], sort=False)
+    figure, axes = grid(panels.ngroups, (4.4, 3.4))
+    several = table["experiment"].nunique() > 1
+    handles = []
+    for left, ((experiment, method), rows) in zip(axes, panels, strict=True):
+        places = np.arange(len(rows))
+        bars = left.bar(places, rows["response_tokens"], width=0.6, color=SKY)
+        left.set_xticks(places, [str(window).upper() for window in rows["window"]])
+        left.set(
+            title=f"{experiment}: {method}" if several else method,
+            ylabel="mean response length (tokens)",
+            ylim=SHARES * 1.1 * rows["response_tokens"].max(),
+        )
+        right = left.twinx()
+        rate = rows["asr"]
+        ends = [first_bounds(rows, "asr", end) for end in ("low", "high")]
+        spread = np.maximum([rate - ends[0], ends[1] - rate], 0)
+        line = right.errorbar(
+            places, rate, spread, color="black", marker="o", markersize=4, capsize=2
+        )
+        handles = [bars, line]
+        right.set(ylabel=MEASURES["asr"], ylim=SHARES)
+    names = ["mean response length", "attack success rate, with its 95 % interval"]
+    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False)
+    save_figure(figure, out)
+
+
+def draw_losses(table: pd.DataFrame, out: Mapping[str, str]) -> None:
+    """Figure 8: losses by length group, boxes of quartiles with the mean, whiskers of all."""
+    panels = table.groupby("experiment", sort=False)
+    figure, axes = grid(panels.ngroups, (4.4, 3.4))
+    for panel, (experiment, rows) in zip(axes, panels, strict=True):
+        boxes = [
+            {
+                "label": f"{row.group}\n{row.fewest} to {row.most} tokens",
+                "whislo": row.least, "q1": row.quartile_1, "med": row.median,
+                "q3": row.quartile_3, "whishi": row.greatest, "mean": row.mean,
+            }
+            for row in rows.itertuples(name="Row")
+        ]  # fmt: skip
+        panel.bxp(
+            boxes, showfliers=False, showmeans=True, widths=0.5, patch_artist=True,
+            boxprops={"facecolor": SKY, "linewidth": 0.6}, medianprops={"color": "black"},
+            meanprops={"marker": "D", "markerfacecolor": "white", "markeredgecolor": "black"},
+        )  # fmt: skip
+        panel.set(title=experiment, ylabel="loss (nats per token)", ylim=(0, None))
+    save_figure(figure, out)
+
+
+def draw_token_losses(
+    parts: Sequence[Part], losses: Sequence[pd.DataFrame], out: Mapping[str, str]
+) -> None:
+    """Figures 9 and 10: the loss of each token, a panel per response, the end token marked.
+
+    Tokens are written out where a response has few.
+    """
+    panels = [
+        (part.names["experiment"], sample_id, tokens)
+        for part, frame in zip(parts, losses, strict=True)
+        for sample_id, tokens in frame.groupby("sample_id", sort=False)
+    ]
+    highest = max(tokens["loss"].max() for _, _, tokens in panels)
+    longest = max(len(tokens) for _, _, tokens in panels)
+    figure, axes = grid(len(panels), (3.6, 2.6))
+    for panel, (experiment, sample_id, tokens) in zip(axes, panels, strict=True):
+        panel.bar(
+            tokens["position"], tokens["loss"],
+            color=[ORANGE if end else BLUE for end in tokens["is_end"]],
+            hatch=["//" if end else "" for end in tokens["is_end"]],
+        )  # fmt: skip
+        if len(tokens) <= MOST_TOKENS_SHOWN:
+            texts = [written_token(token) for token in tokens["token"]]
+            panel.set_xticks(
+                tokens["position"], texts, rotation=45, ha="right", rotation_mode="anchor",
+                fontsize=9, parse_math=False,
+            )  # fmt: skip
+        else:
+            panel.set_xlabel("token of the response")
+        title = f"{experiment}: {sample_id}" if len(parts) > 1 else str(sample_id)
+        panel.set_title(f"{title} ({len(tokens)} tokens)", fontsize=10, parse_math=False)
+        panel.set(ylabel="loss (nats)", xlim=(0.3, longest + 0.7), ylim=(0, 1.05 * highest))
+    handles = [
+        Patch(facecolor=BLUE, label="other token"),
+        Patch(facecolor=ORANGE, hatch="//", label="end token"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+    save_figure(figure, out)
+
+
+def written_token(token: str, most: int = 12) -> str:
+    """A token's text as one short word: a blank before it left out, other blanks spelled."""
+    text = repr(token.removeprefix(" "))[1:-1]
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def draw_curve(axes, rows: pd.DataFrame, place: str, **style) -> None:
     """The Safety Score of a table against one of its columns, with its interval as a band."""
     (line,) = axes.plot(rows[place], rows["safety_score"], **style)
@@ -938,7 +1150,7 @@ def draw_effectiveness(table: pd.DataFrame, windows: list[str], measure: str, ou
         axes.set_xticks(range(len(windows)), [w.upper() for w in windows])
         axes.set(title=experiment, ylabel=MEASURES[measure])
         if measure == "asr":
-            axes.set_ylim(-0.04, 1.04)
+            axes.set_ylim(SHARES)
         if len(shown) > 6:
             axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
         else:

@@ -5,6 +5,9 @@ import pandas as pd
 
 from sqsd.errors import DataError
 
+# Of a data set's rows by response length (paper, figures 8 to 10).
+LENGTH_GROUPS = ("longest", "middle", "shortest")
+
 
 def window_starts(n: int, size: int, count: int = 5) -> list[int]:
     """First positions (from 0) of `count` windows of `size` over n ranks, evenly spread.
@@ -35,3 +38,26 @@ def windows(scores: pd.DataFrame, size: int, count: int = 5) -> list[pd.DataFram
     columns = ranking[["sample_id", "score", "rank"]]
     starts = window_starts(len(ranking), size, count)
     return [columns.iloc[start : start + size].reset_index(drop=True) for start in starts]
+
+
+def length_groups(samples: pd.DataFrame, size: int) -> dict[str, pd.DataFrame]:
+    """The `size` longest, middle and shortest usable rows by response tokens, longest first.
+
+    samples: a table with sample_id, response_tokens and reason, which is null where a row is
+    usable. Rows of one length go by sample_id. Raises DataError as `window_starts`.
+    """
+    usable = samples[samples["reason"].isna()]
+    ordered = usable.sort_values(["response_tokens", "sample_id"], ascending=[False, True])
+    starts = window_starts(len(ordered), size, len(LENGTH_GROUPS))
+    parts = [ordered.iloc[start : start + size].reset_index(drop=True) for start in starts]
+    return dict(zip(LENGTH_GROUPS, parts, strict=True))
+
+
+def representative(group: pd.DataFrame, count: int = 9) -> pd.DataFrame:
+    """`count` rows evenly spread over a group's order; every row where there are fewer.
+
+    The group is cut into `count` parts of one size, and the row in the middle of each is taken:
+    `int((i + 1/2) n / count)`, from 0. The paper has nine, and does not say how they were chosen.
+    """
+    places = {int((i + 0.5) * len(group) / count) for i in range(count)}
+    return group.iloc[sorted(places)].reset_index(drop=True)

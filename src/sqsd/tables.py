@@ -91,6 +91,11 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
         ["layer", "factor"],
         layer="int64", factor="float64", prompts="int64", refusals="int64",
     ),
+    # Of the model as it is. position: from 1; is_end: the response's end token.
+    "token_losses": _schema(
+        ["sample_id", "group", "position"],
+        sample_id="str", group="str", position="int64", token="str", is_end="bool", loss="float64",
+    ),
     "scores": _schema(
         ["sample_id"],
         sample_id="str", score="float64?", rank="Int64?", reason="str?", response_tokens="int64",

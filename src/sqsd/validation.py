@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator, validators
 from sqsd import judges, scorers
 from sqsd.config import ALL_ROWS, count_rows, curve_of, for_model, listed, training_steps
 from sqsd.errors import ConfigurationError, DataError, not_known
+from sqsd.published import published
 from sqsd.sensitivity import position
 from sqsd.sources import is_hub, parse_hub
 
@@ -35,6 +36,9 @@ TABLES: dict[str, Options] = {
     "checkpoints": (("pilot", "directions"), ()),
     "trajectory": (("pilot", "directions", "benchmark"), ("states",)),
     "steering": (("directions", "benchmark"), ("states",)),
+    "lengths": (("methods", "finetune", "benchmark"), ("judge", "experiments")),
+    "losses": ((), ("experiments",)),
+    "token-losses": (("group",), ("experiments",)),
 }
 SANDBOX = {
     "datasets": ("sandbox:benign", "sandbox:danger", "sandbox:refusal"),
@@ -225,7 +229,7 @@ def kind_problems(config: Mapping[str, Any]) -> Checks:
         for place, _, entry in variants(config, registry):
             yield option_problems(place, entry, options, ("kind",))
     for name, entry in config["tables"].items():
-        yield option_problems(f"tables.{name}", entry, TABLES, ("kind", "title"))
+        yield option_problems(f"tables.{name}", entry, TABLES, ("kind", "title", "published"))
     for place, _, entry in variants(config, "methods"):
         if entry.get("kind") == "sqsd" and not {"danger", "safety"} & set(entry):
             yield f"{place}: neither 'danger' nor 'safety'; give one of them, or both"
@@ -343,6 +347,7 @@ def reference_problems(config: Mapping[str, Any]) -> Checks:
         yield pointer_problems(config, place, sensitivity, roles)
     for name, table in config["tables"].items():
         yield against_problems(f"tables.{name}", table)
+        yield published_problems(f"tables.{name}", table)
     if "all" in config["tables"]:
         yield "tables.all: 'all' is the target that makes every selected table; rename it"
 
@@ -367,6 +372,13 @@ def against_problems(place: str, table: Mapping[str, Any]) -> Iterator[str]:
     if "against" in table and table["against"] not in table["methods"]:
         kind, known = "method of the table", table["methods"]
         yield f"{place}.against: {not_known(table['against'], kind, known)}"
+
+
+def published_problems(place: str, table: Mapping[str, Any]) -> Iterator[str]:
+    """Published numbers that there are none of."""
+    if "published" in table and table["published"] not in published():
+        kind = "entry of config/published.yaml"
+        yield f"{place}.published: {not_known(table['published'], kind, published())}"
 
 
 def direction_reference_problems(
@@ -638,7 +650,7 @@ def experiment_problems(config: Mapping[str, Any], name: str) -> Iterator[str]:
     dataset = config["experiments"][name]["dataset"]
     yield from shard_problems(config, dataset, f"experiments.{name}")
     rows = count_rows("datasets", config["datasets"][dataset])
-    if rows is not None and config["subsets"]["rows"] > rows and trains_subsets(config):
+    if rows is not None and config["subsets"]["rows"] > rows and cuts_subsets(config):
         yield (
             f"subsets.rows: {config['subsets']['rows']} is more than the {rows} rows of "
             f"datasets.{dataset}; at most {rows}"
@@ -694,9 +706,10 @@ def group_problems(config: Mapping[str, Any]) -> Checks:
             )
 
 
-def trains_subsets(config: Mapping[str, Any]) -> bool:
-    """Whether a selected table fine-tunes subsets."""
-    return any("finetune" in config["tables"][t] for t in config["selection"]["tables"])
+def cuts_subsets(config: Mapping[str, Any]) -> bool:
+    """Whether a selected table fine-tunes subsets, or groups rows by length."""
+    tables = [config["tables"][table] for table in config["selection"]["tables"]]
+    return any(t["kind"] in ("losses", "token-losses") or "finetune" in t for t in tables)
 
 
 def state_range_problems(config: Mapping[str, Any], name: str, model: str) -> Iterator[str]:
@@ -772,7 +785,8 @@ def measure_problems(config: Mapping[str, Any]) -> Checks:
             yield layer_judge_problems(config, f"{place}.judge", layer["judge"])
     for name, table in config["tables"].items():
         if "judge" in table:
-            yield judge_problems(config, f"tables.{name}.judge", table["judge"], table["measure"])
+            measure = table.get("measure", "asr")
+            yield judge_problems(config, f"tables.{name}.judge", table["judge"], measure)
         if "reference" in table:
             yield judge_problems(config, f"tables.{name}.reference", table["reference"], "asr")
 

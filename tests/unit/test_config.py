@@ -463,7 +463,7 @@ CASES = {
     "kind of a table": (
         "tables: {table1: {kind: subset}}",
         r"tables\.table1\.kind: 'subset' is not a kind; known: agreement, alphas, checkpoints, "
-        r"comparison, groups, ranking, states, steering, subsets, trajectory\. "
+        r"comparison, .*groups, .*ranking, states, steering, subsets, token-losses, trajectory\. "
         r"Did you mean 'subsets'\?",
     ),
     "option of another kind of method": (
@@ -790,7 +790,7 @@ CASES = {
     ),
     "table": (
         "selection: {tables: [table1, tabel3]}",
-        r"selection\.tables\[1\]: 'tabel3' is not a table; known: agreement, figure2, .*, table7\. "
+        r"selection\.tables\[1\]: 'tabel3' is not a table; known: agreement, figure10, .*, table7\. "
         r"Did you mean 'table3'\?",
     ),
     "model": (
@@ -925,6 +925,36 @@ CASES = {
         "tables: {figure5: {benchmark: tuningg}}",
         r"tables\.figure5\.benchmark: 'tuningg' is not a role of evaluation\.benchmarks; .*"
         r"Did you mean 'tuning'\?",
+    ),
+    "published numbers that there are none of": (
+        "tables: {figure7: {published: figur7}}",
+        r"tables\.figure7\.published: 'figur7' is not an entry of config/published\.yaml; known: "
+        r"figure7, figure8\. Did you mean 'figure7'\?",
+    ),
+    "published numbers that have no name": (
+        "tables: {table4: {published: 4}}",
+        r"tables\.table4\.published: 4 is not of type 'string'",
+    ),
+    "a group by length that there is none of": (
+        "tables: {figure9: {group: short}}",
+        r"tables\.figure9\.group: 'short' is not one of \['longest', 'middle', 'shortest'\]",
+    ),
+    "groups by length of more rows than there are": (
+        "{subsets: {rows: 9999}, selection: {tables: [figure9]}}",
+        r"subsets\.rows: 9999 is more than the 1500 rows of datasets\.mixed; at most 1500",
+    ),
+    "losses of more rows than there are": (
+        "{subsets: {rows: 9999}, selection: {tables: [figure8]}}",
+        r"subsets\.rows: 9999 is more than the 1500 rows of datasets\.mixed; at most 1500",
+    ),
+    "a judge of lengths that gives no verdicts": (
+        "tables: {figure7: {judge: cost}}",
+        r"tables\.figure7\.judge: 'cost' gives safety_score, not asr; judges that give it: ",
+    ),
+    "a measure of lengths": (
+        "tables: {figure7: {measure: asr}}",
+        r"tables\.figure7: 'measure' means nothing for kind 'lengths', which has methods, "
+        r"finetune, benchmark, judge, experiments; remove it",
     ),
     "a method called as the folder of fine-tunes on all rows": (
         "methods: {all-rows: {kind: length}}",

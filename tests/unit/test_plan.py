@@ -377,6 +377,17 @@ def test_a_calibrated_method_reads_scores_and_what_groups_did(plan):
     }  # fmt: skip
 
 
+def test_losses_are_read_though_no_method_reads_gradients(plan, config):
+    assert plan.gradient_anchors == {"norm": ()}
+    table = changed(config, "tables: {heavy: {title: H, kind: losses, experiments: [first]}}")
+    assert table.table_inputs("heavy") == {
+        "samples first": [
+            f"{R}/full-gradients/alder/rows-a/norm/{s}-samples.parquet"
+            for s in plan.shards("rows-a")
+        ]
+    }
+
+
 def test_a_pinned_state_depends_on_its_run_and_its_own_answers_alone(plan):
     assert plan.state_sources("alder", "s-pin") == {
         "run": [f"{R}/directions/alder/safe"],

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqsd.errors import DataError
-from sqsd.subsets import window_starts, windows
+from sqsd.subsets import length_groups, representative, window_starts, windows
 
 
 def scores_table(ranks, scores=None):
@@ -76,3 +76,44 @@ def test_windows_that_do_not_fit_are_refused():
         windows(table, size=0)
     with pytest.raises(DataError, match="size 1, count 0: both must be 1 or more"):
         windows(table, size=1, count=0)
+
+
+def samples_table(lengths, reasons=()):
+    """A `samples` table of rows a, b, c, ... with these response tokens; reasons by id."""
+    ids = [chr(ord("a") + i) for i in range(len(lengths))]
+    frame = pd.DataFrame({"sample_id": ids, "response_tokens": lengths})
+    return frame.assign(reason=pd.Series([dict(reasons).get(i) for i in ids], dtype="str"))
+
+
+def test_groups_by_length_are_the_longest_middle_and_shortest_usable_rows():
+    # Usable by length: d 9, b 8, f 6 and g 6, a 5, h 3, c 2; groups of 2 at int(linspace(0, 5, 3)).
+    samples = samples_table([5, 8, 2, 9, 99, 6, 6, 3], {"e": "cut off"})
+    groups = length_groups(samples, 2)
+    assert list(groups) == ["longest", "middle", "shortest"]
+    assert ["".join(group["sample_id"]) for group in groups.values()] == ["db", "fg", "hc"]
+    with pytest.raises(DataError, match="windows of size 8 do not fit 7 ranked samples"):
+        length_groups(samples, 8)
+
+
+def test_groups_by_length_do_not_hang_on_the_order_of_the_rows():
+    samples = samples_table([4, 4, 4, 1, 1, 7])
+    turned = length_groups(samples.iloc[::-1], 2)
+    for name, group in length_groups(samples, 2).items():
+        pd.testing.assert_frame_equal(group, turned[name])
+
+
+def test_representative_rows_are_the_middles_of_equal_parts():
+    group = samples_table(list(range(12)))
+    # Three parts of four, whose middles, at 2, 6 and 10, begin the third row of each.
+    assert representative(group, 3)["response_tokens"].tolist() == [2, 6, 10]
+
+
+@given(st.integers(1, 60), st.integers(1, 12))
+def test_representative_rows_are_spread_evenly_and_occur_once(n, count):
+    places = representative(pd.DataFrame({"place": range(n)}), count)["place"].tolist()
+    assert len(places) == min(n, count)
+    assert len(set(places)) == len(places)
+    # As many are left out before the first as after the last, and gaps differ by one at most.
+    gaps = [b - a for a, b in pairwise(places)]
+    assert not gaps or max(gaps) - min(gaps) <= 1
+    assert abs(places[0] - (n - 1 - places[-1])) <= 1

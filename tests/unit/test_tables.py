@@ -56,6 +56,7 @@ def test_round_trip_keeps_values_types_and_nulls(tmp_path, schema, with_nulls):
         ("anchor_products", set()),
         ("row_judgements", {"score", "reason"}),
         ("layer_search", set()),
+        ("token_losses", set()),
         ("scores", {"score", "rank", "reason"}),
         ("subset", set()),
         ("groups", {"biased_to"}),

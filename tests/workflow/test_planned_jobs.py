@@ -22,9 +22,11 @@ VERSIONS = distinct_versions()
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 TABLES = (
     "rates", "levels", "beside", "order", "list", "sorted", "ranked", "alike", "told", "tried",
-    "said", "where", "tops", "steps", "walked", "curves",
+    "said", "where", "tops", "steps", "walked", "curves", "spans", "weights",
+    "words",
 )  # fmt: skip
-DRAWN = ("rates", "levels", "tried", "said", "walked", "curves")
+DRAWN = ("rates", "levels", "tried", "said", "walked", "curves", "spans", "weights", "words")
+PUBLISHED = yaml.safe_load((ROOT / "config/published.yaml").read_text())
 LORA = {"r": 3, "lora_alpha": 5}
 GRADIENTS = {
     "rows_per_shard": 40, "max_length_tokens": 67, "max_tokens_per_batch": 999,
@@ -694,6 +696,29 @@ SCORES = {
     ),
 }
 
+LOSSES = {
+    "measure_token_losses elm grain": Expected(
+        inputs={
+            "model": "models/elm",
+            "rows": "data/grain.parquet",
+            "samples": "samples/elm/grain.parquet",
+        },
+        outputs={"": ["token-losses/elm/grain.parquet"]},
+        params={"size": 20, "encoding": {"max_length_tokens": 67, "dtype": "float32"}},
+        resources=INFER_ELM,
+    ),
+    "measure_token_losses oak fruit": Expected(
+        inputs={
+            "model": "models/oak",
+            "rows": "data/fruit.parquet",
+            "samples": "samples/oak/fruit.parquet",
+        },
+        outputs={"": ["token-losses/oak/fruit.parquet"]},
+        params={"size": 20, "encoding": {"max_length_tokens": 67, "dtype": "float32"}},
+        resources=INFER_OAK,
+    ),
+}
+
 FINETUNES = {
     "finetune_subsets north elm grain sqsd-north 7": Expected(
         inputs={
@@ -1280,6 +1305,55 @@ REPORTS = {
             for direction in ("ill", "harm")
         ],
     ),
+    "spans": table(
+        "spans",
+        "lengths",
+        [
+            (
+                {"experiment": "north", "method": "long-north"},
+                {"seeds": [8, 7]},
+                {
+                    "scores": ["scores/elm/grain/long-north.parquet"],
+                    "judgements": parts(f"evaluations/elm/{NORTH}/elm-exam/judgements/wary", 0, 1),
+                },
+            )
+        ],
+        {"windows": ["s1", "s2"], "rows": 20, "published": PUBLISHED["figure7"]},
+    ),
+    "weights": table(
+        "weights",
+        "losses",
+        [
+            (
+                {"experiment": "north"},
+                {},
+                {
+                    "samples": [
+                        f"full-gradients/elm/grain/norm/{n:05d}-samples.parquet" for n in (0, 1)
+                    ]
+                },
+            ),
+            (
+                {"experiment": "south"},
+                {},
+                {
+                    "samples": [
+                        f"full-gradients/oak/fruit/norm/{n:05d}-samples.parquet" for n in (0, 1, 2)
+                    ]
+                },
+            ),
+        ],
+        {"rows": 20},
+    ),
+    "words": table(
+        "words",
+        "token-losses",
+        [
+            ({"experiment": "south"}, {}, {"losses": ["token-losses/oak/fruit.parquet"]}),
+            ({"experiment": "north"}, {}, {"losses": ["token-losses/elm/grain.parquet"]}),
+        ],
+        {"group": "middle"},
+    ),
     "walked": table(
         "walked",
         "trajectory",
@@ -1329,7 +1403,7 @@ REPORTS = {
 }
 
 EXPECTED = (
-    DATA | MODELS | DIRECTIONS | SENSITIVITY | LAYERS | SCORES | FINETUNES | GROUPS | LISTINGS
+    DATA | MODELS | DIRECTIONS | SENSITIVITY | LAYERS | SCORES | LOSSES | FINETUNES | GROUPS | LISTINGS
     | RESPONSES | JUDGEMENTS | REPORTS
 )  # fmt: skip
 
@@ -1349,7 +1423,7 @@ JUDGED = {
         ("pilots/walk", "elm-try", "rule", "0|1"),
         ("pilots/stroll", "elm-try", "rule|wary", "0|1"),
         ("finetunes/north/elm/grain/sqsd-north", "elm-exam", "keen", "0|1"),
-        (NORTH, "elm-exam", "keen", "0|1"),
+        (NORTH, "elm-exam", "keen|wary", "0|1"),
         (ON_GRAIN, "elm-exam", "keen", "0"),
         ("base/theta-0", "elm-exam", "keen", "0"),
         (FEW, "elm-try", "rule", "0|1|2|3"),
@@ -1413,7 +1487,9 @@ PLANNED = {
     | every("oak fruit flat -4", "00000|00001|00002")
     | every("oak", "fruit-harm|grain-harm", "flat -4 00000"),
     "make_anchor": every("oak", "bad|good|fine"),
+    "measure_token_losses": {"elm grain", "oak fruit"},
     "collect_full_gradients": every("elm grain norm", "00000|00001")
+    | every("oak fruit norm", "00000|00001|00002")
     | every("oak fruit norm+bad+fine+good", "00000|00001|00002"),
     "score_samples": every(
         "elm grain",

@@ -307,6 +307,22 @@ EXPECTED: dict[str, list[Call]] = {
             "row_judgements",
         )
     ],
+    "measure_token_losses elm grain": [
+        written(
+            "measure_token_losses",
+            call(
+                "measure_token_losses",
+                rows=read("data/grain.parquet", "dataset"),
+                samples=read("samples/elm/grain.parquet", "samples"),
+                model="models/elm",
+                size=20,
+                max_length_tokens=67,
+                dtype="float32",
+            ),
+            "token-losses/elm/grain.parquet",
+            "token_losses",
+        )
+    ],
     "pretrain_model elm": [
         call(
             "train_sft",
