@@ -30,6 +30,7 @@ wildcard_constraints:
     finetune=NAME,
     groups=NAME,
     state=NAME,
+    table=NAME,
     layer=NAME,
     token=r"-\d+",
     anchor=NAME,

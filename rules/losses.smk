@@ -20,3 +20,32 @@ rule measure_token_losses:
         version=VERSION["measure_token_losses"],
     script:
         f"{SCRIPTS}/measure_token_losses.py"
+
+
+rule measure_loss_changes:
+    input:
+        model=PATHS.model("{model}"),
+        rows=PATHS.dataset("{dataset}"),
+        state=PATHS.state("{model}", "{state}"),
+        adapter=lambda w: PLAN.state_run(w.model, w.state),
+        direction=PATHS.direction("{model}", "{direction}"),
+    output:
+        PATHS.loss_changes("{table}", "{model}", "{dataset}", "{state}", "{direction}"),
+    log:
+        PATHS.log("measure_loss_changes", "{table}/{model}/{dataset}/{state}/{direction}"),
+    benchmark:
+        PATHS.times("measure_loss_changes", "{table}/{model}/{dataset}/{state}/{direction}")
+    conda:
+        ENVIRONMENT
+    threads: threads_of("infer")
+    resources:
+        **resources_of("infer"),
+    params:
+        checkpoint=lambda w: PLAN.entry("directions", w.direction, w.model)["checkpoint"],
+        steps=lambda w: picked(CONFIG["tables"][w.table], "rows", "alphas"),
+        encoding=picked(
+            CONFIG["gradients"], "max_length_tokens", "max_tokens_per_batch", "checkpointing"
+        ),
+        version=VERSION["measure_loss_changes"],
+    script:
+        f"{SCRIPTS}/measure_loss_changes.py"

@@ -15,8 +15,11 @@ from sqsd.sources import CONVERSATION, PAIR, PREFERENCE, PROMPT, count_records, 
 MEASURES = ("asr", "safety_score")
 # Kinds of tables that are drawn as a figure too.
 DRAWN = frozenset(
-    {"subsets", "groups", "trajectory", "steering", "lengths", "losses", "token-losses"}
-)
+    (
+        "subsets", "groups", "trajectory", "steering", "lengths", "losses", "token-losses",
+        "first-order",
+    )
+)  # fmt: skip
 # In the paths of fine-tunes on all rows, where those on subsets have a method's name and a window.
 ALL_ROWS, ALL = "all-rows", "all"
 SHAPES = {"datasets": (PAIR, CONVERSATION), "preferences": (PREFERENCE,), "benchmarks": (PROMPT,)}

@@ -66,6 +66,30 @@ def inner_product(a: LoraWeights, b: LoraWeights) -> Tensor:
     return a.scale * b.scale * (outer * inner).sum()
 
 
+def added(one: Adapter, other: Adapter, multiplier: float) -> Adapter:
+    """The drift `one + multiplier * other` as an adapter, whose ranks are those of both together.
+
+    `one` stays as it is to the last digit, so that a small step is no rounding of it. Raises
+    ShapeMismatch naming a module that both have in other shapes.
+    """
+    found = {}
+    for name in sorted({*one, *other}):
+        parts = [one[name]] if name in one else []
+        if name in other:
+            weights = other[name]
+            parts.append(LoraWeights(weights.A, weights.B, multiplier * weights.scale))
+        shapes = [part.drift_shape for part in parts]
+        if len(set(shapes)) > 1:
+            raise ShapeMismatch(f"{name}: drifts of shapes {shapes[0]} and {shapes[1]}")
+        scale = parts[0].scale
+        found[name] = LoraWeights(
+            torch.cat([part.A for part in parts]),
+            torch.cat([part.scale / scale * part.B for part in parts], dim=1),
+            scale,
+        )
+    return found
+
+
 def module_norms(adapter: Adapter) -> dict[str, float]:
     """Frobenius norm of every module's drift."""
     # Rounding can leave a tiny negative square for a drift that is zero.

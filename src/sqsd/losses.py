@@ -1,4 +1,6 @@
-"""Losses of rows, token by token (paper, figures 9 and 10)."""
+"""Losses of rows: token by token, and how they change along a direction (Eqs. 13, 17-19)."""
+
+from collections.abc import Sequence
 
 import pandas as pd
 import torch
@@ -6,9 +8,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from sqsd.chat import encode_rows
+from sqsd.drift import added, load_adapter
 from sqsd.gradients import exact
 from sqsd.models import load_model, load_tokenizer
 from sqsd.packing import EncodedSample
+from sqsd.probes import LoraUpdate, Losses, WeightUpdate
+from sqsd.shards import Shard, read_probes
+from sqsd.states import State, direction_folder
 from sqsd.subsets import length_groups, representative
 
 
@@ -51,3 +57,43 @@ def token_losses(model, sample: EncodedSample) -> Tensor:
     first = sample.prompt_tokens
     logits = exact(model(input_ids=ids, use_cache=False).logits[0, first - 1 : -1])
     return functional.cross_entropy(logits, ids[0, first:], reduction="none")
+
+
+def measure_loss_changes(
+    shard: Shard, state: State, direction: str, checkpoint: int | str, alphas: Sequence[float]
+) -> pd.DataFrame:
+    """The `loss_changes` table: how much less a row's loss is at `state + alpha V` than at `state`.
+
+    change: L(z, ref) - L(z, ref + alpha V), in nats, null where it is not finite. predicted: what
+    the first order says of it (Eqs. 13 and 17 to 19 over eta), `alpha <-gW, V>`, with the gradient
+    by the weights that V moves (`probes.WeightUpdate`). adapter_predicted: `alpha` times the
+    product that SQSD is made of (`probes.LoraUpdate`), null where the state has no adapter; that
+    update is the step of an adapter, whose length is another. direction: folder of its training;
+    V is the drift at `checkpoint`. Rows without a loss at the state itself are left out.
+    """
+    directions = {"V": load_adapter(direction_folder(direction, checkpoint))}
+    ref = None if state.adapter is None else load_adapter(state.adapter, state.multiplier)
+    steps = [added(ref or {}, directions["V"], alpha) for alpha in alphas]
+    passes = [(WeightUpdate(directions), ref), *((Losses(), step) for step in steps)]
+    if ref is not None:
+        passes.append((LoraUpdate(directions), ref))
+    (at_ref, products), *others = read_probes(shard, state.model, passes)
+    kept = at_ref.dropna(subset="loss").set_index("sample_id")
+    along = pd.Series(products["inner_product"].sum((1, 2)), kept.index)
+    by_adapter = pd.Series(float("nan"), kept.index)
+    if ref is not None:
+        samples, products = others.pop()
+        read = samples.dropna(subset="loss")["sample_id"]
+        by_adapter = pd.Series(products["inner_product"].sum((1, 2)), read).reindex(kept.index)
+    frames = [
+        pd.DataFrame(
+            {
+                "alpha": alpha,
+                "predicted": alpha * along,
+                "adapter_predicted": alpha * by_adapter,
+                "change": kept["loss"] - samples.set_index("sample_id")["loss"].reindex(kept.index),
+            }
+        ).reset_index()
+        for alpha, (samples, _) in zip(alphas, others, strict=True)
+    ]
+    return pd.concat(frames, ignore_index=True)

@@ -93,6 +93,10 @@ class Paths:
     def token_losses(self, model: str, dataset: str) -> str:
         return f"{self.root}/token-losses/{model}/{dataset}.parquet"
 
+    def loss_changes(self, table: str, model: str, dataset: str, state: str, direction: str) -> str:
+        """table: the one that says of how many rows, and how large the steps are."""
+        return f"{self.root}/loss-changes/{table}/{model}/{dataset}/{state}/{direction}.parquet"
+
     def row_judgements(self, judge: str, dataset: str, shard: str) -> str:
         return f"{self.root}/row-judgements/{judge}/{dataset}/{shard}.parquet"
 

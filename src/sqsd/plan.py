@@ -7,7 +7,7 @@ what it stands for is looked up here, never read out of the name or a path.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain, groupby
+from itertools import chain, groupby, product
 from pathlib import Path
 from typing import Any
 
@@ -539,6 +539,7 @@ class Plan:
             "lengths": self._length_parts,
             "losses": self._loss_parts,
             "token-losses": self._token_loss_parts,
+            "first-order": self._first_order_parts,
         }[spec["kind"]]
         return list(make(spec | {"name": table}))
 
@@ -741,6 +742,15 @@ class Plan:
         for name, experiment in self.table_experiments(spec).items():
             files = {"losses": [self.paths.token_losses(**experiment)]}
             yield Part({"experiment": name}, files=files)
+
+    def _first_order_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
+        for name, experiment in self.table_experiments(spec).items():
+            for state, direction in product(spec["states"], spec["directions"]):
+                names = {"experiment": name, "state": state, "direction": direction}
+                changes = self.paths.loss_changes(
+                    spec["name"], **experiment, state=state, direction=direction
+                )
+                yield Part(names, files={"changes": [changes]})
 
     def marked(self, spec: Mapping[str, Any], model: str, curve: tuple) -> list[str]:
         """Those of a drawn table's `states` that lie on a curve (`config.curve_of`)."""

@@ -31,6 +31,12 @@ class ByModule:
         return stacked
 
 
+class Losses(Probe):
+    """No readings: a pass for the losses alone, which every pass gives."""
+
+    needs_backward = False
+
+
 class LoraUpdate(Probe):
     """One-step LoRA updates (Eqs. 9, 10) against directions: what SQSD is made of (Eq. 11).
 

@@ -34,6 +34,7 @@ STAGE_VERSIONS = {
     "make_anchor": 1,
     "collect_full_gradients": 1,
     "measure_token_losses": 1,
+    "measure_loss_changes": 1,
     "score_samples": 1,
     "make_subsets": 1,
     "finetune_subsets": 1,

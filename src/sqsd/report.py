@@ -1,5 +1,6 @@
 """Tables (Parquet, CSV, Markdown) and figures (PNG, SVG) from measured Parquet."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from sqsd.statistics import (
     mean_interval,
     rank_correlation_bootstrap,
     rank_correlation_interval,
+    ratio_bootstrap,
     signed_rank_test,
     trend_test,
     wilson_interval,
@@ -38,7 +40,7 @@ ANSWERS = {"asr": "verdict", "safety_score": "score"}
 MOST_ABSENT = 0.05
 POOLED = "mean of experiments"
 # Told apart by the colour-blind too (Okabe and Ito 2008).
-SKY, BLUE, ORANGE = "#56B4E9", "#0072B2", "#E69F00"
+SKY, BLUE, ORANGE, GREEN, PINK = "#56B4E9", "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 # Ends of an axis of shares: marks at 0 and 1 are whole.
 SHARES = np.array([-0.04, 1.04])
 # Tokens of a response whose text stands below its panel.
@@ -121,6 +123,14 @@ TOKEN_LOSSES_NOTE = (
     "Loss in nats at the model before any fine-tuning, of nine rows evenly spread over the group's "
     "order by length: mean over the response's tokens (all), of the first and of the end token, "
     "and mean over those between (between). A response that was cut off has no end token."
+)
+FIRST_ORDER_NOTE = (
+    "How much a row's loss falls from a state to alpha V beyond it, in nats, and what the first "
+    "order says of it (Eq. 13). spearman: rank correlation over rows. slope: least squares through "
+    "the origin, 1 where the first order is exact. relative_error: mean distance from the "
+    "prediction over the mean size of the change. In brackets: 95 % percentile bootstrap interval "
+    "over rows. predictor: the gradient by the weights, or an adapter's step, which SQSD takes at "
+    "a state that has one and whose length is another."
 )
 CURVE_NOTE = (
     "Means over the prompts of the tuning benchmark. In brackets: 95 % intervals over prompts, "
@@ -255,6 +265,12 @@ def make_token_losses(parts: Sequence[Part], settings: Mapping[str, Any]) -> Mad
     return table, TOKEN_LOSSES_NOTE, lambda out: draw_token_losses(parts, losses, out)
 
 
+def make_first_order(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
+    changes = [part.read("changes", "loss_changes") for part in parts]
+    table = first_order_table(parts, changes)
+    return table, FIRST_ORDER_NOTE, lambda out: draw_first_order(parts, changes, out)
+
+
 KINDS: dict[str, Callable[[Sequence[Part], Mapping[str, Any]], Made]] = {
     "subsets": make_subsets,
     "comparison": make_comparison,
@@ -270,6 +286,7 @@ KINDS: dict[str, Callable[[Sequence[Part], Mapping[str, Any]], Made]] = {
     "lengths": make_lengths,
     "losses": make_losses,
     "token-losses": make_token_losses,
+    "first-order": make_first_order,
 }
 
 
@@ -584,6 +601,30 @@ def token_losses_table(parts: Sequence[Part], losses: Sequence[pd.DataFrame]) ->
             row = {**part.names, "sample_id": sample_id, "response_tokens": len(tokens)}
             row |= {"all": tokens["loss"].mean(), "first": others.iloc[0]}
             rows.append(row | {"between": others.iloc[1:].mean(), "end": ends.mean()})
+    return pd.DataFrame(rows)
+
+
+def first_order_table(parts: Sequence[Part], changes: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Figure 11 in numbers: how well the first order foretells a change of loss, per step size.
+
+    parts: named by experiment, state and direction; changes: the `loss_changes` of each.
+    """
+    rows = []
+    for part, frame in zip(parts, changes, strict=True):
+        for alpha, step in frame.dropna(subset="change").groupby("alpha"):
+            names = {**part.names, "alpha": alpha, "rows": len(step)}
+            real, predicted = step["change"], step["predicted"]
+            value = rank_correlation_bootstrap(predicted, real)
+            row = {**names, "predictor": "weights"}
+            row |= named_interval("spearman", "bootstrap", value)
+            value = ratio_bootstrap(predicted * real, predicted**2)
+            row |= named_interval("slope", "bootstrap", value)
+            value = ratio_bootstrap((real - predicted).abs(), real.abs())
+            rows.append(row | named_interval("relative_error", "bootstrap", value))
+            if step["adapter_predicted"].notna().any():
+                value = rank_correlation_bootstrap(step["adapter_predicted"], real)
+                row = {**names, "predictor": "adapter"}
+                rows.append(row | named_interval("spearman", "bootstrap", value))
     return pd.DataFrame(rows)
 
 
@@ -1092,6 +1133,39 @@ def written_token(token: str, most: int = 12) -> str:
     """A token's text as one short word: a blank before it left out, other blanks spelled."""
     text = repr(token.removeprefix(" "))[1:-1]
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def draw_first_order(
+    parts: Sequence[Part], changes: Sequence[pd.DataFrame], out: Mapping[str, str]
+) -> None:
+    """Figure 11: real against predicted fall in loss, a panel per step size and a mark per row.
+
+    Directions are colours; on the line the first order is exact.
+    """
+    frames = [named(part, frame) for part, frame in zip(parts, changes, strict=True)]
+    panels = pd.concat(frames, ignore_index=True).groupby(
+        ["experiment", "state", "alpha"], sort=False
+    )
+    figure, axes = grid(panels.ngroups, (3.6, 3.3))
+    for panel, ((experiment, state, alpha), rows) in zip(axes, panels, strict=True):
+        looks = zip((BLUE, ORANGE, GREEN, PINK), "o^sD", strict=True)
+        for (direction, own), (color, mark) in zip(
+            rows.groupby("direction", sort=False), itertools.cycle(looks), strict=False
+        ):
+            panel.scatter(
+                own["predicted"], own["change"], s=16, marker=mark, facecolor="none",
+                edgecolor=color, linewidth=0.9, label=str(direction),
+            )  # fmt: skip
+        panel.axline((0, 0), slope=1, color="0.5", linewidth=1, zorder=0, label="as predicted")
+        panel.set(
+            title=rf"{experiment}, {state}, $\alpha$ = {alpha:g}",
+            xlabel="predicted fall in loss (nats)",
+            ylabel="fall in loss (nats)",
+        )
+        panel.title.set_fontsize(10)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    save_figure(figure, out)
 
 
 def draw_curve(axes, rows: pd.DataFrame, place: str, **style) -> None:

@@ -1,6 +1,6 @@
 """One shard of a data set: from rows to Parquet readings."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Self
@@ -156,11 +156,27 @@ def read_probe(
 
     adapter: the state that gradients are taken at, None for the model as it is.
     """
+    (found,) = read_probes(shard, model_folder, [(probe, adapter)])
+    return found
+
+
+def read_probes(
+    shard: Shard, model_folder: str, passes: Sequence[tuple[Probe, Adapter | None]]
+) -> Iterator[tuple[pd.DataFrame, dict[str, np.ndarray]]]:
+    """`read_probe` of several probes in turn, each at a state of its own."""
     tokenizer = load_tokenizer(model_folder)
     with ThreadPoolExecutor(1) as other:
         encoding = other.submit(encode_rows, shard.rows, tokenizer, shard.max_length_tokens)
         model = load_model(model_folder, shard.dtype)
         encoded = encoding.result()
+    for probe, adapter in passes:
+        yield read_encoded(shard, model, encoded, probe, adapter)
+
+
+def read_encoded(
+    shard: Shard, model, encoded: list[EncodedSample], probe: Probe, adapter: Adapter | None
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """`read_probe` of a loaded model and encoded rows."""
     samples = samples_table(encoded)
     usable = [sample for sample in encoded if sample.reason is None]
     engine = GradientEngine(model, [probe], adapter, shard.checkpointing)

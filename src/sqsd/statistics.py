@@ -159,6 +159,28 @@ def rank_correlation_bootstrap(
     return value, float(low), float(high)
 
 
+def ratio_bootstrap(
+    over: ArrayLike, under: ArrayLike, level: float = 0.95, resamples: int = 9999
+) -> tuple[float, float, float]:
+    """Sum of `over` [n] by the sum of `under` [n], with its percentile bootstrap interval.
+
+    Resampled in pairs. Returns (value, low, high), NaN where the sum of `under` is zero, the bounds
+    for fewer than 4 pairs.
+    """
+    check_level(level)
+    a, b = np.asarray(over, dtype=float), np.asarray(under, dtype=float)
+    if not b.sum():
+        return math.nan, math.nan, math.nan
+    value = float(a.sum() / b.sum())
+    if len(a) < 4:
+        return value, math.nan, math.nan
+    picked = np.random.default_rng(0).integers(0, len(a), (resamples, len(a)))
+    sums = b[picked].sum(1)
+    found = np.divide(a[picked].sum(1), sums, out=np.full(resamples, np.nan), where=sums != 0)
+    low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return value, float(low), float(high)
+
+
 def rank_correlation_interval(
     correlation: float, n: int, level: float = 0.95
 ) -> tuple[float, float]:

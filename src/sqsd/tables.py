@@ -96,6 +96,12 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
         ["sample_id", "group", "position"],
         sample_id="str", group="str", position="int64", token="str", is_end="bool", loss="float64",
     ),
+    # In nats; a change is positive where the loss is less at the step's end.
+    "loss_changes": _schema(
+        ["sample_id", "alpha"],
+        sample_id="str", alpha="float64", predicted="float64", adapter_predicted="float64?",
+        change="float64?",
+    ),
     "scores": _schema(
         ["sample_id"],
         sample_id="str", score="float64?", rank="Int64?", reason="str?", response_tokens="int64",

@@ -39,6 +39,7 @@ TABLES: dict[str, Options] = {
     "lengths": (("methods", "finetune", "benchmark"), ("judge", "experiments")),
     "losses": ((), ("experiments",)),
     "token-losses": (("group",), ("experiments",)),
+    "first-order": (("directions", "states", "rows", "alphas"), ("experiments",)),
 }
 SANDBOX = {
     "datasets": ("sandbox:benign", "sandbox:danger", "sandbox:refusal"),
@@ -505,6 +506,8 @@ def range_problems(config: Mapping[str, Any]) -> Checks:
     yield measure_problems(config)
     for name, table in config["tables"].items():
         yield mark_problems(config, f"tables.{name}", table)
+    for name in config["selection"]["tables"]:
+        yield first_order_problems(config, f"tables.{name}", config["tables"][name])
 
 
 def mark_problems(config: Mapping[str, Any], place: str, table: Mapping[str, Any]) -> Iterator[str]:
@@ -520,6 +523,22 @@ def mark_problems(config: Mapping[str, Any], place: str, table: Mapping[str, Any
             yield (
                 f"{place}.states[{i}]: '{name}' is no state of {key} {', '.join(runs)}, which the "
                 "figure has curves of; leave it out"
+            )
+
+
+def first_order_problems(
+    config: Mapping[str, Any], place: str, table: Mapping[str, Any]
+) -> Iterator[str]:
+    """More rows whose loss changes are to be measured than a data set has."""
+    if table["kind"] != "first-order":
+        return
+    for name in table.get("experiments", config["selection"]["experiments"]):
+        dataset = config["experiments"][name]["dataset"]
+        rows = count_rows("datasets", config["datasets"][dataset])
+        if rows is not None and table["rows"] > rows:
+            yield (
+                f"{place}.rows: {table['rows']} is more than the {rows} rows of "
+                f"datasets.{dataset}; at most {rows}"
             )
 
 

@@ -951,6 +951,30 @@ CASES = {
         "tables: {figure7: {judge: cost}}",
         r"tables\.figure7\.judge: 'cost' gives safety_score, not asr; judges that give it: ",
     ),
+    "loss changes of more rows than there are": (
+        "{selection: {tables: [figure11]}, tables: {figure11: {rows: 1501}}}",
+        r"tables\.figure11\.rows: 1501 is more than the 1500 rows of datasets\.mixed; at most 1500",
+    ),
+    "loss changes at a state that there is none of": (
+        "tables: {figure11: {states: [theta-1]}}",
+        r"tables\.figure11\.states\[0\]: 'theta-1' is not a state; .*'theta-0'",
+    ),
+    "loss changes along a direction that there is none of": (
+        "tables: {figure11: {directions: [dangr]}}",
+        r"tables\.figure11\.directions\[0\]: 'dangr' is not a direction; .*'danger'",
+    ),
+    "a step of no length": (
+        "tables: {figure11: {alphas: [0.0, 0.1]}}",
+        r"tables\.figure11\.alphas\[0\]: 0\.0 is less than or equal to the minimum of 0",
+    ),
+    "a step twice": (
+        "tables: {figure11: {alphas: [0.1, 0.1]}}",
+        r"tables\.figure11\.alphas: \[0\.1, 0\.1\] has non-unique elements",
+    ),
+    "loss changes of no rows": (
+        "tables: {figure11: {rows: 0}}",
+        r"tables\.figure11\.rows: 0 is less than the minimum of 1",
+    ),
     "a measure of lengths": (
         "tables: {figure7: {measure: asr}}",
         r"tables\.figure7: 'measure' means nothing for kind 'lengths', which has methods, "
@@ -1306,6 +1330,8 @@ MISSING = {
     "benchmarks.test.seed": r"benchmarks\.test: 'seed' is missing; source 'sandbox:test' needs it",
     "directions.safety.training.beta": (r"directions\.safety\.training: 'beta' is missing for dpo"),
     "tables.table1.measure": r"tables\.table1: 'measure' is missing; kind 'subsets' needs it",
+    "tables.figure9.group": r"tables\.figure9: 'group' is missing; kind 'token-losses' needs it",
+    "tables.figure11.states": r"tables\.figure11: 'states' is missing; kind 'first-order' needs it",
     "tables.table5.pilot": r"tables\.table5: 'pilot' is missing; kind 'checkpoints' needs it",
     "tables.ranking.methods": r"tables\.ranking: 'methods' is missing; kind 'ranking' needs it",
 }

@@ -11,6 +11,7 @@ from torch import nn
 
 from sqsd.drift import (
     LoraWeights,
+    added,
     inner_product,
     load_adapter,
     measure_trajectory,
@@ -32,6 +33,22 @@ def lora(seed, r, d_out, d_in, scale):
 
 def dense(w):
     return w.scale * w.B @ w.A
+
+
+def test_drifts_are_added_as_dense_ones():
+    seed = 5
+    (first, one), (second, other) = SHAPES.items()
+    a = {first: lora(seed, 2, *one, 0.5), second: lora(seed + 1, 3, *other, 2.0)}
+    b = {first: lora(seed + 2, 3, *one, 1.5)}
+    found = added(a, b, -0.3)
+    assert dense(found[first]) == pytest.approx(dense(a[first]) - 0.3 * dense(b[first]))
+    # A module that one of them lacks is the other's, times the multiplier where that is its.
+    assert dense(found[second]) == pytest.approx(dense(a[second]))
+    assert dense(added({}, b, 0.3)[first]) == pytest.approx(0.3 * dense(b[first]))
+    assert {name: w.drift_shape for name, w in found.items()} == SHAPES
+    wrong = {first: lora(seed, 2, 9, 9, 1.0)}
+    with pytest.raises(ShapeMismatch, match=r"up_proj: drifts of shapes \(5, 4\) and \(9, 9\)"):
+        added(a, wrong, 1.0)
 
 
 @settings(deadline=None)

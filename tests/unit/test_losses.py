@@ -1,13 +1,21 @@
-"""Losses of tokens against a naive float64 forward pass."""
+"""Losses against naive float64 passes: of tokens, and along a direction by autograd."""
 
+import math
+
+import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ONE_LAYER
+from conftest import ONE_LAYER, SHAPES, write_adapter
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from sqsd.losses import measure_token_losses
+from sqsd.losses import measure_loss_changes, measure_token_losses
 from sqsd.models import make_model, make_word_tokenizer
+from sqsd.shards import Shard
+from sqsd.states import State
+from sqsd.tables import write_table
 
 WORDS = ["ash", "birch", "cedar", "elm", "fir", "oak"]
 TOKENIZER = make_word_tokenizer(WORDS)
@@ -84,3 +92,130 @@ def test_a_response_that_is_cut_off_has_no_end_token(model):
     assert not long["is_end"].any()
     # What was cut off comes after, and changes nothing before it.
     assert long["loss"].to_numpy() == pytest.approx(naive(model, RESPONSES[2])[:2], rel=1e-5)
+
+
+# --- along a direction
+
+
+@pytest.fixture
+def exact_norms(monkeypatch):
+    """Llama's norms in the model's own precision: whatever that is, they are in float32."""
+
+    def forward(self, x):
+        return self.weight * x * (x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon).rsqrt()
+
+    monkeypatch.setattr(LlamaRMSNorm, "forward", forward)
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory):
+    """Folders of a direction with a checkpoint, and of a state; their dense drifts in float64."""
+    folder = tmp_path_factory.mktemp("adapters")
+    drifts = {
+        name: write_adapter(folder / name, SHAPES, seed=seed)
+        for seed, name in enumerate(("v", "v/checkpoint-4", "state"), 1)
+    }
+    return folder, drifts
+
+
+ALPHAS = [1e-3, 0.02]
+
+
+def changes(model, adapters, state=None, alphas=ALPHAS, dtype="float64", checkpoint="final"):
+    """Measured along the direction, from theta_0 or half-way to the state's adapter."""
+    folder, _ = adapters
+    rows = table_of(RESPONSES).assign(problem=pd.Series([None] * len(RESPONSES), dtype="str"))
+    shard = Shard(rows, 60, 40, dtype, False)
+    at = State("s", model, state and str(folder / state), 0.5)
+    return measure_loss_changes(shard, at, str(folder / "v"), checkpoint, alphas)
+
+
+def weights_at(model, drifts, drift=None, factor=0.0):
+    """The model in float64 with a dense drift on its weights, times a factor."""
+    made = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float64)
+    for name, change in drifts[drift].items() if drift else ():
+        made.get_submodule(name).weight.data += factor * change
+    return made
+
+
+def mean_loss(made, response):
+    turn = f"<user> oak elm <assistant> {response} <end>"
+    ids = torch.tensor([TOKENIZER(turn, add_special_tokens=False).input_ids])
+    first = ids.shape[1] - len(response.split()) - 1
+    odds = made(ids).logits[0].log_softmax(-1)
+    return -odds[range(first - 1, ids.shape[1] - 1), ids[0, first:]].mean()
+
+
+@pytest.mark.parametrize("state", [None, "state"])
+@pytest.mark.parametrize("checkpoint", ["final", 4])
+def test_changes_of_loss_are_those_of_dense_weights(
+    model, adapters, exact_norms, state, checkpoint
+):
+    _, drifts = adapters
+    found = changes(model, adapters, state, checkpoint=checkpoint)
+    direction = drifts["v" if checkpoint == "final" else "v/checkpoint-4"]
+    # The empty response has no loss; steps in their order, rows in theirs.
+    assert found["alpha"].tolist() == [alpha for alpha in ALPHAS for _ in range(6)]
+    assert found["sample_id"].tolist() == [f"r{i}" for i in range(6)] * 2
+    for row in found.to_dict("records"):
+        response = RESPONSES[int(row["sample_id"][1:])]
+        made = weights_at(model, drifts, state, 0.5)
+        loss = mean_loss(made, response)
+        loss.backward()
+        slope = -sum(
+            float((made.get_submodule(m).weight.grad * v).sum()) for m, v in direction.items()
+        )
+        assert row["predicted"] == pytest.approx(row["alpha"] * slope, rel=1e-5)
+        with torch.no_grad():
+            for name, v in direction.items():
+                made.get_submodule(name).weight += row["alpha"] * v
+            real = float(loss - mean_loss(made, response))
+        assert row["change"] == pytest.approx(real, rel=1e-5, abs=1e-9)
+
+
+def test_the_adapters_prediction_is_the_product_that_the_score_is_made_of(model, adapters):
+    folder, drifts = adapters
+    assert changes(model, adapters)["adapter_predicted"].isna().all()
+    found = changes(model, adapters, "state").set_index(["sample_id", "alpha"])
+    tensors = load_file(folder / "state/adapter_model.safetensors")
+    for number, response in enumerate(RESPONSES[:-1]):
+        made, pairs = weights_at(model, drifts), {}
+        for name in SHAPES:
+            a, b = (
+                tensors[f"base_model.model.{name}.lora_{side}.weight"].double().requires_grad_()
+                for side in "AB"
+            )
+            module = made.get_submodule(name)
+            whole = module.weight.detach() + 0.5 * 6 / 2 * b @ a
+            module.forward = lambda x, whole=whole: x @ whole.T
+            pairs[name] = a, b
+        mean_loss(made, response).backward()
+        with torch.no_grad():
+            product = sum(
+                float(-((b @ a.grad + b.grad @ a) * drifts["v"][name]).sum())
+                for name, (a, b) in pairs.items()
+            )
+        for alpha in ALPHAS:
+            value = found.loc[(f"r{number}", alpha), "adapter_predicted"]
+            assert value == pytest.approx(alpha * product, rel=1e-5)
+
+
+@pytest.mark.parametrize("state", [None, "state"])
+def test_the_first_order_becomes_exact_as_the_step_shrinks(model, adapters, exact_norms, state):
+    alphas = [1e-2, 1e-3, 1e-4, 1e-5]
+    found = changes(model, adapters, state, alphas)
+    errors = []
+    for alpha in alphas:
+        step = found[found["alpha"] == alpha]
+        missed = np.linalg.norm(step["change"] - step["predicted"])
+        errors.append(missed / np.linalg.norm(step["predicted"]))
+    # What is left is of the second order: a tenth of the step, a tenth of the relative error.
+    assert errors[2] < 0.2 * errors[1] and errors[3] < 0.2 * errors[2]
+    assert errors[-1] < 1e-3
+
+
+def test_a_step_at_which_the_loss_is_no_number_has_none(model, adapters, tmp_path):
+    found = changes(model, adapters, "state", [1e-4, 1e38], "float32")
+    assert found["change"].isna().tolist() == [False] * 6 + [True] * 6
+    assert found["predicted"].map(math.isfinite)[:6].all()
+    write_table(found, tmp_path / "t.parquet", "loss_changes", {})

@@ -1011,7 +1011,7 @@ def made(tmp_path, kind, parts, drawn=False, **settings):
 def test_every_kind_of_table_has_a_test():
     kinds = {"subsets", "alphas", "checkpoints", "states", "ranking", "trajectory", "steering"}
     kinds |= {"agreement", "comparison", "groups", "judges"}
-    kinds |= {"lengths", "losses", "token-losses"}  # in test_report_losses.py
+    kinds |= {"lengths", "losses", "token-losses", "first-order"}  # in test_report_losses.py
     assert set(KINDS) == kinds
 
 

@@ -1,4 +1,4 @@
-"""Tables and figures of response lengths and losses (paper, appendix H), by hand."""
+"""Tables and figures of response lengths and losses (paper, Eq. 13, appendix H), by hand."""
 
 import math
 from statistics import fmean
@@ -13,9 +13,11 @@ from sqsd.errors import DataError
 from sqsd.parts import Part
 from sqsd.published import HEADING
 from sqsd.report import (
+    draw_first_order,
     draw_lengths,
     draw_losses,
     draw_token_losses,
+    first_order_table,
     lengths_table,
     losses_table,
     token_losses_table,
@@ -168,6 +170,58 @@ def test_a_token_is_one_short_word(token, shown):
     assert written_token(token) == shown
 
 
+def steps(*rows, ids="abcdefgh"):
+    """A `loss_changes` table; rows: alpha, predictions, changes and an adapter's predictions."""
+    frames = [
+        pd.DataFrame(
+            {
+                "sample_id": list(ids[: len(real)]), "alpha": alpha, "predicted": predicted,
+                "adapter_predicted": adapter or math.nan, "change": real,
+            }
+        )
+        for alpha, predicted, real, adapter in rows
+    ]  # fmt: skip
+    kinds = {"adapter_predicted": "float64", "change": "float64", "predicted": "float64"}
+    return pd.concat(frames, ignore_index=True).astype(kinds)
+
+
+def at(state, direction):
+    return {"experiment": "e", "state": state, "direction": direction}
+
+
+def test_how_well_the_first_order_foretells(tmp_path):
+    tables = [
+        steps(
+            (0.1, [1, 2, 3, 4], [2, 4, 6, 8], None), (1.0, [1, 2, 3, 4], [3, 1, -2, None], None),
+        ),
+        steps((0.1, [1, -2, 3, -4], [1, -2, 3, -4], [4, 3, 2, 1])),
+    ]  # fmt: skip
+    parts = [
+        Part(at(state, "harm"), {}, {"changes": files_of(tmp_path / state, table, "loss_changes")})
+        for state, table in zip(("theta-0", "d"), tables, strict=True)
+    ]
+    table, text = made(tmp_path, "first-order", parts, drawn=True)
+    columns = ["state", "alpha", "predictor", "rows"]
+    assert table[columns].values.tolist() == [
+        ["theta-0", 0.1, "weights", 4], ["theta-0", 1.0, "weights", 3],
+        ["d", 0.1, "weights", 4], ["d", 0.1, "adapter", 4],
+    ]  # fmt: skip
+    twice, against, exact, adapter = table.to_dict("records")
+    # Everything is twice as predicted, whatever the rows: 10 of 20 nats are missed.
+    for name, value in (("spearman", 1), ("slope", 2), ("relative_error", 0.5)):
+        assert interval(twice, name, "bootstrap") == pytest.approx((value, value, value))
+    # (1 x 3 + 2 x 1 - 3 x 2) / 14; |2| + |-1| + |-5| of 3 + 1 + 2; three rows have no bounds.
+    assert against["spearman"] == -1
+    assert against["slope"] == pytest.approx(-1 / 14)
+    assert against["relative_error"] == pytest.approx(8 / 6)
+    assert math.isnan(against["slope_bootstrap_low"])
+    assert (exact["spearman"], exact["slope"], exact["relative_error"]) == (1, 1, 0)
+    # Changes rank 1, -2, 3, -4 as 3, 2, 4, 1, the adapter's as 4, 3, 2, 1: 1 - 6 (1+1+4) / 60.
+    assert adapter["spearman"] == pytest.approx(0.4)
+    assert math.isnan(adapter["slope"])
+    assert "Eq. 13" in text
+
+
 # --- figures
 
 
@@ -256,3 +310,30 @@ def test_the_token_losses_of_two_experiments_are_told_apart(figures):
     titles = [axes.get_title() for axes in figures[0].axes]
     assert titles == ["e: r (2 tokens)", "f: r (2 tokens)"]
     assert token_losses_table(parts, [frame, frame])["experiment"].tolist() == ["e", "f"]
+
+
+def test_the_figure_of_the_first_order_has_a_panel_per_step(figures):
+    frames = [
+        steps((0.1, [1, 2], [1, 3], None), (0.5, [5, 6], [7, 8], None)),
+        steps((0.1, [-1, 0], [0, 0], None), (0.5, [9, 9], [9, None], None)),
+        steps((0.1, [4, 4], [4, 4], None)),
+    ]
+    names = [at("theta-0", "harm"), at("theta-0", "calm"), at("d", "harm")]
+    draw_first_order([Part(name) for name in names], frames, {})
+    (figure,) = figures
+    titles = ["e, theta-0, $\\alpha$ = 0.1", "e, theta-0, $\\alpha$ = 0.5", "e, d, $\\alpha$ = 0.1"]
+    assert [axes.get_title() for axes in figure.axes] == titles
+    first, second, third = figure.axes
+    marks = [list(map(tuple, c.get_offsets().data)) for c in first.collections]
+    assert marks == [[(1, 1), (2, 3)], [(-1, 0), (0, 0)]]
+    assert [list(c.get_offsets()[0]) for c in second.collections] == [[5, 7], [9, 9]]
+    assert len(third.collections) == 1
+    looks = [tuple(c.get_edgecolor()[0]) for c in first.collections]
+    assert looks[0] != looks[1]
+    for axes in figure.axes:
+        (line,) = axes.lines
+        assert line.get_slope() == 1 and line.get_xy1() == (0, 0)
+        assert axes.get_xlabel().endswith("(nats)") and axes.get_ylabel().endswith("(nats)")
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["harm", "calm", "as predicted"]
+    table = first_order_table([Part(names[2])], [frames[2]])
+    assert table["rows"].tolist() == [2]

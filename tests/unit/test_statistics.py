@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import bootstrap
 
 from sqsd.errors import DataError
 from sqsd.statistics import (
@@ -18,6 +19,7 @@ from sqsd.statistics import (
     rank_correlation,
     rank_correlation_bootstrap,
     rank_correlation_interval,
+    ratio_bootstrap,
     signed_rank_test,
     trend_test,
     wilson_interval,
@@ -344,3 +346,34 @@ def test_cohen_s_kappa_is_the_agreement_beyond_chance(pairs):
 
 def test_no_verdict_has_no_kappa():
     assert math.isnan(cohens_kappa([], []))
+
+
+def test_a_ratio_of_sums_and_its_interval_against_scipy():
+    rng = np.random.default_rng(3)
+    under = rng.uniform(1, 3, 40)
+    over = 0.7 * under + rng.normal(0, 0.5, 40)
+    value, low, high = ratio_bootstrap(over, under)
+    assert value == pytest.approx(sum(over) / sum(under))
+    found = bootstrap(
+        (over, under), lambda a, b, axis: a.sum(axis) / b.sum(axis), paired=True,
+        method="percentile", n_resamples=9999, rng=5,
+    ).confidence_interval  # fmt: skip
+    assert (low, high) == pytest.approx((found.low, found.high), abs=0.01)
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=4, max_size=20), st.floats(-5, 5))
+@settings(deadline=None, max_examples=10)
+def test_what_is_proportional_has_one_ratio(under, factor):
+    values = ratio_bootstrap([factor * x for x in under], under)
+    assert values == pytest.approx((factor, factor, factor))
+
+
+def test_ratios_that_tell_nothing():
+    assert all(math.isnan(v) for v in ratio_bootstrap([1.0, 2.0], [0.0, 0.0]))
+    value, *bounds = ratio_bootstrap([1.0, 2.0, 3.0], [1.0, 1.0, 2.0])
+    assert value == 1.5 and all(math.isnan(v) for v in bounds)
+    assert all(math.isnan(v) for v in ratio_bootstrap([], []))
+    # A resample of zeros alone is left out.
+    assert all(math.isfinite(v) for v in ratio_bootstrap([1.0, 0, 0, 0], [1.0, 0, 0, 0]))
+    with pytest.raises(DataError, match="confidence level 2"):
+        ratio_bootstrap([1.0], [1.0], level=2)

@@ -57,6 +57,7 @@ def test_round_trip_keeps_values_types_and_nulls(tmp_path, schema, with_nulls):
         ("row_judgements", {"score", "reason"}),
         ("layer_search", set()),
         ("token_losses", set()),
+        ("loss_changes", {"adapter_predicted", "change"}),
         ("scores", {"score", "rank", "reason"}),
         ("subset", set()),
         ("groups", {"biased_to"}),

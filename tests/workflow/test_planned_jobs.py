@@ -23,9 +23,9 @@ DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 TABLES = (
     "rates", "levels", "beside", "order", "list", "sorted", "ranked", "alike", "told", "tried",
     "said", "where", "tops", "steps", "walked", "curves", "spans", "weights",
-    "words",
+    "words", "falls",
 )  # fmt: skip
-DRAWN = ("rates", "levels", "tried", "said", "walked", "curves", "spans", "weights", "words")
+DRAWN = ("rates", "levels", "tried", "said", "walked", "curves", "spans", "weights", "words", "falls")
 PUBLISHED = yaml.safe_load((ROOT / "config/published.yaml").read_text())
 LORA = {"r": 3, "lora_alpha": 5}
 GRADIENTS = {
@@ -717,7 +717,30 @@ LOSSES = {
         params={"size": 20, "encoding": {"max_length_tokens": 67, "dtype": "float32"}},
         resources=INFER_OAK,
     ),
-}
+    **{
+        f"measure_loss_changes falls {model} {dataset} d-south meek": Expected(
+            inputs={
+                "model": f"models/{model}",
+                "rows": f"data/{dataset}.parquet",
+                "state": f"states/{model}/d-south.json",
+                "adapter": [f"pilots/{model}/stroll"],
+                "direction": f"directions/{model}/meek",
+            },
+            outputs={"": [f"loss-changes/falls/{model}/{dataset}/d-south/meek.parquet"]},
+            params={
+                "checkpoint": checkpoint,
+                "steps": {"rows": 30, "alphas": [0.7, 0.3]},
+                "encoding": {
+                    "max_length_tokens": 67, "max_tokens_per_batch": 999, "checkpointing": False,
+                },
+            },
+            resources=resources,
+        )
+        for model, dataset, checkpoint, resources in (
+            ("elm", "grain", 3, INFER_ELM), ("oak", "fruit", 6, INFER_OAK),
+        )
+    },
+}  # fmt: skip
 
 FINETUNES = {
     "finetune_subsets north elm grain sqsd-north 7": Expected(
@@ -1354,6 +1377,18 @@ REPORTS = {
         ],
         {"group": "middle"},
     ),
+    "falls": table(
+        "falls",
+        "first-order",
+        [
+            (
+                {"experiment": experiment, "state": "d-south", "direction": "meek"},
+                {},
+                {"changes": [f"loss-changes/falls/{place}/d-south/meek.parquet"]},
+            )
+            for experiment, place in (("north", "elm/grain"), ("south", "oak/fruit"))
+        ],
+    ),
     "walked": table(
         "walked",
         "trajectory",
@@ -1488,6 +1523,7 @@ PLANNED = {
     | every("oak", "fruit-harm|grain-harm", "flat -4 00000"),
     "make_anchor": every("oak", "bad|good|fine"),
     "measure_token_losses": {"elm grain", "oak fruit"},
+    "measure_loss_changes": every("falls", "elm grain|oak fruit", "d-south", "meek"),
     "collect_full_gradients": every("elm grain norm", "00000|00001")
     | every("oak fruit norm", "00000|00001|00002")
     | every("oak fruit norm+bad+fine+good", "00000|00001|00002"),

@@ -307,6 +307,32 @@ EXPECTED: dict[str, list[Call]] = {
             "row_judgements",
         )
     ],
+    "measure_loss_changes falls oak fruit d-south meek": [
+        written(
+            "measure_loss_changes",
+            call(
+                "measure_loss_changes",
+                shard=call(
+                    "Shard.of",
+                    rows=read("data/fruit.parquet", "dataset"),
+                    shard=0,
+                    rows_per_shard=30,
+                    settings={
+                        "max_length_tokens": 67,
+                        "max_tokens_per_batch": 999,
+                        "dtype": "float32",
+                        "checkpointing": False,
+                    },
+                ),
+                state=call("read_state", path="states/oak/d-south.json"),
+                direction="directions/oak/meek",
+                checkpoint=6,
+                alphas=[0.7, 0.3],
+            ),
+            "loss-changes/falls/oak/fruit/d-south/meek.parquet",
+            "loss_changes",
+        )
+    ],
     "measure_token_losses elm grain": [
         written(
             "measure_token_losses",
