@@ -99,7 +99,12 @@ HELD_HERE = ("sqsd", "random", "length")
 TRAINED = shown("subsets")
 READINGS = sorted({(*PLACES[e], *term) for e, m in SCORED for _, *term in terms(m)})
 STATES = {(model, state) for model, _, state, _ in READINGS}
-STATES |= {(m, s) for t in TABLES.values() for s in t.get("states", ()) for m in MODELS}
+STATES |= {
+    (PLACES[e][0], state)
+    for table in TABLES.values()
+    for state in table.get("states", ())
+    for e in table.get("experiments", PLACES)
+}
 ADAPTERS = [
     (m, kind, name) for m in MODELS for kind in ("directions", "pilots") for name in CONFIG[kind]
 ]
@@ -535,6 +540,63 @@ def test_shards_equal_dense_updates_in_float64(reading):
                     assert_allclose((row.update_norm, row.direction_norm), norms, rtol=1e-5)
                     product = (update * goal[module]).sum().item()
                     assert abs(row.inner_product - product) < 2e-5 * norms[0] * norms[1]
+
+
+def test_losses_of_tokens_are_those_of_a_whole_softmax():
+    for path in names("token-losses/**/*.parquet"):
+        model, dataset = Path(path).with_suffix("").parts[1:]
+        data = whole(f"data/{dataset}.parquet").set_index("sample_id")
+        groups = by_length(whole(f"samples/{model}/{dataset}.parquet"))
+        size = CONFIG["subsets"]["rows"]
+        chosen = [int((i + 0.5) * size / 9) for i in range(9)]
+        found = dict(iter(whole(path).groupby(["group", "sample_id"], sort=False)))
+        expected = [(name, i) for name, g in groups.items() for i in g.sample_id.iloc[chosen]]
+        assert list(found) == expected, path
+        for (_, sample_id), own in found.items():
+            row = data.loc[sample_id]
+            (pair,) = pairs = encoded(f"{RUN}/models/{model}", [row.prompt], [row.response])
+            ((scores, _),) = token_scores(language_model(f"{RUN}/models/{model}"), pairs)
+            assert own.position.tolist() == list(range(1, len(pair[1]) + 1))
+            assert own.token.tolist() == [*row.response.split(), "<end>"]
+            assert own.is_end.tolist() == [False] * (len(own) - 1) + [True]
+            assert_allclose(own.loss, -scores, rtol=1e-4, atol=1e-5)
+
+
+def test_changes_of_loss_are_those_of_dense_weights_in_float64():
+    """The run's float32 knows a loss to 1e-6 or so, and its change no better."""
+    for path in names("loss-changes/**/*.parquet"):
+        name, model, dataset, state_name, goal_name = Path(path).with_suffix("").parts[1:]
+        entry, goal = TABLES[name], direction(model, goal_name)
+        data = whole(f"data/{dataset}.parquet")[: entry["rows"]]
+        pairs = encoded(f"{RUN}/models/{model}", data.prompt, data.response)
+        (state,) = states_in(f"states/{model}/{state_name}.json")
+        found = whole(path).set_index(["alpha", "sample_id"])
+        assert list(found.index) == list(product(entry["alphas"], data.sample_id)), path
+        with applied(**state) as moved:
+            weights = {n: m.weight for n, m in moved.named_modules() if n in goal}
+            # Log-probabilities, which rise by what the loss falls.
+            base = [own.mean().item() for own, _ in token_scores(moved, pairs)]
+            for alpha in entry["alphas"]:
+                for module, move in goal.items():
+                    weights[module].data += alpha * move
+                after = [own.mean().item() for own, _ in token_scores(moved, pairs)]
+                for module, move in goal.items():
+                    weights[module].data -= alpha * move
+                change = np.array(after) - base
+                assert_allclose(found.loc[alpha].change, change, rtol=1e-4, atol=2e-5)
+            for i in (0, len(pairs) - 1):
+                prompt, response = pairs[i]
+                labels = torch.tensor([[-100] * len(prompt) + response])
+                loss = moved(input_ids=torch.tensor([prompt + response]), labels=labels).loss
+                gradients = torch.autograd.grad(loss, list(weights.values()))
+                slope = -sum(
+                    (g * goal[module]).sum().item()
+                    for module, g in zip(weights, gradients, strict=True)
+                )
+                for alpha in entry["alphas"]:
+                    row = found.loc[(alpha, data.sample_id.iloc[i])]
+                    assert_allclose(row.predicted, alpha * slope, rtol=1e-3, atol=1e-6)
+        assert found.adapter_predicted.isna().all() == (state["adapter"] is None)
 
 
 # --------------------------------------------------------------------------- scores, subsets
@@ -1152,6 +1214,84 @@ def foretold(entry: dict) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def by_length(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The longest, middle and shortest rows of a subset's size, longest first."""
+    rows, size = rows[rows.reason.isna()], CONFIG["subsets"]["rows"]
+    order = sorted(range(len(rows)), key=lambda i: (-rows.response_tokens.iloc[i],
+                                                    rows.sample_id.iloc[i]))  # fmt: skip
+    left = len(rows) - size
+    starts = {"longest": 0, "middle": left // 2, "shortest": left}
+    return {name: rows.iloc[order[start:][:size]] for name, start in starts.items()}
+
+
+def weighed(entry: dict) -> pd.DataFrame:
+    """Losses of the rows by their length."""
+    rows = []
+    for experiment in entry.get("experiments", PLACES):
+        folder = "/".join(("full-gradients", *PLACES[experiment], "norm"))
+        for name, group in by_length(tables(f"{folder}/*-samples.parquet")).items():
+            row = {"experiment": experiment, "group": name, "rows": len(group)}
+            row |= {"fewest": group.response_tokens.min(), "most": group.response_tokens.max()}
+            ends = np.quantile(group.loss, [0, 0.25, 0.5, 0.75, 1])
+            columns = ("least", "quartile_1", "median", "quartile_3", "greatest")
+            row |= dict(zip(columns, ends, strict=True))
+            rows.append(row | with_interval("mean", group.loss))
+    return pd.DataFrame(rows)
+
+
+def by_token(entry: dict) -> pd.DataFrame:
+    """Where in the responses of a group the loss is."""
+    rows = []
+    for experiment in entry.get("experiments", PLACES):
+        frame = table("/".join(("token-losses", *PLACES[experiment])) + ".parquet")
+        frame = frame[frame.group == entry["group"]]
+        for sample_id, tokens in frame.groupby("sample_id", sort=False):
+            losses = tokens.loss.tolist()
+            row = {"experiment": experiment, "sample_id": sample_id, "first": losses[0]}
+            row |= {"all": sum(losses) / len(losses), "end": losses[-1]}
+            between = losses[1:-1]
+            row["between"] = sum(between) / len(between) if between else None
+            rows.append(row | {"response_tokens": len(losses)})
+    return pd.DataFrame(rows).astype({"between": "float64"})
+
+
+def stepped(entry: dict) -> pd.DataFrame:
+    """Changes of loss against their predictions, with percentile intervals of resampled rows."""
+    rows = []
+    name = next(name for name, other in TABLES.items() if other is entry)
+    for e, state, goal in product(
+        entry.get("experiments", PLACES), entry["states"], entry["directions"]
+    ):
+        path = "/".join(("loss-changes", name, *PLACES[e], state, goal))
+        frame = table(f"{path}.parquet")
+        for alpha in sorted(entry["alphas"]):
+            step = frame[frame.alpha == alpha]
+            real, found = step.change.to_numpy(), step.predicted.to_numpy()
+            names = {"experiment": e, "state": state, "direction": goal, "alpha": alpha}
+            picked = np.random.default_rng(0).integers(0, len(real), (9999, len(real)))
+            ours, theirs = found[picked], real[picked]
+            values = {
+                "spearman": (spearmanr(found, real)[0], ranks_agree(ours, theirs)),
+                "slope": (found @ real / (found @ found), (ours * theirs).sum(1)
+                          / (ours * ours).sum(1)),
+                "relative_error": (abs(real - found).sum() / abs(real).sum(),
+                                   abs(theirs - ours).sum(1) / abs(theirs).sum(1)),
+            }  # fmt: skip
+            lines = {"weights": values}
+            if step.adapter_predicted.notna().all():
+                other = step.adapter_predicted.to_numpy()
+                spread = ranks_agree(other[picked], theirs)
+                lines["adapter"] = {"spearman": (spearmanr(other, real)[0], spread)}
+            for predictor, numbers in lines.items():
+                row = names | {"predictor": predictor, "rows": len(real)}
+                for column, (value, spread) in numbers.items():
+                    row[column] = float(value)  # pyright: ignore
+                    for end, share in (("low", 0.025), ("high", 0.975)):
+                        row[f"{column}_bootstrap_{end}"] = np.nanquantile(spread, share)
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def table_by_model(entry: dict) -> pd.DataFrame:
     """Every other table: frames of the models (or experiments), one below the other."""
     kind, frames = entry["kind"], []
@@ -1186,6 +1326,9 @@ def table_by_model(entry: dict) -> pd.DataFrame:
             frames.append(frame.sort_values("rank").assign(experiment=experiment, method=method))
     elif kind == "judges":
         frames.append(told(entry))
+    elif kind in ("losses", "token-losses", "first-order"):
+        made = {"losses": weighed, "token-losses": by_token, "first-order": stepped}
+        frames.append(made[kind](entry))
     elif kind == "agreement":
         for experiment in entry.get("experiments", PLACES):
             frames += [agreed(experiment, *pair) for pair in combinations(entry["methods"], 2)]
@@ -1238,7 +1381,8 @@ def check_printed(text: str, *values) -> None:
 @pytest.mark.parametrize("name", [n for n, t in TABLES.items() if t["kind"] != "ranking"])
 def test_markdown_prints_every_row(name):
     frame = whole(f"tables/{name}.parquet")
-    (printed,) = printed_tables((RUN / f"tables/{name}.md").read_text())
+    printed, *published = printed_tables((RUN / f"tables/{name}.md").read_text())
+    assert len(published) == ("published" in TABLES[name])
     columns = [c for c in frame.columns if not c.endswith(("_low", "_high"))]
     assert printed.columns.tolist() == columns and len(printed) == len(frame)
     for column in columns:
@@ -1287,6 +1431,8 @@ STAGES = {
     r"hidden-states/": "collect_hidden_states",
     r"full-gradients/": "collect_full_gradients",
     r"row-judgements/": "judge_rows",
+    r"token-losses/": "measure_token_losses",
+    r"loss-changes/": "measure_loss_changes",
     r"scores/": "score_samples",
     r"subsets/": "make_subsets",
     r"groups/": "make_groups",

@@ -790,7 +790,7 @@ CASES = {
     ),
     "table": (
         "selection: {tables: [table1, tabel3]}",
-        r"selection\.tables\[1\]: 'tabel3' is not a table; known: agreement, figure10, .*, table7\. "
+        r"selection\.tables\[1\]: 'tabel3' is not a table; known: agreement, .*, table7\. "
         r"Did you mean 'table3'\?",
     ),
     "model": (

@@ -22,10 +22,11 @@ VERSIONS = distinct_versions()
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 TABLES = (
     "rates", "levels", "beside", "order", "list", "sorted", "ranked", "alike", "told", "tried",
-    "said", "where", "tops", "steps", "walked", "curves", "spans", "weights",
-    "words", "falls",
+    "said", "where", "tops", "steps", "walked", "curves", "spans", "weights", "words", "falls",
 )  # fmt: skip
-DRAWN = ("rates", "levels", "tried", "said", "walked", "curves", "spans", "weights", "words", "falls")
+DRAWN = (
+    "rates", "levels", "tried", "said", "walked", "curves", "spans", "weights", "words", "falls",
+)  # fmt: skip
 PUBLISHED = yaml.safe_load((ROOT / "config/published.yaml").read_text())
 LORA = {"r": 3, "lora_alpha": 5}
 GRADIENTS = {
@@ -1438,8 +1439,8 @@ REPORTS = {
 }
 
 EXPECTED = (
-    DATA | MODELS | DIRECTIONS | SENSITIVITY | LAYERS | SCORES | LOSSES | FINETUNES | GROUPS | LISTINGS
-    | RESPONSES | JUDGEMENTS | REPORTS
+    DATA | MODELS | DIRECTIONS | SENSITIVITY | LAYERS | SCORES | LOSSES | FINETUNES | GROUPS
+    | LISTINGS | RESPONSES | JUDGEMENTS | REPORTS
 )  # fmt: skip
 
 

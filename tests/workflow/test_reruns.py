@@ -187,6 +187,7 @@ INSENSITIVE_OF_YOUNG = [
     "choose_state young d-danger-insensitive", "list_states young steering/safety/final 0",
 ]  # fmt: skip
 COLLECT = ["collect_gradients *", "collect_hidden_states *", "collect_full_gradients *"]
+LOSSES = ["measure_token_losses *", "measure_loss_changes *"]
 SEARCH = "search_layers sandbox safety-sensitive"
 BASELINES_OF_YOUNG = [
     "search_layers young *", "choose_layer young *", "collect_hidden_states young *",
@@ -231,6 +232,7 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
             "collect_gradients young mixed *",
             "finetune_all_rows lora young mixed 1",
             "choose_state young theta-0",
+            "measure_loss_changes figure11 young mixed *",
             *BASELINES_OF_YOUNG,
             *INSENSITIVE_OF_YOUNG,
             "table4",
@@ -249,6 +251,7 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
             "collect_gradients sandbox rows *",
             "collect_hidden_states sandbox rows *",
             "collect_full_gradients sandbox rows *",
+            "measure_loss_changes figure11 sandbox rows *",
             "judge_rows cost rows *",
         ],
     ),
@@ -361,6 +364,7 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         {"directions.danger.checkpoint": 10},
         [
             "collect_gradients * danger ?????",
+            "measure_loss_changes * danger",
             "measure_trajectory * danger",
             "list_states * steering/danger/10 0",
         ],
@@ -784,13 +788,30 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
     (
         "gradients.max_length_tokens",
         {"gradients.max_length_tokens": 100},
-        [*COLLECT, "make_anchor *", "encode_samples *"],
+        [*COLLECT, "make_anchor *", "encode_samples *", *LOSSES],
     ),
-    ("gradients.max_tokens_per_batch", {"gradients.max_tokens_per_batch": 512}, COLLECT),
-    ("gradients.dtype", {"gradients.dtype": "bfloat16"}, [*COLLECT, "make_anchor *"]),
-    ("gradients.checkpointing", {"gradients.checkpointing": True}, COLLECT),
+    (
+        "gradients.max_tokens_per_batch",
+        {"gradients.max_tokens_per_batch": 512},
+        [*COLLECT, "measure_loss_changes *"],
+    ),
+    # Changes of loss are measured in float32 whatever that says.
+    (
+        "gradients.dtype",
+        {"gradients.dtype": "bfloat16"},
+        [*COLLECT, "make_anchor *", "measure_token_losses *"],
+    ),
+    (
+        "gradients.checkpointing",
+        {"gradients.checkpointing": True},
+        [*COLLECT, "measure_loss_changes *"],
+    ),
     ("subsets.count", {"subsets.count": 2}, ["make_subsets *"]),
-    ("subsets.rows", {"subsets.rows": 20}, ["make_subsets *", "alike"]),
+    (
+        "subsets.rows",
+        {"subsets.rows": 20},
+        ["make_subsets *", "alike", "measure_token_losses *", "figure8"],
+    ),
     ("finetunes.lora.tuning", {"finetunes.lora.tuning": "full"}, FINETUNE),
     ("finetunes.lora.seeds", {"finetunes.lora.seeds": [1, 2, 5]}, ["finetune_subsets * 5"]),
     (
@@ -1109,6 +1130,36 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
             "generate_responses young steering/* young-test 0",
         ],
     ),
+    ("tables.figure8.published", {"tables.figure8.published": "figure7"}, ["figure8"]),
+    (
+        "tables.figure8.experiments",
+        {"tables.figure8.experiments": ["other"]},
+        ["collect_full_gradients young rows norm ?????"],
+    ),
+    ("tables.figure9.group", {"tables.figure9.group": "longest"}, ["figure9"]),
+    (
+        "tables.figure9.experiments",
+        {"tables.figure9.experiments": ["other"]},
+        ["measure_token_losses young rows"],
+    ),
+    (
+        "tables.figure11.directions",
+        {"tables.figure11.directions": ["safety"]},
+        ["measure_loss_changes figure11 sandbox mixed * safety"],
+    ),
+    (
+        "tables.figure11.states",
+        {"tables.figure11.states": ["s"]},
+        ["measure_loss_changes figure11 sandbox mixed s danger"],
+    ),
+    ("tables.figure11.rows", {"tables.figure11.rows": 13}, ["measure_loss_changes *"]),
+    # Two values that change places.
+    ("tables.figure11.alphas", {"tables.figure11.alphas": [1.0, 0.1]}, ["measure_loss_changes *"]),
+    (
+        "tables.figure11.experiments",
+        {"tables.figure11.experiments": ["other"]},
+        ["choose_state young theta-0", "measure_loss_changes figure11 young rows *"],
+    ),
     (
         "resources.*",
         {
@@ -1136,6 +1187,8 @@ WITHOUT = {
     "tables.methods*": "not selected; tables 1 and 7 have rows",
     "tables.agreement.*": "not selected; `alike` has rows",
     "tables.table10.*": "not selected",
+    "tables.figure7.*": "not selected; table 1 and figure 8 have rows",
+    "tables.figure10.*": "not selected; figure 9 has rows",
     "states.*.least": "`true` is all that it may be; the choice it is one of has rows",
 }
 
