@@ -63,6 +63,11 @@ def for_model(entry: Mapping[str, Any], model: str) -> dict[str, Any]:
     return merged(plain, entry.get("per_model", {}).get(model, {}))
 
 
+def several(given: str | list[str]) -> list[str]:
+    """The names under a key that takes one name or a list of them."""
+    return given if isinstance(given, list) else [given]
+
+
 def curve_of(state: Mapping[str, Any]) -> tuple:
     """What an entry of `states` is a point of: a pilot, a direction's checkpoint, or neither."""
     if "unadapted" in state:

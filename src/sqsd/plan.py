@@ -22,6 +22,7 @@ from sqsd.config import (
     curve_of,
     for_model,
     ordered,
+    several,
     training_steps,
 )
 from sqsd.files import written_whole
@@ -388,8 +389,14 @@ class Plan:
         """What a table that names a fine-tune evaluates for one of its arms."""
         if spec["kind"] == "groups":
             return [self.group_subject(spec["finetune"], arm.model, arm.dataset, spec["groups"])]
-        references = self.reference_subjects(spec["finetune"], arm).values()
-        return [self.finetune_subject(spec["finetune"], arm), *references]
+        return [
+            subject
+            for finetune in several(spec["finetune"])
+            for subject in (
+                self.finetune_subject(finetune, arm),
+                *self.reference_subjects(finetune, arm).values(),
+            )
+        ]
 
     @cached_property
     def subjects(self) -> dict[tuple[str, str], Subject]:
@@ -499,7 +506,11 @@ class Plan:
     @cached_property
     def models(self) -> list[str]:
         """Models of the selected experiments."""
-        chosen = (self.config["experiments"][e] for e in self.config["selection"]["experiments"])
+        return self.models_of({})
+
+    def models_of(self, spec: Mapping[str, Any]) -> list[str]:
+        """Models of a table's experiments."""
+        chosen = self.table_experiments(spec).values()
         return list(dict.fromkeys(experiment["model"] for experiment in chosen))
 
     def arms(self, table: str) -> list[Arm]:
@@ -589,25 +600,30 @@ class Plan:
         return {}
 
     def _subset_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
-        for experiment, arms in groupby(self.arms(spec["name"]), lambda arm: arm.experiment):
-            first, *others = arms
-            finetune, target = spec["finetune"], self.target(spec["finetune"], first.model)
-            benchmark = self.benchmark(target, spec["benchmark"])
-            judge = spec.get("judge", self.judge(target, spec["measure"]))
-            for name, subject in self.reference_subjects(finetune, first).items():
-                yield Part(
-                    {"experiment": experiment, "method": name},
-                    {"reference": True},
-                    {"judgements": self.judgements(subject, benchmark, judge)},
-                )
-            seeds = self.entry("finetunes", finetune, target)["seeds"]
-            for arm in (first, *others):
-                subject = self.finetune_subject(finetune, arm)
-                yield Part(
-                    {"experiment": experiment, "method": arm.method},
-                    {"seeds": seeds, "random": self.is_random(arm.method)},
-                    {"judgements": self.judgements(subject, benchmark, judge)},
-                )
+        for experiment, found in groupby(self.arms(spec["name"]), lambda arm: arm.experiment):
+            arms = list(found)
+            for finetune in several(spec["finetune"]):
+                names = {"experiment": experiment} | listed_name(spec, "finetune", finetune)
+                yield from self._finetune_parts(spec, names, finetune, arms)
+
+    def _finetune_parts(
+        self, spec: Mapping[str, Any], names: Mapping[str, str], finetune: str, arms: list[Arm]
+    ) -> Iterator[Part]:
+        """Parts of one fine-tune on one experiment; names: what stands before the method's."""
+        target = self.target(finetune, arms[0].model)
+        benchmark = self.benchmark(target, spec["benchmark"])
+        judge = spec.get("judge", self.judge(target, spec["measure"]))
+        for name, subject in self.reference_subjects(finetune, arms[0]).items():
+            files = {"judgements": self.judgements(subject, benchmark, judge)}
+            yield Part({**names, "method": name}, {"reference": True}, files)
+        seeds = self.entry("finetunes", finetune, target)["seeds"]
+        for arm in arms:
+            subject = self.finetune_subject(finetune, arm)
+            yield Part(
+                {**names, "method": arm.method},
+                {"seeds": seeds, "random": self.is_random(arm.method)},
+                {"judgements": self.judgements(subject, benchmark, judge)},
+            )
 
     def _comparison_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
         for arm in self.arms(spec["name"]):
@@ -700,14 +716,15 @@ class Plan:
                 yield Part({"model": model, "direction": direction}, files=files)
 
     def _trajectory_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
-        for model in self.models:
-            curve = self.curve(self.pilot_subject(model, spec["pilot"]), spec["benchmark"])
+        for model, pilot in product(self.models_of(spec), several(spec["pilot"])):
+            names = {"model": model} | listed_name(spec, "pilot", pilot)
+            curve = self.curve(self.pilot_subject(model, pilot), spec["benchmark"])
             for direction in spec["directions"]:
-                trajectory = self.paths.trajectory(model, spec["pilot"], direction)
+                trajectory = self.paths.trajectory(model, pilot, direction)
                 files = {"trajectory": [trajectory], **curve}
-                files["states"] = self.marked(spec, model, ("pilot", spec["pilot"]))
+                files["states"] = self.marked(spec, model, ("pilot", pilot))
                 options = {"unit": self.score_unit(model)}
-                yield Part({"model": model, "direction": direction}, options, files)
+                yield Part({**names, "direction": direction}, options, files)
 
     def _steering_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
         for model in self.models:
@@ -782,6 +799,11 @@ class Plan:
 def is_pinned(state: Mapping[str, Any]) -> bool:
     """Whether an entry of `states` names the state itself, rather than how to search it."""
     return "step" in state or "alpha" in state
+
+
+def listed_name(spec: Mapping[str, Any], key: str, name: str) -> dict[str, str]:
+    """A name of a table's rows, where the table has a list under its key."""
+    return {key: name} if isinstance(spec[key], list) else {}
 
 
 def chunks(items: Sequence, size: int) -> list[list]:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -341,50 +341,69 @@ def absent_note(parts: Sequence[Part], judged: Sequence[pd.DataFrame], measure: 
 def effectiveness_table(
     parts: Sequence[Part], judged: Sequence[pd.DataFrame], windows: list[str], measure: str
 ) -> pd.DataFrame:
-    """Tables 1, 3 and 7: a row per experiment and method, a few columns per window.
+    """Tables 1 to 3, 7 to 9: a row per experiment and method, a few columns per window.
 
-    parts: named by experiment and method, with the options seeds and random (whether the method is
-    the random control); judged: the judgements of each.
+    parts: named by experiment, fine-tune where a table has several, and method, with the options
+    seeds and random (whether the method is the random control); judged: the judgements of each.
     measure: `asr`, a share, or `safety_score`. Of a window: mean over seeds, Student t bounds over
     seeds and, for a share, Wilson bounds over prompts x seeds, plain and clustered by prompt.
     delta is S1 - S5 for ASR and S5 - S1 for Safety Score; over_random is the delta minus that of
-    random order, paired by seed. A part with the option `reference` is of no subset (the model
-    before fine-tuning, and fine-tuned on all rows): it has one number, no_subset, and nulls. With
-    several experiments, a method or reference also gets a row over them, in which an experiment's
-    mean over its seeds is the unit.
+    random order on the same fine-tune, paired by seed. A part with the option `reference` is of no
+    subset (the model before fine-tuning, and fine-tuned on all rows): it has one number, no_subset,
+    and nulls. With several experiments, a method or reference also gets a row over them, in which
+    an experiment's mean over its seeds is the unit.
     """
     sign = 1.0 if measure == "asr" else -1.0
-    arms = {
-        (part.names["experiment"], part.names["method"]): (part, frame)
-        for part, frame in zip(parts, judged, strict=True)
-    }
+    arms = dict(zip(map(names_of, parts), zip(parts, judged, strict=True), strict=True))
     values = {
         arm: values_by_seed(frame, windows, part.options["seeds"], measure)
         for arm, (part, frame) in arms.items()
         if "reference" not in part.options
     }
-    controls = {arm[0]: values[arm] for arm in values if arms[arm][0].options["random"]}
+    controls = {
+        without("method", arm): found
+        for arm, found in values.items()
+        if arms[arm][0].options["random"]
+    }
     rows = []
     for arm, (part, frame) in arms.items():
         if arm not in values:
             row = reference_row(frame, measure)
         else:
-            row = summary(values[arm], controls.get(arm[0]), windows, sign)
+            row = summary(values[arm], controls.get(without("method", arm)), windows, sign)
             if measure == "asr":
                 row |= rate_bounds(frame, windows, part.options["seeds"])
-        prompts = int(frame["prompt_id"].nunique())
-        rows.append({"experiment": arm[0], "method": arm[1], "prompts": prompts} | row)
-    experiments = list(dict.fromkeys(experiment for experiment, _ in arms))
-    if len(experiments) > 1:
+        rows.append(dict(arm) | {"prompts": int(frame["prompt_id"].nunique())} | row)
+    if len({part.names["experiment"] for part in parts}) > 1:
         prompts = {"prompts": min(row["prompts"] for row in rows)}
-        for method, row in pooled_references(rows).items():
-            rows.append({"experiment": POOLED, "method": method} | prompts | row)
-        for method in dict.fromkeys(method for _, method in values):
-            means = np.stack([values[e, method].mean(0) for e in experiments])
-            random = [controls[e].mean(0) for e in experiments if e in controls]
-            row = summary(means, np.stack(random) if random else None, windows, sign)
-            rows.append({"experiment": POOLED, "method": method} | prompts | row)
+        pooled = pooled_references(arms, rows)
+        for name, own in alike("experiment", values).items():
+            means = np.stack([values[arm].mean(0) for arm in own])
+            beside = [controls.get(without("method", arm)) for arm in own]
+            random = [control.mean(0) for control in beside if control is not None]
+            pooled[name] = summary(means, np.stack(random) if random else None, windows, sign)
+        rows += [{"experiment": POOLED, **dict(n)} | prompts | row for n, row in pooled.items()]
     return pd.DataFrame(rows).astype({"mono": "boolean"})
+
+
+# A part's names, to look things up by.
+Names = tuple[tuple[str, str], ...]
+
+
+def names_of(part: Part) -> Names:
+    return tuple(part.names.items())
+
+
+def without(key: str, names: Names) -> Names:
+    return tuple((k, name) for k, name in names if k != key)
+
+
+def alike(key: str, arms: Iterable[Names]) -> dict[Names, list[Names]]:
+    """Names that are the same but for one key, by what they share."""
+    found: dict[Names, list[Names]] = {}
+    for arm in arms:
+        found.setdefault(without(key, arm), []).append(arm)
+    return found
 
 
 def reference_row(frame: pd.DataFrame, measure: str) -> dict[str, object]:
@@ -401,16 +420,20 @@ def reference_row(frame: pd.DataFrame, measure: str) -> dict[str, object]:
     return row | named_interval("no_subset", "t", mean_interval(by_prompt.dropna()))
 
 
-def pooled_references(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Rows over the experiments of the references among an effectiveness table's rows, by name."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        if "no_subset" in row:
-            found.setdefault(row["method"], []).append(row["no_subset"])
-    return {
-        name: {"units": len(means)} | named_interval("no_subset", "t", mean_interval(means))
-        for name, means in found.items()
-    }
+def pooled_references(
+    arms: Iterable[Names], rows: Sequence[Mapping[str, Any]]
+) -> dict[Names, dict[str, Any]]:
+    """Rows over the experiments of the references among an effectiveness table's rows, by name.
+
+    arms: the names of each row.
+    """
+    by_arm = dict(zip(arms, rows, strict=True))
+    references = [arm for arm, row in by_arm.items() if "no_subset" in row]
+    found = {}
+    for name, own in alike("experiment", references).items():
+        means = [by_arm[arm]["no_subset"] for arm in own]
+        found[name] = {"units": len(own)} | named_interval("no_subset", "t", mean_interval(means))
+    return found
 
 
 def values_by_seed(
@@ -940,14 +963,16 @@ def trajectory_table(
     judged: Sequence[pd.DataFrame],
     chosen: Sequence[Mapping[float, str]],
 ) -> pd.DataFrame:
-    """What figure 2 draws: a row per model and step of its pilot.
+    """What figures 2 to 4 draw: a row per model, pilot and step of the pilot.
 
-    parts: named by model and direction. One column `projection.<direction>` per direction,
-    <delta theta, V normalised>, then those of `curve_table`.
+    parts: named by model, pilot where a table has several, and direction. One column
+    `projection.<direction>` per direction, <delta theta, V normalised>, then those of
+    `curve_table`.
     """
     frames = []
-    for model in dict.fromkeys(part.names["model"] for part in parts):
-        own = [i for i, part in enumerate(parts) if part.names["model"] == model]
+    curves = [without("direction", names_of(part)) for part in parts]
+    for names in dict.fromkeys(curves):
+        own = [i for i, curve in enumerate(curves) if curve == names]
         columns = {
             f"projection.{parts[i].names['direction']}": trajectories[i].set_index("step")[
                 "projection"
@@ -957,8 +982,7 @@ def trajectory_table(
         wide = pd.DataFrame(columns).rename_axis("step").reset_index()
         curve = curve_table(judged[own[0]], "step", chosen[own[0]]).astype({"step": "int64"})
         frame = wide.merge(curve, on="step", how="left")
-        frame.insert(0, "model", model)
-        frames.append(frame)
+        frames.append(pd.DataFrame({**dict(names), **frame}))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -974,12 +998,14 @@ def steering_table(
 def draw_trajectories(
     table: pd.DataFrame, units: Mapping[str, str], out: Mapping[str, str]
 ) -> None:
-    """Figure 2: projections on the directions (left axis), Safety Score (right axis), by step."""
-    models = list(dict.fromkeys(table["model"]))
-    figure, panels = grid(len(models), (6, 3.6))
-    for left, name in zip(panels, models, strict=True):
-        rows = table[table["model"] == name].dropna(axis="columns", how="all")
-        for column in rows.filter(like="projection."):
+    """Figures 2 to 4: projections on the directions (left axis), Safety Score (right), by step.
+
+    A panel per model, or per model and pilot; units: of the Safety Score by model.
+    """
+    shown = split_by(table, ["model", "pilot"])
+    figure, panels = grid(len(shown), (6, 3.6))
+    for left, (name, rows) in zip(panels, shown.items(), strict=True):
+        for column in rows.filter(like="projection.").dropna(axis="columns", how="all"):
             direction = str(column).removeprefix("projection.")
             left.plot(rows["step"], rows[column], label=f"projection on {direction}")
         left.axhline(0, color="0.8", linewidth=0.8, zorder=0)
@@ -990,7 +1016,7 @@ def draw_trajectories(
         )
         right = left.twinx()
         draw_curve(right, rows, "step", color="black", linestyle="--", label="Safety Score")
-        right.set_ylabel(f"Safety Score ({units[name]})")
+        right.set_ylabel(f"Safety Score ({units[rows['model'].iloc[0]]})")
         handles = [*left.get_lines()[:-1], *right.get_lines()]
         left.legend(handles=handles, frameon=False, fontsize=8)
     save_figure(figure, out)
@@ -1189,16 +1215,23 @@ def draw_chosen(axes, rows: pd.DataFrame, place: str, color: str) -> None:
 
 
 def draw_effectiveness(table: pd.DataFrame, windows: list[str], measure: str, out) -> None:
-    """Tables 1, 3 and 7 drawn: from S1 to S5, a line per method, a panel per experiment.
+    """Tables 1 to 3, 7 to 9 drawn: from S1 to S5, a line per method, a panel per experiment.
 
+    Of several fine-tunes (figure 6): a panel per experiment and fine-tune; with a single method a
+    panel per experiment and a line per fine-tune.
     Bars are 95 % intervals as in the Markdown table: clustered by prompt for an experiment's rates.
-    Rows of no subset are grey lines, dotted before fine-tuning, dashed after it on all rows.
+    Rows of no subset are grey lines, dotted before fine-tuning, dashed after it on all rows; not
+    among lines of several fine-tunes, each of which has its own.
     """
-    experiments = list(dict.fromkeys(table["experiment"]))
-    figure, panels = grid(len(experiments), (5, 3.6))
-    for axes, experiment in zip(panels, experiments, strict=True):
-        shown = table[table["experiment"] == experiment]
-        references = shown.dropna(subset="no_subset") if "no_subset" in shown else shown[:0]
+    referred = table.dropna(subset="no_subset") if "no_subset" in table else table[:0]
+    on_subsets = table.drop(referred.index)
+    if "finetune" not in table or on_subsets["method"].nunique() > 1:
+        line, split = "method", split_by(table, ["experiment", "finetune"])
+    else:
+        line, split = "finetune", split_by(on_subsets, ["experiment"])
+    figure, panels = grid(len(split), (5, 3.6))
+    for axes, (title, shown) in zip(panels, split.items(), strict=True):
+        references = referred.loc[referred.index.intersection(shown.index)]
         rows = shown.drop(references.index)
         for (_, row), style in zip(references.iterrows(), (":", "--"), strict=False):
             axes.axhline(
@@ -1219,10 +1252,10 @@ def draw_effectiveness(table: pd.DataFrame, windows: list[str], measure: str, ou
             # The colours repeat after ten methods.
             axes.errorbar(
                 places, means, bars, marker="os"[i // 10 % 2], linestyle=("-", "--")[i // 10 % 2],
-                markersize=3, linewidth=1, elinewidth=0.8, label=row["method"],
+                markersize=3, linewidth=1, elinewidth=0.8, label=row[line],
             )  # fmt: skip
         axes.set_xticks(range(len(windows)), [w.upper() for w in windows])
-        axes.set(title=experiment, ylabel=MEASURES[measure])
+        axes.set(title=title, ylabel=MEASURES[measure])
         if measure == "asr":
             axes.set_ylim(SHARES)
         if len(shown) > 6:
@@ -1230,6 +1263,13 @@ def draw_effectiveness(table: pd.DataFrame, windows: list[str], measure: str, ou
         else:
             axes.legend(frameon=False, fontsize=7)
     save_figure(figure, out)
+
+
+def split_by(table: pd.DataFrame, columns: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Rows of a table by what they say in those of the columns that it has, in their order."""
+    own = [column for column in columns if column in table]
+    groups = table.groupby(own, sort=False)
+    return {", ".join(map(str, names)): rows for names, rows in groups}
 
 
 def grid(count: int, size: tuple[float, float]):

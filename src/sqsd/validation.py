@@ -13,7 +13,15 @@ from typing import Any
 from jsonschema import Draft202012Validator, validators
 
 from sqsd import judges, scorers
-from sqsd.config import ALL_ROWS, count_rows, curve_of, for_model, listed, training_steps
+from sqsd.config import (
+    ALL_ROWS,
+    count_rows,
+    curve_of,
+    for_model,
+    listed,
+    several,
+    training_steps,
+)
 from sqsd.errors import ConfigurationError, DataError, not_known
 from sqsd.published import published
 from sqsd.sensitivity import position
@@ -34,13 +42,15 @@ TABLES: dict[str, Options] = {
     "states": (("states",), ()),
     "alphas": (("directions",), ()),
     "checkpoints": (("pilot", "directions"), ()),
-    "trajectory": (("pilot", "directions", "benchmark"), ("states",)),
+    "trajectory": (("pilot", "directions", "benchmark"), ("states", "experiments")),
     "steering": (("directions", "benchmark"), ("states",)),
     "lengths": (("methods", "finetune", "benchmark"), ("judge", "experiments")),
     "losses": ((), ("experiments",)),
     "token-losses": (("group",), ("experiments",)),
     "first-order": (("directions", "states", "rows", "alphas"), ("experiments",)),
 }
+# Keys of a table that may hold a list of names, each by the kind that takes one.
+LISTS = {"finetune": "subsets", "pilot": "trajectory"}
 SANDBOX = {
     "datasets": ("sandbox:benign", "sandbox:danger", "sandbox:refusal"),
     "preferences": ("sandbox:safety",),
@@ -231,6 +241,7 @@ def kind_problems(config: Mapping[str, Any]) -> Checks:
             yield option_problems(place, entry, options, ("kind",))
     for name, entry in config["tables"].items():
         yield option_problems(f"tables.{name}", entry, TABLES, ("kind", "title", "published"))
+        yield list_problems(f"tables.{name}", entry)
     for place, _, entry in variants(config, "methods"):
         if entry.get("kind") == "sqsd" and not {"danger", "safety"} & set(entry):
             yield f"{place}: neither 'danger' nor 'safety'; give one of them, or both"
@@ -259,6 +270,13 @@ def option_problems(
     needed, allowed = kinds[kind]
     rest = {key: value for key, value in entry.items() if key not in common}
     yield from keys_problems(place, rest, f"kind '{kind}'", needed, allowed)
+
+
+def list_problems(place: str, table: Mapping[str, Any]) -> Iterator[str]:
+    """A list of names under a key where the table's kind takes one."""
+    for key, kind in LISTS.items():
+        if isinstance(table.get(key), list) and table["kind"] != kind:
+            yield f"{place}.{key}: a list, which only kind '{kind}' takes; give one name"
 
 
 def options_of(kind: type) -> tuple[list[str], list[str]]:
@@ -515,7 +533,7 @@ def mark_problems(config: Mapping[str, Any], place: str, table: Mapping[str, Any
     if table["kind"] not in ("trajectory", "steering"):
         return
     key = "pilot" if table["kind"] == "trajectory" else "direction"
-    runs = [table["pilot"]] if key == "pilot" else table["directions"]
+    runs = several(table["pilot"]) if key == "pilot" else table["directions"]
     for i, name in enumerate(table.get("states", [])):
         entries = [for_model(config["states"][name], model) for model in config["models"]]
         points = [entry[key] for entry in entries if curve_of(entry)[0] == key]

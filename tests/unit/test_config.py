@@ -980,6 +980,42 @@ CASES = {
         r"tables\.figure7: 'measure' means nothing for kind 'lengths', which has methods, "
         r"finetune, benchmark, judge, experiments; remove it",
     ),
+    "several fine-tunes of a table, one of which is none": (
+        "tables: {table1: {finetune: [lora, lorra]}}",
+        r"tables\.table1\.finetune\[1\]: 'lorra' is not a fine-tune; known: .*lora.*'lora'",
+    ),
+    "the same fine-tune twice": (
+        "tables: {table1: {finetune: [lora, lora]}}",
+        r"tables\.table1\.finetune: \['lora', 'lora'\] is not a name, or a list of different "
+        r"names",
+    ),
+    "no fine-tune": (
+        "tables: {table1: {finetune: []}}",
+        r"tables\.table1\.finetune: \[\] is not a name, or a list of different names",
+    ),
+    "several fine-tunes of a comparison": (
+        "tables: {table10: {finetune: [lora]}}",
+        r"tables\.table10\.finetune: a list, which only kind 'subsets' takes; give one name",
+    ),
+    "several pilots, one of which is none": (
+        "tables: {figure2: {pilot: [pilot, pilt]}}",
+        r"tables\.figure2\.pilot\[1\]: 'pilt' is not a pilot; known: .*pilot.*'pilot'",
+    ),
+    "several pilots of a table of checkpoints": (
+        "tables: {table5: {pilot: [pilot]}}",
+        r"tables\.table5\.pilot: a list, which only kind 'trajectory' takes; give one name",
+    ),
+    "a marked state of none of several pilots": (
+        "{tables: {figure2: {pilot: [more, most]}}, pilots: {more: PILOT, most: PILOT}}".replace(
+            "PILOT", json.dumps(DEFAULT["pilots"]["pilot"])
+        ),
+        r"tables\.figure2\.states\[0\]: 'd-danger' is no state of pilot more, most, which the "
+        r"figure has curves of; leave it out",
+    ),
+    "experiments of a trajectory": (
+        "tables: {figure2: {experiments: [sandbx]}}",
+        r"tables\.figure2\.experiments\[0\]: 'sandbx' is not an experiment; .*'sandbox'\?",
+    ),
     "a method called as the folder of fine-tunes on all rows": (
         "methods: {all-rows: {kind: length}}",
         r"methods\.all-rows: the name of the folder of fine-tunes on all rows; rename it",

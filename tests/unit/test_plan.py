@@ -22,7 +22,7 @@ CONFIG = """
 run: grid
 selection:
   experiments: [first, second]
-  tables: [attacks, scores, risky, where, alphas, steps, along, steered]
+  tables: [attacks, scores, targets, risky, where, alphas, steps, along, walks, steered]
 experiments:
   first: {model: alder, dataset: rows-a}
   second: {model: birch, dataset: rows-b}
@@ -84,6 +84,7 @@ pilots:
     save_steps: 3
     training: *training
     per_model: {birch: {data: calm-b, save_steps: 2, training: {epochs: 1.25, micro_batch_size: 4}}}
+  brisk: {data: rows-c, save_steps: 2, training: *training}
 states:
   d-step: {pilot: calm, step: 6}
   d-rank: {pilot: calm, direction: harm, rank: 1}
@@ -163,6 +164,8 @@ tables:
             measure: asr}
   scores: {title: B, kind: subsets, methods: [half], finetune: moved, benchmark: try,
            measure: safety_score, experiments: [third, second]}
+  targets: {title: J, kind: subsets, methods: [half, dice], finetune: [moved, small],
+            benchmark: try, measure: asr, experiments: [second]}
   judged: {title: C, kind: subsets, methods: [both], finetune: small, benchmark: ask, measure: asr,
            judge: rule}
   risky: {title: D, kind: ranking, methods: [both, long]}
@@ -171,6 +174,8 @@ tables:
   steps: {title: G, kind: checkpoints, pilot: calm, directions: [harm]}
   along: {title: H, kind: trajectory, pilot: calm, directions: [harm, safe], benchmark: ask,
           states: [d-rank, d-step]}
+  walks: {title: K, kind: trajectory, pilot: [brisk, calm], directions: [safe], benchmark: ask,
+          states: [d-step], experiments: [third]}
   steered: {title: I, kind: steering, directions: [harm, safe], benchmark: try, states: [s-pin]}
   foretold: {title: J, kind: groups, methods: [dice, best], groups: more, finetune: moved,
              benchmark: try, against: dice, experiments: [third, second]}
@@ -841,7 +846,7 @@ def test_a_table_is_a_figure_too_where_its_kind_is_drawn(plan):
 
     for table in ("risky", "where", "alphas", "steps"):
         assert plan.table_files(table) == made(table, "tables", "parquet", "csv", "md")
-    for table in ("attacks", "judged", "along", "steered", "foretold"):
+    for table in ("attacks", "targets", "judged", "along", "walks", "steered", "foretold"):
         assert plan.table_files(table) == (
             made(table, "tables", "parquet", "csv", "md") | made(table, "figures", "png", "svg")
         )
@@ -878,6 +883,22 @@ TABLE_INPUTS = {
         "judgements second half": judged(
             "cedar", "finetunes/moved/birch/rows-b/half", "try-c", "rule", 0
         ),
+    },
+    # Each fine-tune has its own target, with its benchmark, its judge and its references.
+    "targets": {
+        "judgements second moved before fine-tuning": judged("cedar", THETA_0, "try-c", "words", 0),
+        "judgements second moved all rows": judged(
+            "cedar", "finetunes/moved/birch/rows-b/all-rows", "try-c", "words", 0
+        ),
+        "judgements second moved half": judged(
+            "cedar", "finetunes/moved/birch/rows-b/half", "try-c", "words", 0
+        ),
+        "judgements second moved dice": judged(
+            "cedar", "finetunes/moved/birch/rows-b/dice", "try-c", "words", 0
+        ),
+        "judgements second small before fine-tuning": judged("birch", THETA_0, "try-b", "rule", 0),
+        "judgements second small half": small("birch", "rows-b", "half", "try-b", "rule", 0),
+        "judgements second small dice": small("birch", "rows-b", "dice", "try-b", "rule", 0),
     },
     "judged": {
         "judgements first before fine-tuning": judged("alder", THETA_0, "ask-a", "rule", 0),
@@ -923,6 +944,17 @@ TABLE_INPUTS = {
             ("asr", judged(model, "pilots/calm", benchmark, asr, *parts)),
             ("safety_score", judged(model, "pilots/calm", benchmark, score, *parts)),
             ("states", [f"{R}/states/{model}/d-rank.json", f"{R}/states/{model}/d-step.json"]),
+        )
+    },
+    # 41 rows: theta_0 and checkpoints 2, 4 and 6 of one; and 3, 6 and 8 of 64 rows of the other.
+    "walks": {
+        f"{role} alder {pilot} safe": files
+        for pilot, states in (("brisk", []), ("calm", [f"{R}/states/alder/d-step.json"]))
+        for role, files in (
+            ("trajectory", [f"{R}/trajectories/alder/{pilot}/safe.parquet"]),
+            ("asr", judged("alder", f"pilots/{pilot}", "ask-a", "words", 0, 1)),
+            ("safety_score", judged("alder", f"pilots/{pilot}", "ask-a", "starts", 0, 1)),
+            ("states", states),
         )
     },
     "steered": {
@@ -978,12 +1010,15 @@ BEFORE = "before fine-tuning"
 NAMES = {
     "attacks": [(e, m) for e in ("first", "second") for m in (BEFORE, "both", "dice")],
     "scores": [(e, m) for e in ("third", "second") for m in (BEFORE, "all rows", "half")],
+    "targets": [("second", "moved", m) for m in (BEFORE, "all rows", "half", "dice")]
+    + [("second", "small", m) for m in (BEFORE, "half", "dice")],
     "judged": [(e, m) for e in ("first", "second") for m in (BEFORE, "both")],
     "risky": [("first", "both"), ("first", "long"), ("second", "both"), ("second", "long")],
     "where": [(m, s) for m in MODELS for s in ("s-pin", "d-rank")],
     "alphas": [(m, d) for m in MODELS for d in ("safe", "harm")],
     "steps": [(m, "harm") for m in MODELS],
     "along": [(m, d) for m in MODELS for d in ("harm", "safe")],
+    "walks": [("alder", "brisk", "safe"), ("alder", "calm", "safe")],
     "steered": [(m, d) for m in MODELS for d in ("harm", "safe")],
     "foretold": [(e, m) for e in ("third", "second") for m in ("dice", "best")],
     "own": [("first", "long"), ("first", "both")],
@@ -991,20 +1026,24 @@ NAMES = {
 OF_EXPERIMENTS = ("attacks", "scores", "judged", "risky", "foretold", "own")
 KEYS = {
     **dict.fromkeys(OF_EXPERIMENTS, ("experiment", "method")),
+    "targets": ("experiment", "finetune", "method"),
     "where": ("model", "state"),
+    "walks": ("model", "pilot", "direction"),
     **dict.fromkeys(("alphas", "steps", "along", "steered"), ("model", "direction")),
 }
 ROLES = {
-    **dict.fromkeys(("attacks", "scores", "judged"), ("judgements",)), "risky": ("scores", "rows"),
+    **dict.fromkeys(("attacks", "scores", "targets", "judged"), ("judgements",)),
+    "risky": ("scores", "rows"),
     "where": ("state",), "alphas": ("ranking",), "steps": ("ranking",),
-    "along": ("trajectory", "asr", "safety_score", "states"),
+    **dict.fromkeys(("along", "walks"), ("trajectory", "asr", "safety_score", "states")),
     "steered": ("asr", "safety_score", "states"),
     **dict.fromkeys(("foretold", "own"), ("scores", "groups", "judgements")),
 }  # fmt: skip
-# By table and experiment.
+# By a row's names but the last.
 SEEDS = {
     ("attacks", "first"): [7, 8], ("attacks", "second"): [9], ("scores", "third"): [6],
     ("scores", "second"): [6], ("judged", "first"): [7, 8], ("judged", "second"): [9],
+    ("targets", "second", "moved"): [6], ("targets", "second", "small"): [9],
 }  # fmt: skip
 
 
@@ -1015,14 +1054,14 @@ UNITS = {
 }
 
 
-def options(table, first, second):
+def options(table, *names):
     """Of the row of a table with these names."""
-    if second in (BEFORE, "all rows"):
+    if names[-1] in (BEFORE, "all rows"):
         return {"reference": True}
-    if table in ("along", "steered"):
-        return {"unit": UNITS[first]}
-    seeds = SEEDS.get((table, first))
-    return {"seeds": seeds, "random": second == "dice"} if seeds else {}
+    if table in ("along", "walks", "steered"):
+        return {"unit": UNITS[names[0]]}
+    seeds = SEEDS.get((table, *names[:-1]))
+    return {"seeds": seeds, "random": names[-1] == "dice"} if seeds else {}
 
 
 @pytest.mark.parametrize("table", NAMES)

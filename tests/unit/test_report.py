@@ -432,6 +432,78 @@ def test_rows_of_no_subset_are_grey_lines(monkeypatch):
     assert sorted(second) == ["before", "m", "random"] and set(others["before"].get_ydata()) == {1}
 
 
+TARGETS = ("near", "far")
+
+
+def targeted(*experiments, methods=("m", "random"), references=True):
+    """Of two fine-tunes: falling by `m`, flat by `random`; nearer and farther from random order."""
+    unsafe = {
+        ("near", "m"): FALLING, ("near", "random"): RANDOM,
+        ("far", "m"): {1: (4, 3, 1), 2: (4, 1, 1)}, ("far", "random"): {1: (3, 3, 1), 2: (2, 2, 2)},
+    }  # fmt: skip
+    parts, judged = [], []
+    for experiment in experiments:
+        for target in TARGETS:
+            names = {"experiment": experiment, "finetune": target}
+            if references:
+                parts.append(Part({**names, "method": "before"}, {"reference": True}))
+                judged.append(before((target == "far", 0.0), (False, 0.0)))
+            for method in methods:
+                options = {"seeds": [1, 2], "random": method == "random"}
+                parts.append(Part({**names, "method": method}, options))
+                judged.append(verdicts(unsafe[target, method]))
+    return effectiveness_table(parts, judged, WINDOWS, "asr")
+
+
+def test_rows_of_several_fine_tunes_are_paired_within_their_own():
+    table = targeted("e")
+    assert table.columns[:3].tolist() == ["experiment", "finetune", "method"]
+    assert table[["finetune", "method"]].values.tolist() == [
+        [target, method] for target in TARGETS for method in ("before", "m", "random")
+    ]
+    assert table["no_subset"].tolist()[::3] == [0, 1 / 2]
+    near, far = table.iloc[1], table.iloc[4]
+    assert interval(near, "delta") == pytest.approx(student([1, 0.5]))
+    assert interval(far, "delta") == pytest.approx(student([0.75, 0.75]))
+    # Random order's deltas are 0 and -1/4 on the one, 1/2 and 0 on the other.
+    assert interval(near, "over_random") == pytest.approx(student([1, 0.75]))
+    assert interval(far, "over_random") == pytest.approx(student([0.25, 0.75]))
+
+
+def test_each_fine_tune_has_its_rows_over_experiments():
+    table = targeted("e", "f")
+    pooled = table[table["experiment"] == POOLED].set_index(["finetune", "method"])
+    assert sorted(pooled.index) == sorted(
+        (t, m) for t in TARGETS for m in ("before", "m", "random")
+    )
+    assert pooled["units"].tolist() == [2] * 6
+    assert pooled.loc[("far", "before"), "no_subset"] == 1 / 2
+    for target, s1, delta, beyond in (("near", 7 / 8, 3 / 4, 7 / 8), ("far", 1, 3 / 4, 1 / 2)):
+        row = pooled.loc[(target, "m")]
+        # Both experiments have the same numbers, so no spread.
+        assert interval(row, "s1") == pytest.approx((s1,) * 3)
+        assert interval(row, "delta") == pytest.approx((delta,) * 3)
+        assert interval(row, "over_random") == pytest.approx((beyond,) * 3)
+
+
+def test_a_figure_of_several_fine_tunes_has_a_panel_for_each(monkeypatch):
+    panels = panels_of(monkeypatch, targeted("e"), "asr")
+    assert {title: list(lines) for title, lines in panels.items()} == {
+        f"e, {target}": ["m", "random"] for target in TARGETS
+    }
+    assert panels["e, far"]["m"][0] == pytest.approx([1, 1 / 2, 1 / 4])
+
+
+@pytest.mark.parametrize("references", [True, False])
+def test_a_figure_of_one_method_has_a_line_for_each_fine_tune(monkeypatch, references):
+    table = targeted("e", "f", methods=["m"], references=references)
+    panels = panels_of(monkeypatch, table, "asr")
+    assert list(panels) == ["e", "f", POOLED]
+    assert [list(lines) for lines in panels.values()] == [[*TARGETS]] * 3
+    assert panels["f"]["near"][0] == pytest.approx([7 / 8, 1 / 2, 1 / 8])
+    assert panels["f"]["far"][0] == pytest.approx([1, 1 / 2, 1 / 4])
+
+
 def test_the_pooled_row_tells_the_fewest_prompts():
     judged = [
         (("e", "m"), verdicts({1: (3, 2, 1)}, prompts=9)),
@@ -824,6 +896,45 @@ def test_the_numbers_behind_figure_2(tmp_path):
     assert [row["step"] for row in rows] == ["0", "5", "10"] * 2
     assert "asr" not in rows[0]  # no verdict anywhere
     assert [row["chosen"] for row in rows] == ["", "d", "", "", "", ""]
+
+
+def walked(model, pilot, direction):
+    return Part({"model": model, "pilot": pilot, "direction": direction})
+
+
+def of_pilots():
+    parts = [walked("e", "short", "danger"), walked("e", "short", "safety"),
+             walked("e", "long", "danger"), walked("f", "short", "danger")]  # fmt: skip
+    curves = [curve("step", steps) for steps in ([0, 5, 10], [0, 5, 10], [0, 5], [10])]
+    return trajectory_table(parts, [*PROJECTIONS, PROJECTIONS[0]], curves, [{}, {}, {5: "d"}, {}])
+
+
+def test_each_pilot_of_a_model_has_rows_of_its_own():
+    table = of_pilots()
+    assert table.columns[:3].tolist() == ["model", "pilot", "step"]
+    assert table[["model", "pilot"]].values.tolist() == [
+        [*names] for names in (("e", "short"), ("e", "long"), ("f", "short")) for _ in range(3)
+    ]
+    assert table["projection.danger"].tolist() == [0, 1, 2.5, 0, 0.5, 0.75, 0, 1, 2.5]
+    assert table["projection.safety"].notna().tolist() == [True] * 3 + [False] * 6
+    assert table["safety_score"].notna().tolist() == [True] * 5 + [False] * 3 + [True]
+    assert table["chosen"].dropna().to_dict() == {4: "d"}
+
+
+def test_each_pilot_of_a_model_has_a_panel_of_its_own(monkeypatch):
+    panels, units = {}, []
+
+    def look(figure, out):
+        for axes in figure.axes:
+            panels.setdefault(axes.get_title(), [line.get_ydata() for line in axes.get_lines()])
+        units.extend(axes.get_ylabel() for axes in figure.axes if not axes.get_title())
+        report.plt.close(figure)
+
+    monkeypatch.setattr(report, "save_figure", look)
+    draw_trajectories(of_pilots(), {"e": "one", "f": "other"}, {})
+    assert [title for title in panels if title] == ["e, short", "e, long", "f, short"]
+    assert list(panels["e, long"][0]) == [0, 0.5, 0.75]
+    assert units == [f"Safety Score ({unit})" for unit in ("one", "one", "other")]
 
 
 def test_the_numbers_behind_figure_5(tmp_path):
