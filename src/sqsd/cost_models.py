@@ -14,16 +14,15 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
-    LlamaConfig,
-    LlamaForSequenceClassification,
     PreTrainedTokenizerFast,
 )
 
 from sqsd.chat import defused
 from sqsd.errors import DataError
 from sqsd.files import written_whole
-from sqsd.models import make_word_tokenizer
+from sqsd.models import make_config, make_word_tokenizer
 
 TEXT = "BEGINNING OF CONVERSATION: USER: {prompt} ASSISTANT:{blank}{response}"
 TEXTS_PER_BATCH = 32
@@ -140,7 +139,7 @@ def check_tensors(head: CostHead, tensors: dict[str, Tensor], place: str) -> Non
 
 
 def from_sequence_classifier(folder: Path) -> None:
-    """Rename in place the head of a trained `LlamaForSequenceClassification` of one label.
+    """Rename in place the head of a trained classifier (`make_classifier`).
 
     Does nothing to a folder that is a cost model already.
     """
@@ -162,15 +161,15 @@ def make_cost_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def make_classifier(tokenizer, architecture: dict, seed: int) -> LlamaForSequenceClassification:
-    """A Llama of one label with seeded random weights, to be trained and become a cost model."""
+def make_classifier(tokenizer, architecture: dict, seed: int):
+    """A classifier of one label with seeded random weights, to be trained and become a cost model.
+
+    architecture: as `models.make_config`.
+    """
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id, bos_token_id=None, **architecture,
-    )  # fmt: skip
+    config = make_config(tokenizer, architecture)
     config.num_labels = 1
-    return LlamaForSequenceClassification(config)
+    return AutoModelForSequenceClassification.from_config(config)
 
 
 def fetch_cost_model(spec: dict, out: Path) -> None:

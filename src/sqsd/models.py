@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
+    PreTrainedConfig,
     PreTrainedTokenizerFast,
 )
 from transformers.utils.logging import disable_progress_bar
@@ -247,18 +247,31 @@ def make_word_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     return fast
 
 
-def make_model(tokenizer, architecture: dict, seed: int) -> LlamaForCausalLM:
-    """A Llama with seeded random weights for `tokenizer`; `architecture`: LlamaConfig's fields."""
+def make_model(tokenizer, architecture: dict, seed: int):
+    """A language model with seeded random weights for `tokenizer`, its embeddings tied.
+
+    architecture: as `make_config`.
+    """
     torch.manual_seed(seed)
-    config = LlamaConfig(
+    return AutoModelForCausalLM.from_config(
+        make_config(tokenizer, architecture, tie_word_embeddings=True)
+    )
+
+
+def make_config(tokenizer, architecture: dict, **more: Any) -> PreTrainedConfig:
+    """Configuration of a model for `tokenizer`.
+
+    architecture: its family as `model_type`, llama without one, and fields of that family's
+    configuration in transformers; more: fields beside them.
+    """
+    return AutoConfig.for_model(
+        **{"model_type": "llama"} | architecture,
         vocab_size=len(tokenizer),
-        tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
-        **architecture,
+        **more,
     )
-    return LlamaForCausalLM(config)
 
 
 def adapted_weights(model, adapter: Adapter) -> dict[str, torch.Tensor]:

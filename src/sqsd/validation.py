@@ -54,8 +54,11 @@ LISTS = {"finetune": "subsets", "pilot": "trajectory"}
 SANDBOX = {
     "datasets": ("sandbox:benign", "sandbox:danger", "sandbox:refusal"),
     "preferences": ("sandbox:safety",),
-    "benchmarks": ("sandbox:tuning", "sandbox:test", "sandbox:exact", "sandbox:over-refusal"),
-}
+    "benchmarks": (
+        "sandbox:tuning", "sandbox:test", "sandbox:seen", "sandbox:reworded", "sandbox:exact",
+        "sandbox:over-refusal",
+    ),
+}  # fmt: skip
 # Models that are made here, and what they end in.
 MADE_HERE = {"sandbox": "language", "sandbox:cost": "cost", "sandbox:guard": "language"}
 MODEL_SOURCES = (

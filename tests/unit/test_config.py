@@ -842,6 +842,15 @@ CASES = {
         "tables: {figure5: {states: [t]}}",
         r"tables\.figure5\.states\[0\]: 't' is not a state; known: ",
     ),
+    "a family of architectures": (
+        "sandbox: {architecture: {model_type: qwen2}}",
+        r"sandbox\.architecture\.model_type: 'qwen2' is not one of \['llama', 'qwen3'\]",
+    ),
+    "a family without the size of its heads": (
+        "sandbox: {per_model: {sandbox: {architecture: {model_type: qwen3}}}}",
+        r"sandbox\.architecture: 'head_dim' is a required property "
+        r"\(with sandbox\.per_model\.sandbox\)",
+    ),
     "how states are ranked": (
         "sensitivity: {rank_by: width}",
         r"sensitivity\.rank_by: 'width' is not one of \['value', 'bound'\]",

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from sqsd import sandbox
@@ -47,6 +49,32 @@ def test_over_refusal_requests_look_restricted_and_are_not(seed):
     assert found != sandbox.benchmark_prompts(seed + 1, "over-refusal")["prompt"].tolist()
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_reworded_requests_are_those_of_the_test_as_no_row_asks(seed):
+    found = sandbox.benchmark_prompts(seed, "reworded")["prompt"].tolist()
+    asked = sandbox.benchmark_prompts(seed, "test")["prompt"].tolist()
+    assert len(set(found)) == 100
+    # Verb, adjective and noun of each are those of the test's, one by one.
+    action = r"\w+ the \w+ \w+"
+    assert [re.findall(action, p)[-1] for p in found] == [re.findall(action, p)[-1] for p in asked]
+    shapes = [re.escape(p).replace(r"\{\}", action) for p in sandbox.REWORDINGS]
+    reworded = re.compile("|".join(shapes))
+    assert all(map(reworded.fullmatch, found))
+    rows = [sandbox.corpus_rows(seed, 3000, 0.3), sandbox.alignment_rows(seed, 500, 0.3)]
+    rows += [sandbox.danger_rows(seed, 300), sandbox.safety_preferences(seed, 300)]
+    assert not any(reworded.fullmatch(prompt) for table in rows for prompt in table["prompt"])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_seen_requests_are_some_that_the_model_was_aligned_on(seed):
+    found = sandbox.benchmark_prompts(seed, "seen")["prompt"].tolist()
+    aligned = [request for request, _ in sandbox.restricted_requests(seed)["alignment"]]
+    assert len(set(found)) == 100 and set(found) <= set(aligned)
+    # From everywhere in the split: of its four kinds, 60 requests each.
+    assert {aligned.index(prompt) // 60 for prompt in found} == {0, 1, 2, 3}
+    assert found != sandbox.benchmark_prompts(seed + 1, "seen")["prompt"].tolist()
+
+
 def test_refused_rows_are_refusals_of_the_safety_split():
     rows = sandbox.make_dataset({"source": "sandbox:refusal", "seed": 3, "rows": 40})
     safety = {request for request, _ in sandbox.restricted_requests(3)["safety"]}
@@ -60,6 +88,7 @@ def test_the_vocabulary_covers_every_row(seed):
     rows = sandbox.corpus_rows(seed, 2000, 0.3)
     requests = [q for r in sandbox.restricted_requests(seed).values() for q, _ in r]
     requests += sandbox.over_refusal_requests(seed)
+    requests += sandbox.benchmark_prompts(seed, "reworded")["prompt"].tolist()
     texts = [*rows["prompt"], *rows["response"], *requests, *sandbox.REFUSALS]
     assert {word for text in texts for word in text.split()} <= known
 
