@@ -4,9 +4,13 @@ import re
 from collections import Counter
 
 import pytest
+import yaml
 from conftest import ROOT, TINY, job_counts, snakemake, write_config
 
+from sqsd import sandbox
+
 PRESETS = ROOT / "config/presets"
+DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 TARGETS = (
     "table1", "table3", "table4", "table5", "table6", "table7", "ranking", "figure2", "figure5",
 )  # fmt: skip
@@ -164,6 +168,126 @@ def test_smollm2(planner, tmp_path):
         "judge_responses": judges * (curves + pilot), "collect_gradients": shards * readings,
         "score_samples": 1, "ranking": 1, "table6": 1, "figure2": 1, "figure5": 1,
     })  # fmt: skip
+
+
+def test_the_paper_in_small(planner, tmp_path):
+    """Three models by two data sets by nine methods, on three benchmarks, and the other studies."""
+    jobs = planner.plan(tmp_path, PRESETS / "paper-small.yaml")
+    models, data, dangers, baselines, controls, benchmarks = 3, 2, 2, 5, 2, 3
+    experiments, arms = models * data, models * data * (dangers + baselines + controls)
+    ablations = 4  # table 3, of one experiment
+    # With SQSD and random order: another family in both ways, a larger model, all weights. With
+    # SQSD alone: three more rates.
+    transferred, rates = 2 * (2 + 1 + 1), 3
+    finetunes = arms + ablations + transferred + rates
+    shards, windows = ceil(1200, 600), 5
+    # A direction's curve at the checkpoint of V; an insensitive S of one model at another.
+    curves = models * (dangers + 1) + 1
+    # theta_0 and checkpoints of 2 epochs, on each data set, and on three more sizes of one model.
+    sizes = [ceil(1 + ceil(2 * ceil(rows, 8), 10), 16) for rows in (150, 300, 1200)]
+    pilots = experiments * ceil(1 + 150 // 10, 16) + sum(sizes)
+    groups = ceil(40 + 40, 15)
+    larger = 1  # a target that scores nothing; only before its fine-tunes is it evaluated itself
+    assert ceil(windows, 15) == ceil(9, 9) == 1  # parts of a fine-tune, and of a curve
+    on_test = ablations + transferred + rates + larger
+    on_three = arms + models
+    assert counts(jobs) == with_total({
+        "all": 1,
+        # Scored and pilot rows of each data set, three sizes, directions, references of baselines.
+        "make_dataset": 2 * data + 3 + dangers + 5, "make_preferences": 1,
+        "make_benchmark": 1 + benchmarks + 1, "pretrain_model": models + larger,
+        "align_model": models + larger, "train_cost_model": 1, "train_guard_model": 1,
+        "train_direction": models * (dangers + 1), "train_pilot": experiments + 3,
+        "measure_trajectory": (experiments + 3) * (dangers + 1), "rank_alphas": models,
+        "rank_checkpoints": experiments * dangers, "choose_state": models * (1 + dangers) + 2,
+        "encode_samples": experiments,
+        # Danger at a state of its own by each direction, safety; the insensitive states.
+        "collect_gradients": shards * (experiments * (dangers + 1) + 2),
+        # Two of the baselines read a layer each, with one and with two sets of references.
+        "search_layers": models, "choose_layer": models * 2,
+        "collect_hidden_states": 2 * shards * experiments + models * (1 + 2),
+        "make_anchor": models * 3, "collect_full_gradients": 2 * shards * experiments,
+        "judge_rows": shards * data,
+        "score_samples": arms + ablations, "make_subsets": arms + ablations,
+        "finetune_subsets": finetunes, "make_groups": 1, "finetune_groups": 1,
+        "list_states": finetunes + models + larger + curves + pilots + groups,
+        "generate_responses": benchmarks * on_three + on_test + curves + pilots + groups,
+        # Verdicts everywhere but on groups and the insensitive S; costs where Safety Scores are.
+        "judge_responses": benchmarks * on_three + on_test + on_three
+        + 2 * curves - 1 + 2 * pilots + groups,
+        **dict.fromkeys(
+            (
+                *(f"table{n}" for n in range(1, 12)), "table2-alpaca", "table5-alpaca",
+                *(f"figure{n}" for n in range(2, 7)),
+            ), 1,
+        ),
+    })  # fmt: skip
+
+
+def test_no_direction_of_the_paper_in_small_asks_what_its_benchmarks_ask():
+    config = yaml.safe_load((PRESETS / "paper-small.yaml").read_text())
+    asked = {
+        thing(prompt)
+        for split in ("tuning", "test", "reworded")
+        for prompt in sandbox.benchmark_prompts(1, split)["prompt"]
+    }
+    assert len(asked) == 2 * 20
+    for name in ("beaver", "aegis"):
+        rows = sandbox.make_dataset(config["datasets"][name])
+        assert not asked & set(map(thing, rows["prompt"])), name
+    safety = sandbox.make_preferences(DEFAULT["preferences"]["safety"])
+    assert not asked & set(map(thing, safety["prompt"]))
+
+
+def thing(prompt: str) -> tuple[str, ...]:
+    """Adjective and noun of a request of the sandbox."""
+    return tuple(prompt.split("the ")[-1].split()[:2])
+
+
+# Jobs of a fine-tune of a method's subsets on a target that is there, with theta_0 evaluated.
+SERVED = {
+    "finetune_subsets": 1, "list_states": 1, "generate_responses": 1, "judge_responses": 1,
+}  # fmt: skip
+
+
+def test_the_scores_of_a_model_serve_every_target(planner, tmp_path):
+    """A further target is fine-tuned and evaluated; nothing is scored or measured for it."""
+    config = yaml.safe_load(TINY.read_text())
+    config["finetunes"]["lora"]["all_rows_seeds"] = []
+    table = {"title": "A target.", "kind": "subsets", "methods": ["sqsd-danger"],
+             "experiments": ["sandbox"], "benchmark": "test", "measure": "asr"}  # fmt: skip
+    entry = DEFAULT["finetunes"]["lora"] | {"seeds": [4], "all_rows_seeds": []}
+
+    def jobs(targets, experiments=("sandbox", "other")):
+        config["finetunes"] |= {f"on-{t}": entry | {"model": t} for t in targets}
+        config["tables"] |= {
+            "own": table | {"finetune": "lora"},
+            **{f"to-{t}": table | {"finetune": f"on-{t}"} for t in targets},
+        }
+        config["selection"] = {
+            "experiments": [*experiments],
+            "tables": ["own", "table6", *(f"to-{t}" for t in targets)],
+        }
+        made = planner.plan(tmp_path, write_config(tmp_path / "targets.yaml", **config))
+        return {job.name: job for job in made}
+
+    alone, one, two = jobs([]), jobs(["young"]), jobs(["young", "sandbox"])
+    assert alone.keys() < one.keys() < two.keys()
+
+    def more(found, before):
+        return dict(Counter(found[name].rule for name in found.keys() - before.keys()))
+
+    # Of the young model nothing was evaluated on its test before it became a target.
+    before = {"make_benchmark": 1, "list_states": 2, "generate_responses": 2, "judge_responses": 2}
+    assert more(one, alone) == SERVED | before | {"to-young": 1}
+    # The scoring model itself is, as its own target.
+    assert more(two, one) == SERVED | {"to-sandbox": 1}
+    subsets = [f"subsets/sandbox/mixed/sqsd-danger/s{k}.parquet" for k in (1, 2, 3)]
+    for target in ("young", "sandbox"):
+        job = two[f"finetune_subsets on-{target} sandbox mixed sqsd-danger 4"]
+        assert sorted(job.needs) == [
+            f"results/tiny/{file}" for file in sorted([f"models/{target}", *subsets])
+        ]
 
 
 def test_slurm_profile(tmp_path):
