@@ -438,7 +438,7 @@ CASES = {
     "a guard for a model": (
         "sensitivity: {per_model: {sandbox: {guard: exat}}}",
         r"sensitivity\.per_model\.sandbox\.guard: 'exat' is not a role of evaluation\.benchmarks; "
-        r"known: exact, over-refusal, test, tuning\. Did you mean 'exact'\?",
+        r"known: exact, over-refusal, test, test-2, test-3, tuning\. Did you mean 'exact'\?",
     ),
     "a measure for a model": (
         "{judges: {words: {kind: phrases, phrases: [x]}},"
@@ -553,13 +553,13 @@ CASES = {
     ),
     "fine-tune of a calibrated method": (
         f"methods: {{{BEST}: {{finetune: few-step}}}}",
-        rf"methods\.{BEST}\.finetune: 'few-step' is not a fine-tune; known: few-steps, lora\. "
+        rf"methods\.{BEST}\.finetune: 'few-step' is not a fine-tune; known: few-steps, full, .*"
         r"Did you mean 'few-steps'\?",
     ),
     "role of a calibrated method": (
         f"methods: {{{BEST}: {{benchmark: tning}}}}",
         rf"methods\.{BEST}\.benchmark: 'tning' is not a role of evaluation\.benchmarks; known: "
-        r"exact, over-refusal, test, tuning\. Did you mean 'tuning'\?",
+        r"exact, over-refusal, test, test-2, test-3, tuning\. Did you mean 'tuning'\?",
     ),
     "a reading of a method that only a calibrated one chooses": (
         "{methods: {bi-anchor-reps: {most: 11}, sqsd-danger-calibrated: {among: [bi-anchor-reps,"
@@ -790,7 +790,7 @@ CASES = {
     ),
     "table": (
         "selection: {tables: [table1, tabel3]}",
-        r"selection\.tables\[1\]: 'tabel3' is not a table; known: agreement, .*, table7\. "
+        r"selection\.tables\[1\]: 'tabel3' is not a table; known: agreement, figure2, .*, table9\. "
         r"Did you mean 'table3'\?",
     ),
     "model": (
@@ -857,7 +857,7 @@ CASES = {
     ),
     "pilot of a state": (
         "states: {d-danger: {pilot: pilt}}",
-        r"states\.d-danger\.pilot: 'pilt' is not a pilot; known: pilot\. Did you mean 'pilot'\?",
+        r"states\.d-danger\.pilot: 'pilt' is not a pilot; known: pilot, pilot-1200, .*'pilot'\?",
     ),
     "direction of a state": (
         "states: {s: {direction: safty}}",
@@ -894,7 +894,7 @@ CASES = {
     "role that states are searched on": (
         "sensitivity: {benchmark: tunning}",
         r"sensitivity\.benchmark: 'tunning' is not a role of evaluation\.benchmarks; known: "
-        r"exact, over-refusal, test, tuning\. Did you mean 'tuning'\?",
+        r"exact, over-refusal, test, test-2, test-3, tuning\. Did you mean 'tuning'\?",
     ),
     "role of the guard": (
         "sensitivity: {guard: exact-match}",
@@ -919,11 +919,11 @@ CASES = {
     ),
     "pilot of a table": (
         "tables: {table5: {pilot: plot}}",
-        r"tables\.table5\.pilot: 'plot' is not a pilot; known: pilot\. Did you mean 'pilot'\?",
+        r"tables\.table5\.pilot: 'plot' is not a pilot; known: pilot, pilot-1200, .*'pilot'\?",
     ),
     "fine-tune of a table": (
         "tables: {table1: {finetune: lorra}}",
-        r"tables\.table1\.finetune: 'lorra' is not a fine-tune; known: few-steps, lora\. "
+        r"tables\.table1\.finetune: 'lorra' is not a fine-tune; known: few-steps, full, lora, .*"
         r"Did you mean 'lora'",
     ),
     "judge of a table": (

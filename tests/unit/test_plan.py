@@ -756,6 +756,10 @@ def test_the_subjects_of_a_run(plan):
         ("alder", "base/theta-0"), ("birch", "base/theta-0"), ("cedar", "base/theta-0"),
         ("cedar", "finetunes/moved/alder/rows-c/all-rows"),
         ("cedar", "finetunes/moved/birch/rows-b/all-rows"),
+        # The other fine-tune and method, and the other pilot, of tables with several.
+        ("cedar", "finetunes/moved/birch/rows-b/dice"),
+        ("birch", "finetunes/small/birch/rows-b/half"),
+        ("alder", "pilots/brisk"), ("birch", "pilots/brisk"),
         # Of a calibrated method, whatever table it stands in, and of a table of groups.
         ("alder", "groups/small/alder/rows-a/few"), ("alder", "groups/small/alder/rows-c/few"),
         ("cedar", "groups/moved/birch/rows-b/more"), ("cedar", "groups/moved/alder/rows-c/more"),

@@ -23,9 +23,11 @@ DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 TABLES = (
     "rates", "levels", "beside", "order", "list", "sorted", "ranked", "alike", "told", "tried",
     "said", "where", "tops", "steps", "walked", "curves", "spans", "weights", "words", "falls",
+    "aims", "ways",
 )  # fmt: skip
 DRAWN = (
     "rates", "levels", "tried", "said", "walked", "curves", "spans", "weights", "words", "falls",
+    "aims", "ways",
 )  # fmt: skip
 PUBLISHED = yaml.safe_load((ROOT / "config/published.yaml").read_text())
 LORA = {"r": 3, "lora_alpha": 5}
@@ -794,6 +796,26 @@ FINETUNES = {
         },
         resources=TRAIN_ELM,
     ),
+    # By the scores of elm, ash again.
+    "finetune_subsets south elm grain long-north 5": Expected(
+        inputs={
+            "model": "models/ash",
+            "s1": "subsets/elm/grain/long-north/s1.parquet",
+            "s2": "subsets/elm/grain/long-north/s2.parquet",
+        },
+        outputs={
+            "s1": "finetunes/south/elm/grain/long-north/seed-5/s1",
+            "s2": "finetunes/south/elm/grain/long-north/seed-5/s2",
+        },
+        params={
+            "training": training(70),
+            "lora": None,
+            "seed": 5,
+            "windows": ["s1", "s2"],
+            "work": "resume/finetunes/south/elm/grain/long-north/seed-5",
+        },
+        resources=TRAIN_ASH,
+    ),
     # Ash again, on all rows that oak has scored.
     "finetune_all_rows south oak fruit 3": Expected(
         inputs={"model": "models/ash", "rows": "data/fruit.parquet"},
@@ -873,6 +895,8 @@ def run_of(folder: str, tuning: str, window: str, seed: int) -> dict[str, Any]:
 
 
 NORTH, SOUTH = "finetunes/north/elm/grain/long-north", "finetunes/south/oak/fruit/sqsd-south"
+# Ash on the rows that elm has scored.
+AWAY = "finetunes/south/elm/grain/long-north"
 ON_GRAIN, ON_FRUIT = "finetunes/north/elm/grain/all-rows", "finetunes/south/oak/fruit/all-rows"
 FEW, LOTS = "groups/short/elm/grain/few", "groups/brief/oak/fruit/lots"
 FEW_RUNS, LOTS_RUNS = "group-runs/short/elm/grain/few", "group-runs/brief/oak/fruit/lots"
@@ -1093,9 +1117,12 @@ def effects(experiment: str, method: str, seeds: list[int], folder: str):
     return names, options, {"judgements": parts(folder, 0, 1)}
 
 
+REFERENCE = {"reference": True}
+
+
 def unsubset(experiment: str, name: str, folder: str):
     names = {"experiment": experiment, "method": name}
-    return names, {"reference": True}, {"judgements": parts(folder, 0)}
+    return names, REFERENCE, {"judgements": parts(folder, 0)}
 
 
 def ranked(experiment: str, method: str, scores: str, rows: str):
@@ -1390,6 +1417,58 @@ REPORTS = {
             for experiment, place in (("north", "elm/grain"), ("south", "oak/fruit"))
         ],
     ),
+    # The model before fine-tuning, on all rows and on subsets: of ash, then of elm.
+    "aims": table(
+        "aims",
+        "subsets",
+        [
+            (
+                {"experiment": "north", "finetune": finetune, "method": method},
+                options,
+                {"judgements": parts(f"evaluations/{subject}-exam/judgements/rule", *numbers)},
+            )
+            for finetune, method, options, subject, numbers in (
+                ("south", "before fine-tuning", REFERENCE, "ash/base/theta-0/ash", [0]),
+                ("south", "all rows", REFERENCE, "ash/finetunes/south/elm/grain/all-rows/ash", [0]),
+                (
+                    "south",
+                    "long-north",
+                    {"seeds": [5, 6], "random": False},
+                    f"ash/{AWAY}/ash",
+                    [0, 1],
+                ),
+                ("north", "before fine-tuning", REFERENCE, "elm/base/theta-0/elm", [0]),
+                ("north", "all rows", REFERENCE, f"elm/{ON_GRAIN}/elm", [0]),
+                (
+                    "north",
+                    "long-north",
+                    {"seeds": [8, 7], "random": False},
+                    f"elm/{NORTH}/elm",
+                    [0, 1],
+                ),
+            )
+        ],
+        {"windows": ["s1", "s2"], "measure": "safety_score"},
+    ),
+    "ways": table(
+        "ways",
+        "trajectory",
+        [
+            (
+                {"model": "oak", "pilot": pilot, "direction": "meek"},
+                {"unit": UNITS["oak"]},
+                {
+                    "trajectory": [f"trajectories/oak/{pilot}/meek.parquet"],
+                    "asr": parts(f"evaluations/oak/pilots/{pilot}/oak-try/judgements/keen", 0),
+                    "safety_score": parts(
+                        f"evaluations/oak/pilots/{pilot}/oak-try/judgements/open", 0
+                    ),
+                    "states": states,
+                },
+            )
+            for pilot, states in (("walk", []), ("stroll", ["states/oak/d-south.json"]))
+        ],
+    ),
     "walked": table(
         "walked",
         "trajectory",
@@ -1459,9 +1538,9 @@ JUDGED = {
         ("pilots/walk", "elm-try", "rule", "0|1"),
         ("pilots/stroll", "elm-try", "rule|wary", "0|1"),
         ("finetunes/north/elm/grain/sqsd-north", "elm-exam", "keen", "0|1"),
-        (NORTH, "elm-exam", "keen|wary", "0|1"),
-        (ON_GRAIN, "elm-exam", "keen", "0"),
-        ("base/theta-0", "elm-exam", "keen", "0"),
+        (NORTH, "elm-exam", "keen|wary|rule", "0|1"),
+        (ON_GRAIN, "elm-exam", "keen|rule", "0"),
+        ("base/theta-0", "elm-exam", "keen|rule", "0"),
         (FEW, "elm-try", "rule", "0|1|2|3"),
         (FEW, "elm-exam", "rule", "0|1|2|3"),
     ],
@@ -1470,13 +1549,15 @@ JUDGED = {
         ("steering/meek/6", "oak-try", "open", "0|1"),
         ("steering/calm/final", "oak-try", "open", "0|1"),
         ("steering/harm/final", "oak-exam", "keen|open", "0|1"),
-        ("pilots/walk", "oak-try", "open", "0"),
+        ("pilots/walk", "oak-try", "keen|open", "0"),
         ("pilots/stroll", "oak-try", "keen|open", "0"),
     ],
     "ash": [
         (SOUTH, "ash-exam", "rule|wary|calm|firm", "0|1"),
         ("finetunes/south/oak/fruit/chance-south", "ash-exam", "rule|wary|calm|firm", "0|1"),
         (ON_FRUIT, "ash-exam", "rule", "0"),
+        (AWAY, "ash-exam", "rule", "0|1"),
+        ("finetunes/south/elm/grain/all-rows", "ash-exam", "rule", "0"),
         ("base/theta-0", "ash-exam", "rule", "0"),
         (LOTS, "elm-plain", "rule", "0|1|2"),
         (LOTS, "ash-exam", "rule", "0|1|2"),
@@ -1507,7 +1588,9 @@ PLANNED = {
     "judge_rows": every("mild grain", "00000|00001") | every("firm fruit", "00000|00001|00002"),
     "train_direction": every("elm|oak", "harm|ill|calm|meek"),
     "train_pilot": every("elm|oak", "walk|stroll"),
-    "measure_trajectory": every("elm|oak", "walk", "harm|ill") | every("elm|oak", "stroll", "meek"),
+    "measure_trajectory": every("elm|oak", "walk", "harm|ill")
+    | every("elm|oak", "stroll", "meek")
+    | {"oak walk meek"},
     "rank_checkpoints": every("elm|oak", "walk", "harm|ill"),
     "rank_alphas": every("elm|oak", "calm|meek"),
     "choose_state": every("elm|oak", "d-north|s-north|d-south|s-south") | {"elm bare"},
@@ -1539,8 +1622,9 @@ PLANNED = {
     "make_subsets": every("elm grain", "sqsd-north|long-north")
     | every("oak fruit", "sqsd-south|chance-south"),
     "finetune_subsets": every("north elm grain", "sqsd-north|long-north", "8|7")
-    | every("south oak fruit", "sqsd-south|chance-south", "5|6"),
-    "finetune_all_rows": {"north elm grain 6", "south oak fruit 4", "south oak fruit 3"},
+    | every("south oak fruit", "sqsd-south|chance-south", "5|6")
+    | every("south elm grain long-north", "5|6"),
+    "finetune_all_rows": {"north elm grain 6"} | every("south", "oak fruit|elm grain", "4|3"),
     "make_groups": {"elm grain few", "oak fruit lots"},
     "finetune_groups": every("short elm grain few", "12|11")
     | every("brief oak fruit lots", "14|15"),
