@@ -1022,6 +1022,15 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         TUNED_ON_TUNING,
     ),
     ("tables.table7.measure", {"tables.table7.measure": "asr"}, ["table7"]),
+    # Beside what is there, another fine-tune and nothing else.
+    (
+        "tables.table7.finetune",
+        {
+            "tables.table7.finetune": ["lora", "other"],
+            "finetunes.other": DEFAULT["finetunes"]["lora"] | {"seeds": [4], "all_rows_seeds": []},
+        },
+        ["finetune_subsets other *", "table7"],
+    ),
     ("tables.table11.methods", {"tables.table11.methods": ["length", "sqsd-danger"]}, ["table11"]),
     (
         "tables.table11.methods",
@@ -1112,6 +1121,12 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
     ),
     # Of `sandbox`, where it is; the curve of `young` is of another checkpoint.
     ("tables.figure5.states", {"tables.figure5.states": ["s-insensitive"]}, ["figure5"]),
+    (
+        "tables.figure2.pilot",
+        {"tables.figure2.pilot": ["pilot", "second"], **SECOND_PILOT},
+        ["train_pilot * second", "figure2"],
+    ),
+    ("tables.figure2.experiments", {"tables.figure2.experiments": ["other"]}, ["figure2"]),
     ("tables.figure2.directions", {"tables.figure2.directions": ["safety"]}, ["figure2"]),
     (
         "tables.figure2.benchmark",
@@ -1177,6 +1192,15 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
 
 # Keys without a row, and why.
 WITHOUT = {
+    "datasets.pilot-*": "in no selected table",
+    "benchmarks.seen.*": "in no selected table",
+    "benchmarks.reworded.*": "in no selected table",
+    "pilots.pilot-*": "in no selected table",
+    "finetunes.lora-*": "in no selected table",
+    "finetunes.full.*": "in no selected table; `tuning` of `lora` has a row",
+    "evaluation.benchmarks.test-?": "in no selected table",
+    "tables.table[289].*": "not selected; tables 1 and 7 are alike",
+    "tables.figure[46].*": "not selected; figure 2 and table 1 are alike",
     "methods.sqsd-danger-unnormalised.*": "in no selected table; `normalised` has a row",
     "methods.sqsd-danger-danger-only.*": "in no selected table",
     "methods.sqsd-danger-safety-only.*": "in no selected table",
