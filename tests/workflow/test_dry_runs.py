@@ -199,15 +199,17 @@ def test_the_paper_in_small(planner, tmp_path):
         "align_model": models + larger, "train_cost_model": 1, "train_guard_model": 1,
         "train_direction": models * (dangers + 1), "train_pilot": experiments + 3,
         "measure_trajectory": (experiments + 3) * (dangers + 1), "rank_alphas": models,
-        "rank_checkpoints": experiments * dangers, "choose_state": models * (1 + dangers) + 2,
+        "rank_checkpoints": experiments * dangers, "choose_state": models * (1 + dangers) + 2 + 1,
         "encode_samples": experiments,
-        # Danger at a state of its own by each direction, safety; the insensitive states.
+        # Danger at a state of its own by each direction, safety; the insensitive states; theta_0.
         "collect_gradients": shards * (experiments * (dangers + 1) + 2),
         # Two of the baselines read a layer each, with one and with two sets of references.
         "search_layers": models, "choose_layer": models * 2,
         "collect_hidden_states": 2 * shards * experiments + models * (1 + 2),
         "make_anchor": models * 3, "collect_full_gradients": 2 * shards * experiments,
         "judge_rows": shards * data,
+        # Figures 9 and 10 are of the same rows; figure 11 is along one danger direction and safety.
+        "measure_token_losses": 1, "measure_loss_changes": 2,
         "score_samples": arms + ablations, "make_subsets": arms + ablations,
         "finetune_subsets": finetunes, "make_groups": 1, "finetune_groups": 1,
         "list_states": finetunes + models + larger + curves + pilots + groups,
@@ -218,7 +220,7 @@ def test_the_paper_in_small(planner, tmp_path):
         **dict.fromkeys(
             (
                 *(f"table{n}" for n in range(1, 12)), "table2-alpaca", "table5-alpaca",
-                *(f"figure{n}" for n in range(2, 7)),
+                *(f"figure{n}" for n in range(2, 12)),
             ), 1,
         ),
     })  # fmt: skip
