@@ -55,10 +55,11 @@ def write_adapter(folder, shapes, seed=0, r=2, lora_alpha=6):
     return drifts
 
 
-def put_guard(folder: Path) -> None:
-    """The file that the tiny configuration asks for, in a folder it runs in."""
-    if not (folder / "guard.jsonl").exists():
-        shutil.copy(ROOT / "tests/end_to_end/guard.jsonl", folder)
+def put_files(folder: Path) -> None:
+    """The files that the tests' configurations ask for, in a folder they run in."""
+    for name in ("guard.jsonl", "scores.jsonl"):
+        if not (folder / name).exists():
+            shutil.copy(ROOT / "tests/end_to_end" / name, folder)
 
 
 def snakemake_command(
@@ -67,7 +68,7 @@ def snakemake_command(
     configfiles: tuple[Path, ...] = (),
     snakefile: Path = ROOT / "Snakefile",
 ) -> list[str]:
-    put_guard(folder)
+    put_files(folder)
     files = ["--configfile", *map(str, configfiles)] if configfiles else []
     base = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile)]
     return [*base, "--directory", str(folder), *arguments, *files]

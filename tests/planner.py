@@ -9,7 +9,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from conftest import put_guard
+from conftest import put_files
 
 ROOT = Path(__file__).parents[1]
 # Two experiments that differ in every name and value.
@@ -53,7 +53,7 @@ class Planner:
     def start(self, folder: Path, *configfiles: Path, **options: Any) -> "Future[list[Job]]":
         """Options: those of `make_plan`."""
         os.environ["HF_HUB_OFFLINE"] = "1"
-        put_guard(folder)
+        put_files(folder)
         return self.pool.submit(make_plan, str(folder), list(map(str, configfiles)), **options)
 
     def plan(self, folder: Path, *configfiles: Path, **options: Any) -> list[Job]:

@@ -38,6 +38,7 @@ from sqsd.readings import (
     Judged,
     Outcomes,
     Reading,
+    ScoreFile,
     Scores,
     Texts,
     Tokens,
@@ -169,6 +170,8 @@ class Plan:
                 if role == "groups":
                     return [paths.groups(model, dataset, groups)]
                 return self.group_judgements(finetune, model, dataset, groups, benchmark)
+            case ScoreFile(source):
+                return [self.paths.dataset(dataset) if role == "rows" else source]
             case Tokens() | Texts():
                 samples = role == "samples"
                 return [paths.samples(model, dataset) if samples else paths.dataset(dataset)]
@@ -195,7 +198,7 @@ class Plan:
                 return times("judge_rows", f"{judge}/{dataset}")
             case Scores(method):
                 return self.reading_times(model, dataset, method)
-            case Outcomes() | Tokens() | Texts():
+            case Outcomes() | Tokens() | Texts() | ScoreFile():
                 return []
 
     @cached_property

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import pandas as pd
 
+from sqsd.score_files import match_scores
 from sqsd.tables import read_table
 
 
@@ -100,7 +101,21 @@ class Outcomes:
     tables: ClassVar[Mapping[str, str]] = {"groups": "groups", "judgements": "judgements"}
 
 
-Reading = Update | Tokens | Texts | HiddenState | Gradient | Judged | Scores | Outcomes
+@dataclass(frozen=True)
+class ScoreFile:
+    """Each row's score in a file of anyone's, matched by its texts.
+
+    source: the file's path; fields: as in `sources.load_scores`.
+    """
+
+    source: str
+    fields: Mapping[str, str]
+    dataset: ClassVar[None] = None
+    # `file` is no table of a run: `match_scores` reads it, and gives `samples`.
+    tables: ClassVar[Mapping[str, str]] = {"rows": "dataset", "file": "a file of anyone's"}
+
+
+Reading = Update | Tokens | Texts | HiddenState | Gradient | Judged | Scores | Outcomes | ScoreFile
 # The tables of a reading, each with all its shards, by role. `samples`, of a reading of rows, has a
 # row per sample, its `reason` null where the row can be scored.
 Readings = Mapping[str, pd.DataFrame]
@@ -112,7 +127,10 @@ def shard_rows(rows: pd.DataFrame, shard: int, rows_per_shard: int) -> pd.DataFr
 
 
 def read_readings(reading: Reading, files: Mapping[str, Sequence[str]]) -> Readings:
-    """A reading from the files of its shards, by role."""
+    """A reading from the files of its shards, by role; of a `ScoreFile` its `samples` alone."""
+    if isinstance(reading, ScoreFile):
+        (dataset,), (path,) = files["rows"], files["file"]
+        return {"samples": match_scores(dataset, path, reading.fields)}
     return {
         role: pd.concat([read_table(path, schema) for path in files[role]], ignore_index=True)
         for role, schema in reading.tables.items()

@@ -19,6 +19,7 @@ from sqsd.readings import (
     Outcomes,
     Reading,
     Readings,
+    ScoreFile,
     Scores,
     Texts,
     Tokens,
@@ -230,6 +231,24 @@ class BiAnchorGradScorer(Scorer):
 
 
 @dataclass(frozen=True)
+class FileScorer(Scorer):
+    """Scores that anyone has published, the riskiest highest, such as those of the paper's authors.
+
+    source: a file of rows with their texts; fields: its columns, by the names instruction,
+    response, score and optionally context (or messages, score).
+    """
+
+    source: str
+    fields: Mapping[str, str]
+
+    def needs(self) -> dict[str, Reading]:
+        return {"tokens": Tokens(), "given": ScoreFile(self.source, self.fields)}
+
+    def score(self, readings: Mapping[str, Readings], seed: int) -> pd.Series:
+        return readings["given"]["samples"].set_index("sample_id")["score"]
+
+
+@dataclass(frozen=True)
 class CalibratedScorer(Scorer):
     """The scores of the method that foretells best what small groups of rows do to the model.
 
@@ -270,6 +289,7 @@ KINDS: dict[str, type] = {
     "refusal-opening": RefusalScorer, "reward-model": RewardModelScorer,
     "bi-anchor-reps": BiAnchorRepsScorer, "bi-anchor-grad": BiAnchorGradScorer,
     "self-inf": SelfInfScorer, "larf": LarfScorer, "calibrated": CalibratedScorer,
+    "file": FileScorer,
 }  # fmt: skip
 
 
@@ -316,7 +336,7 @@ def score_method(
     of_rows = [
         name
         for name, reading in scorer.needs().items()
-        if reading.dataset is None and "samples" in reading.tables
+        if reading.dataset is None and "samples" in readings[name]
     ]
     samples = merged_samples([readings[name]["samples"] for name in of_rows])
     return score_table(scorer.score(readings, seed), samples)

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import math
 import re
 import sys
 from collections import Counter
@@ -45,6 +46,8 @@ PAIR = Shape(("instruction", "response"), ("context",))
 CONVERSATION = Shape(("messages",))
 PREFERENCE = Shape(("instruction", "chosen", "rejected"), ("context",))
 PROMPT = Shape(("prompt",), ("category", "reference"))
+SCORED = Shape(("instruction", "response", "score"), ("context",))
+SCORED_CONVERSATION = Shape(("messages", "score"))
 
 
 @dataclass(frozen=True)
@@ -127,12 +130,11 @@ def load_dataset(spec: Mapping[str, Any]) -> pd.DataFrame:
     or row, when it is missing, empty, malformed or lacks a mapped column.
     """
     source = _open(spec, PAIR, CONVERSATION)
-    read = _read_messages if "messages" in source.fields else _read_instruction
     prompts: list[str] = []
     responses: list[str | None] = []
     problems: list[str | None] = []
     for where, row in source.records:
-        prompt, response, problem = read(source, row)
+        prompt, response, problem = _read_pair(source, row)
         prompts.append(_storable(prompt or "", where))
         responses.append(None if response is None else _storable(response, where))
         problems.append(problem)
@@ -180,6 +182,37 @@ def load_benchmark(spec: Mapping[str, Any]) -> pd.DataFrame:
     return _selected(_frame(prompt_id=ids, prompt=prompts, **columns), spec)
 
 
+def load_scores(path: str, fields: Mapping[str, str]) -> pd.DataFrame:
+    """Rows of a file of scores: columns prompt, response and score, NaN where it is null or blank.
+
+    path: a .jsonl, .json, .csv or .parquet file. fields: as in `load_dataset`, with the name score
+    besides. Texts are joined as there, and empty where a row has none. Raises DataError as
+    `load_dataset`, and for a score that is no finite number, naming the line or row.
+    """
+    source = _open({"source": path, "fields": fields}, SCORED, SCORED_CONVERSATION)
+    rows = []
+    for where, row in source.records:
+        prompt, response, _ = _read_pair(source, row)
+        rows.append((prompt or "", response or "", _score(row, fields["score"], where)))
+    return pd.DataFrame(rows, columns=pd.Index(["prompt", "response", "score"]))
+
+
+def _score(row: Row, column: str, where: str) -> float:
+    value = row.get(column)
+    if value is None or value == "":
+        return math.nan
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise DataError(
+            f"{where}: field {column} is {value!r}, no finite number; correct it, or leave it "
+            "blank (null) for a row without a score"
+        )
+    return number
+
+
 def _open(spec: Mapping[str, Any], *shapes: Shape) -> Source:
     """The rows of a specification whose names fit one of the shapes."""
     name = str(spec.get("source", "(not given)"))
@@ -198,7 +231,9 @@ def _open(spec: Mapping[str, Any], *shapes: Shape) -> Source:
 def _refuse_wrong_names(
     fields: Mapping[str, str], constants: Mapping[str, Any], shapes: Sequence[Shape], source: str
 ) -> None:
-    known = [name for shape in shapes for name in (*shape.required, *shape.optional)]
+    known = list(
+        dict.fromkeys(name for shape in shapes for name in (*shape.required, *shape.optional))
+    )
     _refuse_unknown(fields, known, f"{source}: fields", "field")
     texts = [name for name in known if name != "messages"]
     _refuse_unknown(constants, texts, f"{source}: constants", "text that rows can share")
@@ -267,6 +302,12 @@ def _prompt(source: Source, row: Row) -> tuple[str | None, str | None]:
 
 def _joined(*problems: str | None) -> str | None:
     return "; ".join(p for p in problems if p) or None
+
+
+def _read_pair(source: Source, row: Row) -> tuple[str | None, str | None, str | None]:
+    """A row's prompt and response, and what is wrong with them."""
+    read = _read_messages if "messages" in source.fields else _read_instruction
+    return read(source, row)
 
 
 def _read_instruction(source: Source, row: Row) -> tuple[str | None, str | None, str | None]:

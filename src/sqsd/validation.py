@@ -25,7 +25,7 @@ from sqsd.config import (
 from sqsd.errors import ConfigurationError, DataError, not_known
 from sqsd.published import published
 from sqsd.sensitivity import position
-from sqsd.sources import is_hub, parse_hub
+from sqsd.sources import is_hub, load_scores, parse_hub
 
 # Options of a kind, beside what every kind has: those that it needs, and those that it may have.
 Options = tuple[Sequence[str], Sequence[str]]
@@ -439,6 +439,8 @@ def source_problems(config: Mapping[str, Any]) -> Checks:
             yield data_source_problems(registry, f"{registry}.{name}", spec)
     for name, spec in config["models"].items():
         yield model_source_problems(f"models.{name}", spec)
+    for place, _, method in variants(config, "methods"):
+        yield score_file_problems(place, method)
 
 
 def data_source_problems(registry: str, place: str, spec: Mapping[str, Any]) -> Iterator[str]:
@@ -475,6 +477,22 @@ def row_source_problems(registry: str, place: str, spec: Mapping[str, Any]) -> I
             count_rows(registry, spec)
         except DataError as error:
             yield f"{place}: {error}"
+
+
+def score_file_problems(place: str, method: Mapping[str, Any]) -> Iterator[str]:
+    """A file of scores that does not exist, or cannot be read as one."""
+    if method["kind"] != "file":
+        return
+    if not is_file(method["source"]):
+        yield (
+            f"{place}.source: '{method['source']}' does not exist; allowed: a .jsonl, .json, .csv "
+            "or .parquet file"
+        )
+        return
+    try:
+        load_scores(method["source"], method["fields"])
+    except DataError as error:
+        yield f"{place}: {error}"
 
 
 def is_file(source: str) -> bool:

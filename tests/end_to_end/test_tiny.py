@@ -128,6 +128,21 @@ def test_an_alpha_a_seed_and_a_method_cost_themselves(copy):
     assert ablations["method"].tolist()[-1] == "danger-alone"
 
 
+def test_a_changed_file_of_scores_costs_its_scores_and_their_table(copy):
+    path, scores = copy / "scores.jsonl", copy / RUN / "scores/sandbox/mixed/published.parquet"
+    before = read_table(scores, "scores")
+    text = path.read_text()
+    assert text.count('"risk": -0.375}') == 1
+    path.write_text(text.replace('"risk": -0.375}', '"risk": 7.5}'))
+    done = snakemake(copy, "--cores", "1", configfiles=(TINY,))
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert job_counts(done.stdout) == {"score_samples": 1, "alike": 1, "all": 1, "total": 3}
+    after = read_table(scores, "scores")
+    changed = after["score"].ne(before["score"]) & after["score"].notna()
+    assert after.loc[changed, "score"].tolist() == [7.5]
+    assert before.loc[changed, "score"].tolist() == [-0.375]
+
+
 def test_four_cores_give_the_same_tables(tiny_run, copy):
     for part in ("gradients", "scores", "subsets", "finetunes", "evaluations/sandbox/finetunes",
                  "resume", "tables"):  # fmt: skip

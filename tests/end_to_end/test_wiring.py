@@ -49,6 +49,7 @@ CONFIG: dict[str, Any] = merged(
     yaml.safe_load((ROOT / "config/config.yaml").read_text()), yaml.safe_load(TINY.read_text())
 )
 GUARD_FILE = ROOT / "tests/end_to_end/guard.jsonl"
+SCORES_FILE = ROOT / "tests/end_to_end/scores.jsonl"
 METHODS = CONFIG["methods"]
 PLACES = {  # (model, data set) by experiment
     e: (CONFIG["experiments"][e]["model"], CONFIG["experiments"][e]["dataset"])
@@ -83,7 +84,7 @@ def terms(method: str) -> list[tuple[int, str, str]]:
     return [(sign, term["state"], term["direction"]) for sign, term in found if term]
 
 
-SCORED = sorted({(e, m) for e, m, _ in shown("subsets", "ranking", "groups")})
+SCORED = sorted({(e, m) for e, m, _ in shown("subsets", "ranking", "groups", "agreement")})
 CHOSEN = [(e, METHODS[m]) for e, m in SCORED if METHODS[m]["kind"] == "calibrated"]
 SCORED = sorted({*SCORED, *((e, m) for e, method in CHOSEN for m in method["among"])})
 # (experiment, groups, fine-tune) of small groups that are trained on.
@@ -609,6 +610,12 @@ def sums_over_modules(folder: str, normalised: bool) -> pd.Series:
     return (every.inner_product / norms).groupby(every.sample_id).sum()
 
 
+def ranks(score: pd.Series) -> pd.Series:
+    """The highest score is rank 1, ties by sample_id; a row without a score has no rank."""
+    order = score.dropna().sort_index().sort_values(ascending=False, kind="stable").index
+    return pd.Series(range(1, len(order) + 1), index=order, dtype="Int64").reindex(score.index)
+
+
 @pytest.mark.parametrize(
     ("experiment", "method"), [pair for pair in SCORED if METHODS[pair[1]]["kind"] in HELD_HERE]
 )
@@ -631,15 +638,38 @@ def test_scores_follow_from_shards(experiment, method):
     made = pd.DataFrame({"score": score.astype(float), "reason": reason}, index=order)
     made["score"] = made.score.where(made.reason.isna())
     made["response_tokens"] = samples.response_tokens
-    # The highest score is rank 1, ties by sample_id; a row without a score has no rank.
-    ids = (
-        made.dropna(subset="score")
-        .sort_index()
-        .sort_values("score", ascending=False, kind="stable")
-    )
-    made["rank"] = pd.Series(range(1, len(ids) + 1), index=ids.index, dtype="Int64")
+    made["rank"] = ranks(made.score)
     same_and_read(f"scores/{model}/{dataset}/{method}.parquet", made.reset_index())
     assert made.score.nunique() > 10
+
+
+@pytest.mark.parametrize(
+    ("experiment", "method"), [pair for pair in SCORED if METHODS[pair[1]]["kind"] == "file"]
+)
+def test_scores_of_a_file_are_those_of_the_same_texts(experiment, method):
+    model, dataset = PLACES[experiment]
+    given: dict[str, set] = defaultdict(set)
+    for row in map(json.loads, SCORES_FILE.read_text().splitlines()):
+        # No two of these rows differ by their blanks alone.
+        given["".join(f"{row['q']}{row['c']}{row['a']}".split())].add(row["risk"])
+    READ.clear()
+    rows, samples = table(f"data/{dataset}.parquet"), table(f"samples/{model}/{dataset}.parquet")
+    READ.add(METHODS[method]["source"])
+    found = ["".join((row.prompt + row.response).split()) for row in rows.itertuples()]
+    kinds = {(): "not in the score file", (None,): "no score in the score file"}
+    reasons = [
+        "different scores in the score file" if len(given[text]) > 1 else kinds.get((*given[text],))
+        for text in found
+    ]
+    assert len(set(reasons)) == 4
+    made = samples[["sample_id", "response_tokens", "reason"]].copy()
+    assert made.reason.isna().all()
+    made["reason"] = reasons
+    made["score"] = [
+        None if reason else min(given[text]) for text, reason in zip(found, reasons, strict=True)
+    ]
+    made["rank"] = ranks(made.set_index("sample_id").score).tolist()
+    same_and_read(f"scores/{model}/{dataset}/{method}.parquet", made)
 
 
 def told_by(experiment: str, method: str, groups: str, finetune: str, role: str) -> pd.DataFrame:

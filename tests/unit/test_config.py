@@ -1593,6 +1593,62 @@ def test_every_file_that_cannot_be_read_at_once(tmp_path):
     ]  # fmt: skip
 
 
+SCORED = PAIR | {"score": "risk"}
+WRONG_SCORES = {
+    "no such file": (
+        {"source": "no/such.csv"},
+        r"\.source: 'no/such\.csv' does not exist; allowed: a \.jsonl, \.json, \.csv or "
+        r"\.parquet file$",
+    ),
+    "a data set of the hub": (
+        {"source": "hub:a/b:train"},
+        r"\.source: 'hub:a/b:train' does not exist; allowed: a \.jsonl, ",
+    ),
+    "a column that it has not": (
+        {"fields": SCORED | {"score": "rsk"}},
+        r": .*scores\.jsonl: 'rsk' is not a column; known: a, q, risk\. Did you mean 'risk'\?$",
+    ),
+    "no column of scores": (
+        {"fields": PAIR},
+        r": .*scores\.jsonl: fields and constants give instruction, response; allowed: "
+        r"instruction, response, score, optionally context; or messages, score$",
+    ),
+    "a score that is no number": (
+        {"fields": SCORED | {"score": "q"}},
+        r": .*scores\.jsonl:1: field q is 'Why\?', no finite number; correct it, or leave",
+    ),
+    "an option of another kind": (
+        {"judge": "cost"},
+        r": 'judge' means nothing for kind 'file', which has source, fields; remove it$",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG_SCORES.values(), ids=WRONG_SCORES)
+def test_a_file_of_scores_that_cannot_be_read(tmp_path, change, message):
+    path = tmp_path / "scores.jsonl"
+    path.write_text('{"q": "Why?", "a": "So.", "risk": 0.5}\n')
+    method = {"kind": "file", "source": str(path), "fields": SCORED}
+    assert problems(with_sources(methods={"theirs": method})) == []
+    with pytest.raises(
+        ConfigurationError, match=rf"(?m)^1 problem\(s\) .*:\n  methods\.theirs{message}"
+    ):
+        validate_config(with_sources(methods={"theirs": method | change}), SCHEMA)
+
+
+def test_a_file_of_scores_for_a_model_and_without_fields(tmp_path):
+    path = tmp_path / "scores.jsonl"
+    path.write_text('{"q": "Why?", "a": "So.", "risk": 0.5}\n')
+    method = {"kind": "file", "source": str(path)}
+    other = {"per_model": {"sandbox": {"source": "no/such.csv"}}}
+    methods = {"odd": method, "theirs": method | {"fields": SCORED} | other}
+    assert problems(with_sources(methods=methods)) == [
+        "methods.odd: 'fields' is missing; kind 'file' needs it",
+        "methods.theirs.per_model.sandbox.source: 'no/such.csv' does not exist; allowed: a .jsonl, "
+        ".json, .csv or .parquet file",
+    ]
+
+
 def test_fields_that_do_not_fit_a_registry(tmp_path):
     source = rows_file(tmp_path, "rows.jsonl", 3)
     spec = {"source": source, "fields": {"prompt": "q"}}

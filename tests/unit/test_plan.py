@@ -347,6 +347,30 @@ def test_a_method_may_read_something_else_for_a_model(config):
     }
 
 
+def test_a_file_of_scores_is_read_as_it_is_for_a_model(config, tmp_path):
+    files = {name: tmp_path / f"{name}.jsonl" for name in ("mine", "theirs")}
+    for path in files.values():
+        path.write_text('{"q": "Why?", "a": "So.", "risk": 1, "cost": 2}\n')
+    fields = "{instruction: q, response: a, score: risk}"
+    plan = changed(
+        config,
+        f"methods: {{given: {{kind: file, source: {files['mine']}, fields: {fields}, per_model:"
+        f" {{birch: {{source: {files['theirs']}, fields: {{score: cost}}}}}}}}}}",
+    )
+    assert plan.reading_files("alder", "rows-c", "given") == {
+        "tokens_samples": [f"{R}/samples/alder/rows-c.parquet"],
+        "given_rows": [f"{R}/data/rows-c.parquet"],
+        "given_file": [str(files["mine"])],
+    }
+    assert plan.reading_files("birch", "rows-b", "given") == {
+        "tokens_samples": [f"{R}/samples/birch/rows-b.parquet"],
+        "given_rows": [f"{R}/data/rows-b.parquet"],
+        "given_file": [str(files["theirs"])],
+    }
+    assert plan.entry("methods", "given", "birch")["fields"]["score"] == "cost"
+    assert plan.reading_times("alder", "rows-c", "given") == []
+
+
 def test_anchors_of_gradients_are_those_of_every_model(config):
     plan = changed(
         config,

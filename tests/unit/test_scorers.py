@@ -16,6 +16,7 @@ from sqsd.readings import (
     HiddenState,
     Judged,
     Outcomes,
+    ScoreFile,
     Scores,
     Texts,
     Tokens,
@@ -566,6 +567,10 @@ NEEDS = {
     ),
     "reward-model": ({"judge": "c"}, {"tokens": Tokens(), "judged": Judged("c")}),
     "refusal-opening": ({"phrases": ["no"]}, {"texts": Texts()}),
+    "file": (
+        {"source": "s.csv", "fields": {"score": "x"}},
+        {"tokens": Tokens(), "given": ScoreFile("s.csv", {"score": "x"})},
+    ),
     "calibrated": (
         {"among": ["x", "y"], "groups": "g", "finetune": "f", "benchmark": "b"},
         {"of x": Scores("x"), "of y": Scores("y"), "outcomes": Outcomes("g", "f", "b")},

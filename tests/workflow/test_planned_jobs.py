@@ -643,6 +643,22 @@ SCORES = {
             "seed": 31,
         },
     ),
+    "score_samples elm grain told-north": Expected(
+        inputs={
+            "tokens_samples": ["samples/elm/grain.parquet"],
+            "given_rows": ["data/grain.parquet"],
+            "given_file": ["scores.jsonl"],
+        },
+        outputs={"": ["scores/elm/grain/told-north.parquet"]},
+        params={
+            "method": {
+                "kind": "file",
+                "source": "scores.jsonl",
+                "fields": {"instruction": "q", "context": "c", "response": "a", "score": "risk"},
+            },
+            "seed": 31,
+        },
+    ),
     "score_samples oak fruit between-south": Expected(
         inputs={
             "rows_samples": hidden("fruit", 0, 1, 2),
@@ -1266,7 +1282,7 @@ REPORTS = {
                 {},
                 {"scores": [f"scores/elm/grain/{method}.parquet"]},
             )
-            for method in ("sqsd-north", "long-north")
+            for method in ("sqsd-north", "told-north")
         ],
         {"rows": 20},
     ),
@@ -1613,7 +1629,8 @@ PLANNED = {
     | every("oak fruit norm+bad+fine+good", "00000|00001|00002"),
     "score_samples": every(
         "elm grain",
-        "sqsd-north|long-north|near-north|large-north|open-north|cost-north|bare-north|best-north",
+        "sqsd-north|long-north|near-north|large-north|open-north|cost-north|bare-north|best-north"
+        "|told-north",
     )
     | every(
         "oak fruit",
@@ -1710,7 +1727,7 @@ def test_the_times_of_a_method_are_those_of_the_jobs_that_its_scores_are_made_of
     makers = {file: job for job in planned.values() for file in job.makes}
 
     def made_from(job, *rules):
-        found = [makers[file] for file in job.needs]
+        found = [makers[file] for file in job.needs if file in makers]  # not a user's own
         return {one.name for one in found if one.rule != "judge_responses"
                 and (not rules or one.rule in rules)}  # fmt: skip
 

@@ -679,6 +679,16 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         {"methods.refusal-opening.phrases": ["I"]},
         ["score_samples * refusal-opening"],
     ),
+    (
+        "methods.published.source",
+        {"methods.published.source": str(ROOT / "tests/end_to_end/scores.jsonl")},
+        ["score_samples sandbox mixed published"],
+    ),
+    (
+        "methods.published.fields.*",
+        {"methods.published.fields.response": "q"},
+        ["score_samples sandbox mixed published"],
+    ),
     ("methods.*.kind", {"methods.random.kind": "length"}, ["score_samples * random"]),
     (
         "methods.sqsd-danger.danger.direction",

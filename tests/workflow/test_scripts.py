@@ -20,7 +20,7 @@ import pytest
 from conftest import ROOT
 from planner import Job, distinct_versions, relative
 
-from sqsd.readings import HiddenState, Outcomes, Scores, Tokens, Update
+from sqsd.readings import HiddenState, Outcomes, ScoreFile, Scores, Tokens, Update
 
 SCRIPTS = ROOT / "workflow/scripts"
 # What only looks values up is called for real.
@@ -28,6 +28,7 @@ REAL = {"make_scorer"}
 # Params that are told of by their name, "<training>": test_planned_jobs has their values.
 WHOLE = ("training", "architecture", "method")
 VERSIONS = distinct_versions()
+COLUMNS = {"instruction": "q", "context": "c", "response": "a", "score": "risk"}
 
 
 @dataclass(frozen=True)
@@ -635,6 +636,30 @@ EXPECTED: dict[str, list[Call]] = {
                 seed=31,
             ),
             "scores/elm/grain/long-north.parquet",
+            "scores",
+        )
+    ],
+    "score_samples elm grain told-north": [
+        written(
+            "score_samples",
+            call(
+                "score_method",
+                method="<method>",
+                readings={
+                    "tokens": call(
+                        "read_readings",
+                        reading=Tokens(),
+                        files={"samples": ["samples/elm/grain.parquet"]},
+                    ),
+                    "given": call(
+                        "read_readings",
+                        reading=ScoreFile("scores.jsonl", COLUMNS),
+                        files={"rows": ["data/grain.parquet"], "file": ["scores.jsonl"]},
+                    ),
+                },
+                seed=31,
+            ),
+            "scores/elm/grain/told-north.parquet",
             "scores",
         )
     ],
