@@ -405,7 +405,8 @@ CASES = {
     ),
     "a method of an unknown model": (
         "methods: {larf: {per_model: {sandbx: {token: -2}}}}",
-        r"methods\.larf\.per_model: 'sandbx' is not a model; known: cost, guard, sandbox\. .*'sandbox'\?",
+        r"methods\.larf\.per_model: 'sandbx' is not a model; known: cost, guard, sandbox\. "
+        r"Did you mean 'sandbox'\?",
     ),
     "data of an anchor for a model": (
         "anchors: {harmful: {per_model: {sandbox: {data: harmfull-10}}}}",
@@ -790,7 +791,7 @@ CASES = {
     ),
     "table": (
         "selection: {tables: [table1, tabel3]}",
-        r"selection\.tables\[1\]: 'tabel3' is not a table; known: agreement, figure10, .*, table9\. "
+        r"selection\.tables\[1\]: 'tabel3' is not a table; known: agreement, .*, table9\. "
         r"Did you mean 'table3'\?",
     ),
     "model": (

@@ -155,7 +155,9 @@ def test_numbers_may_be_texts_and_a_blank_is_no_score(tmp_path):
     assert found.dropna().tolist() == [3, -2.5, 1e-3, 4.25, -100] and found.isna().sum() == 2
 
 
-@pytest.mark.parametrize("value", ["high", True, [1], float("nan"), float("inf"), "nan", {}, 10**400])
+@pytest.mark.parametrize(
+    "value", ["high", True, [1], float("nan"), float("inf"), "nan", {}, 10**400]
+)
 def test_a_score_that_is_no_number_is_named_by_its_line(tmp_path, value):
     path = write_jsonl(tmp_path / "theirs.jsonl", [*scored(1, 2, 3, 4), ROWS[0] | {"risk": value}])
     message = (
