@@ -18,7 +18,9 @@ from sqsd.config import resolve
 from sqsd.tables import read_table
 
 RUN = Path("results/tiny")
-DRAWN = ("table1", "table3", "table7", "table11", "figure2", "figure5")
+DRAWN = (
+    "table1", "table3", "table7", "table11", "figure2", "figure5", "figure8", "figure9", "figure11",
+)  # fmt: skip
 REPORTS = (*DRAWN, "table4", "table5", "table6", "ranking", "baselines", "alike", "learned")
 SCORES = RUN / "scores/sandbox/mixed/sqsd-danger.parquet"
 NOTHING = "Nothing to be done"
