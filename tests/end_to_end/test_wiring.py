@@ -106,8 +106,12 @@ STATES |= {
     for state in table.get("states", ())
     for e in table.get("experiments", PLACES)
 }
+PILOTS = {entry["pilot"] for entry in CONFIG["states"].values() if "pilot" in entry}
 ADAPTERS = [
-    (m, kind, name) for m in MODELS for kind in ("directions", "pilots") for name in CONFIG[kind]
+    (m, kind, name)
+    for m in MODELS
+    for kind, made in (("directions", CONFIG["directions"]), ("pilots", sorted(PILOTS)))
+    for name in made
 ]
 
 
@@ -779,9 +783,24 @@ def exact_shares(model: str, subject: str, by: str) -> pd.Series:
     return exact.groupby(responses[by].astype(float)).mean()
 
 
+def sensitive(before: pd.Series, after: pd.Series, denominator: float) -> dict[str, float]:
+    """The mean change over the denominator, with percentiles of prompts drawn again."""
+    change = ((after - before) / denominator).to_numpy()
+    picked = np.random.default_rng(0).integers(0, len(change), (9999, len(change)))
+    low, high = np.quantile(change[picked].mean(1), [0.025, 0.975])
+    return dict(zip(SENSITIVE, (change.mean(), low, high), strict=True))
+
+
+SENSITIVE = ("sensitivity", "sensitivity_bootstrap_low", "sensitivity_bootstrap_high")
+
+
 def ranked(frame: pd.DataFrame, model: str, ascending: bool) -> pd.DataFrame:
-    """With ranks, of those that the guard lets pass."""
+    """With ranks, of those that the guard lets pass, and whose denominator is their own."""
     passed = frame.exact_share >= of(model, "sensitivity")["minimum_exact_share"]
+    assert not of(model, "sensitivity")["rank_floored"]
+    assert of(model, "sensitivity")["rank_by"] == "value"
+    if "denominator_floored" in frame:
+        passed &= ~frame.denominator_floored.astype(bool)
     frame["rank"] = (
         frame.sensitivity[passed].rank(method="first", ascending=ascending).astype("Int64")
     )
@@ -792,14 +811,15 @@ def alphas_ranked(model: str, name: str, checkpoint: int | str) -> pd.DataFrame:
     """DS_linear (Eq. 26) wherever both neighbours are measured."""
     settings, subject = of(model, "sensitivity"), f"steering/{name}/{checkpoint}"
     frame = judged(model, subject, settings["benchmark"], judge_of(model, "safety_score"))
-    score, delta = frame.groupby(frame.alpha.round(9)).score.mean(), settings["delta"]
-    slopes = {}
-    for alpha in score.index:
+    frame["alpha"], delta = frame.alpha.round(9), settings["delta"]
+    wide = frame.pivot(index="prompt_id", columns="alpha", values="score")
+    rows = []
+    for alpha in wide:
         below, above = round(alpha - delta, 9), round(alpha + delta, 9)
-        if below in score and above in score:
-            slopes[alpha] = (score[above] - score[below]) / (2 * delta)
-    made = pd.DataFrame({"alpha": slopes.keys(), "sensitivity": slopes.values()})
-    made["safety_score"] = made.alpha.map(score)
+        if below in wide and above in wide:
+            rows.append({"alpha": alpha} | sensitive(wide[below], wide[above], 2 * delta))
+    made = pd.DataFrame(rows)
+    made["safety_score"] = made.alpha.map(wide.mean())
     made["exact_share"] = made.alpha.map(exact_shares(model, subject, "alpha"))
     return ranked(made, model, ascending=False)
 
@@ -808,15 +828,15 @@ def checkpoints_ranked(model: str, pilot: str, name: str) -> pd.DataFrame:
     """DS_drift (Eq. 27) between neighbours, its denominator held at the floor."""
     settings, subject = of(model, "sensitivity"), f"pilots/{pilot}"
     frame = judged(model, subject, settings["benchmark"], judge_of(model, "safety_score"))
-    score = frame.groupby("step").score.mean()
+    wide = frame.pivot(index="prompt_id", columns="step", values="score")
     line = table(f"trajectories/{model}/{pilot}/{name}.parquet").set_index("step").projection
-    changes = {a: (b, score[b] - score[a], line[b] - line[a]) for a, b in pairwise(line.index)}
-    floor = settings["floor_fraction"] * max(abs(moved) for _, _, moved in changes.values())
+    changes = {a: (b, line[b] - line[a]) for a, b in pairwise(line.index)}
+    floor = settings["floor_fraction"] * max(abs(moved) for _, moved in changes.values())
     rows = {}
-    for step, (after, lost, moved) in changes.items():
+    for step, (after, moved) in changes.items():
         held = math.copysign(max(abs(moved), floor), moved)
-        rows[step] = {"next_step": after, "sensitivity": lost / held}
-        rows[step] |= {"safety_score": score[step], "projection": line[step]}
+        rows[step] = {"next_step": after} | sensitive(wide[step], wide[after], held)
+        rows[step] |= {"safety_score": wide[step].mean(), "projection": line[step]}
         rows[step]["denominator_floored"] = abs(moved) < floor
     del rows[0]  # theta_0 is no checkpoint
     made = pd.DataFrame(rows).T.rename_axis("step").reset_index().infer_objects()
@@ -859,7 +879,8 @@ def test_states_are_the_pinned_or_the_searched_ones(model, name):
     where = "step" if pilot else "alpha"
     if where in entry:
         share = exact_shares(model, f"states/{name}", where)[float(entry[where])]
-        found: Any = {where: entry[where], "rank": None, "sensitivity": None, "exact_share": share}
+        found: Any = {where: entry[where], "rank": None, "exact_share": share}
+        found |= dict.fromkeys(SENSITIVE)
         assert share >= of(model, "sensitivity")["minimum_exact_share"]
     else:
         if pilot:
@@ -871,7 +892,7 @@ def test_states_are_the_pinned_or_the_searched_ones(model, name):
         least = made.sensitivity.abs().argmin()
         found = made.loc[least if entry.get("least") else entry["rank"] - 1].to_dict()
     folder = f"{RUN}/pilots/{model}/{pilot}/checkpoint-{found.get('step')}"
-    origin = {key: found[key] for key in (where, "rank", "sensitivity", "exact_share")}
+    origin = {key: found[key] for key in (where, "rank", *SENSITIVE, "exact_share")}
     assert states_in(f"states/{model}/{name}.json") == [
         {
             "name": name,
@@ -1322,6 +1343,19 @@ def stepped(entry: dict) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def with_chosen(
+    frame: pd.DataFrame, model: str, entry: dict, key: str, curve: dict[str, str]
+) -> pd.DataFrame:
+    """A curve with the names of the table's states that lie on it, at their step or alpha."""
+    found = {}
+    for name in entry.get("states", ()):
+        own = of(model, "states", name)
+        if all(str(own.get(what)) == str(value) for what, value in curve.items()):
+            (state,) = states_in(f"states/{model}/{name}.json")
+            found[state["origin"][key]] = name
+    return frame.assign(chosen=frame[key].map(found).astype("str"))
+
+
 def table_by_model(entry: dict) -> pd.DataFrame:
     """Every other table: frames of the models (or experiments), one below the other."""
     kind, frames = entry["kind"], []
@@ -1329,13 +1363,18 @@ def table_by_model(entry: dict) -> pd.DataFrame:
     if kind in ("alphas", "checkpoints"):
         folder = "alphas" if kind == "alphas" else f"checkpoints/{entry['pilot']}"
         for model, name in lines:
-            frame = table(f"sensitivity/{model}/{folder}/{name}.parquet").dropna(subset="rank")
-            frame = frame.sort_values("rank").head(5)
-            frames.append(frame.assign(model=model, direction=name))
+            frame = table(f"sensitivity/{model}/{folder}/{name}.parquet")
+            first = frame.dropna(subset="rank").sort_values("rank").head(5)
+            # Those without a rank that are as sensitive as the last of these, the same way.
+            least, rest = first.sensitivity.iloc[-1], frame[frame["rank"].isna()]
+            beside = rest[rest.sensitivity * np.sign(least) >= abs(least)]
+            frames.append(pd.concat([first, beside]).assign(model=model, direction=name))
     elif kind == "steering":
         for model, name in lines:
             subject = f"steering/{name}/{of(model, 'directions', name)['checkpoint']}"
-            frames.append(prompt_means(model, subject, entry, "alpha").assign(direction=name))
+            frame = prompt_means(model, subject, entry, "alpha").assign(direction=name)
+            curve = {"direction": name, "checkpoint": subject.rsplit("/")[-1]}
+            frames.append(with_chosen(frame, model, entry, "alpha", curve))
     elif kind == "trajectory":
         for model in MODELS:
             frames.append(prompt_means(model, f"pilots/{entry['pilot']}", entry, "step"))
@@ -1343,8 +1382,10 @@ def table_by_model(entry: dict) -> pd.DataFrame:
                 line = table(f"trajectories/{model}/{entry['pilot']}/{name}.parquet")
                 steps = frames[-1].step
                 frames[-1][f"projection.{name}"] = steps.map(line.set_index("step").projection)
+            curve = {"pilot": entry["pilot"]}
+            frames[-1] = with_chosen(frames[-1], model, entry, "step", curve)
     elif kind == "states":
-        blank = dict.fromkeys(("step", "alpha", "rank", "sensitivity", "exact_share"))
+        blank = dict.fromkeys(("step", "alpha", "rank", *SENSITIVE, "exact_share"))
         for model, name in product(MODELS, entry["states"]):
             (state,) = states_in(f"states/{model}/{name}.json")
             frames.append(pd.DataFrame([blank | state["origin"]]).assign(model=model, state=name))
