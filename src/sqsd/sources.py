@@ -168,7 +168,8 @@ def load_benchmark(spec: Mapping[str, Any]) -> pd.DataFrame:
     """Rows of a source as a 'benchmark' table; prompt_id depends on the prompt's text alone.
 
     spec: as in `load_dataset`, with the names prompt, optional category and reference (null where
-    missing or blank). Raises DataError as `load_preferences`.
+    missing or blank). Raises DataError as `load_preferences`, and for a prompt that is there twice:
+    an interval over prompts takes each for another one.
     """
     source = _open(spec, PROMPT)
     columns: dict[str, list[str | None]] = {"category": [], "reference": []}
@@ -179,7 +180,17 @@ def load_benchmark(spec: Mapping[str, Any]) -> pd.DataFrame:
             text, problem = source.optional_text(row, name)
             values.append(_usable(text, problem, where) if text or problem else None)
     ids = sample_ids(prompts, [None] * len(prompts))
-    return _selected(_frame(prompt_id=ids, prompt=prompts, **columns), spec)
+    frame = _selected(_frame(prompt_id=ids, prompt=prompts, **columns), spec)
+    repeated = frame.loc[frame["prompt"].duplicated(), "prompt"]
+    if len(repeated):
+        text = repeated.iloc[0]
+        found = zip(source.records, prompts, strict=True)
+        first, second, *_ = (where for (where, _), prompt in found if prompt == text)
+        raise DataError(
+            f"{second}: the prompt of {first} again, {text[:60]!r}; {len(repeated)} row(s) repeat "
+            "one; keep each prompt once"
+        )
+    return frame
 
 
 def load_scores(path: str, fields: Mapping[str, str]) -> pd.DataFrame:

@@ -25,7 +25,7 @@ from sqsd.config import (
 from sqsd.errors import ConfigurationError, DataError, not_known
 from sqsd.published import published
 from sqsd.sensitivity import position
-from sqsd.sources import is_hub, load_scores, parse_hub
+from sqsd.sources import is_hub, load_benchmark, load_scores, parse_hub
 
 # Options of a kind, beside what every kind has: those that it needs, and those that it may have.
 Options = tuple[Sequence[str], Sequence[str]]
@@ -475,6 +475,8 @@ def row_source_problems(registry: str, place: str, spec: Mapping[str, Any]) -> I
     if not problems:
         try:
             count_rows(registry, spec)
+            if registry == "benchmarks" and not is_hub(source):
+                load_benchmark(spec)
         except DataError as error:
             yield f"{place}: {error}"
 
@@ -537,11 +539,14 @@ def range_problems(config: Mapping[str, Any]) -> Checks:
     for place, _, method in variants(config, "methods"):
         yield chosen_problems(config, place, method)
     yield group_problems(config)
+    for name in config["selection"]["tables"]:
+        yield group_size_problems(config, name)
     models = dict.fromkeys(config["experiments"][e]["model"] for e in experiments(config))
     for model in models:
         for name in used_states(config):
             yield state_range_problems(config, name, model)
         yield curve_problems(config, model)
+        yield layer_range_problems(config, model)
     yield measure_problems(config)
     for name, table in config["tables"].items():
         yield mark_problems(config, f"tables.{name}", table)
@@ -761,6 +766,41 @@ def group_problems(config: Mapping[str, Any]) -> Checks:
             yield (
                 f"groups.{name}: {count} group(s) in all; a rank correlation with an interval "
                 f"needs {FEWEST_GROUPS}; raise random_groups or biased_groups"
+            )
+
+
+def group_size_problems(config: Mapping[str, Any], selected: str) -> Iterator[str]:
+    """Groups, of a selected table or of a method in it, that are larger than a data set."""
+    table = config["tables"][selected]
+    for name in table.get("experiments", config["selection"]["experiments"]):
+        experiment = config["experiments"][name]
+        methods = [
+            for_model(config["methods"][m], experiment["model"]) for m in table.get("methods", [])
+        ]
+        rows = count_rows("datasets", config["datasets"][experiment["dataset"]])
+        for groups in dict.fromkeys(e["groups"] for e in (table, *methods) if "groups" in e):
+            size = config["groups"][groups]["size"]
+            if rows is not None and size > rows:
+                yield (
+                    f"groups.{groups}.size: {size} is more than the {rows} rows of "
+                    f"datasets.{experiment['dataset']}; at most {rows}"
+                )
+
+
+def layer_range_problems(config: Mapping[str, Any], model: str) -> Iterator[str]:
+    """Layers that a sandbox model, whose number of them is set here, does not have."""
+    architecture = for_model(config["sandbox"], model)["architecture"]
+    if config["models"][model]["source"] != "sandbox" or "num_hidden_layers" not in architecture:
+        return
+    last = architecture["num_hidden_layers"]
+    methods = [for_model(method, model) for method in used_methods(config).values()]
+    for name in dict.fromkeys(method["layer"] for method in methods if "layer" in method):
+        entry = for_model(config["layers"][name], model)
+        key, first = ("layer", 0) if "layer" in entry else ("first", 1)
+        if entry[key] != "last" and entry[key] > last:
+            yield (
+                f"layers.{name}.{key}: {entry[key]} is no layer of model '{model}'; allowed: "
+                f"{first} to {last}"
             )
 
 

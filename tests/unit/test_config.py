@@ -581,6 +581,16 @@ CASES = {
         r"groups\.test: 3 group\(s\) in all; a rank correlation with an interval needs 4; raise "
         r"random_groups or biased_groups$",
     ),
+    "groups of more rows than there are": (
+        "{groups: {test: {size: 1501}, tuning: {size: 1501}}, selection: {tables: [table11]},"
+        " tables: {table11: {methods: [length], against: length}}}",
+        r"groups\.test\.size: 1501 is more than the 1500 rows of datasets\.mixed; at most 1500$",
+    ),
+    "groups of more rows than there are, of a calibrated method": (
+        "{groups: {tuning: {size: 1501}}, selection: {tables: [ranking]},"
+        f" tables: {{ranking: {{methods: [{BEST}]}}}}}}",
+        r"groups\.tuning\.size: 1501 is more than the 1500 rows of datasets\.mixed; at most 1500$",
+    ),
     "groups without rows": (
         "groups: {test: {size: 0}}",
         r"groups\.test\.size: 0 is less than the minimum of 1",
@@ -666,6 +676,20 @@ CASES = {
     "a head of the sandbox": (
         "models: {sandbox: {head: cost}}",
         r"models\.sandbox: 'head' means nothing for source 'sandbox', which has source, seed; remo",
+    ),
+    # The sandbox's model has three layers.
+    "a layer that a method's model does not have": (
+        "{layers: {last: {layer: 4}}, tables: {ranking: {methods: [bi-anchor-reps]}}}",
+        r"layers\.last\.layer: 4 is no layer of model 'sandbox'; allowed: 0 to 3$",
+    ),
+    "a search of layers that begins after a model's last": (
+        "{layers: {safety-sensitive: {first: 4}}, tables: {ranking: {methods: [larf]}}}",
+        r"layers\.safety-sensitive\.first: 4 is no layer of model 'sandbox'; allowed: 1 to 3$",
+    ),
+    "a layer that a model has not, for that model": (
+        "{layers: {last: {per_model: {sandbox: {layer: 4}}}},"
+        " tables: {ranking: {methods: [bi-anchor-reps]}}}",
+        r"layers\.last\.layer: 4 is no layer of model 'sandbox'; allowed: 0 to 3$",
     ),
     "a layer that is no number": (
         "layers: {last: {layer: first}}",
@@ -816,6 +840,39 @@ CASES = {
     "data of a pilot": (
         "pilots: {pilot: {data: x}}",
         r"pilots\.pilot\.data: 'x' is not a data set; known: danger, harmful-10, ",
+    ),
+    # Arms: what a table or a figure has a row or a curve for.
+    "a method twice in a table": (
+        "tables: {table1: {methods: [random, length, random]}}",
+        r"tables\.table1\.methods: \['random', 'length', 'random'\] has non-unique elements",
+    ),
+    "an experiment twice in a table": (
+        "tables: {table1: {experiments: [sandbox, sandbox]}}",
+        r"tables\.table1\.experiments: \['sandbox', 'sandbox'\] has non-unique elements",
+    ),
+    "a curve twice in a figure": (
+        "tables: {figure2: {directions: [danger, danger]}}",
+        r"tables\.figure2\.directions: \['danger', 'danger'\] has non-unique elements",
+    ),
+    "a state twice in a table": (
+        "tables: {table6: {states: [s, s]}}",
+        r"tables\.table6\.states: \['s', 's'\] has non-unique elements",
+    ),
+    "a judge twice in a table": (
+        "tables: {judges: {judges: [cost, cost]}}",
+        r"tables\.judges\.judges: \['cost', 'cost'\] has non-unique elements",
+    ),
+    "a table without methods": (
+        "tables: {table1: {methods: []}}",
+        r"tables\.table1\.methods: \[\] ",
+    ),
+    "a figure without curves": (
+        "tables: {figure2: {directions: []}}",
+        r"tables\.figure2\.directions: \[\] ",
+    ),
+    "a figure of no experiment": (
+        "tables: {figure2: {experiments: []}}",
+        r"tables\.figure2\.experiments: \[\] ",
     ),
     "a marked state of another run": (
         "tables: {figure2: {states: [d-danger, s]}}",
@@ -1379,6 +1436,14 @@ MISSING = {
     "tables.figure9.group": r"tables\.figure9: 'group' is missing; kind 'token-losses' needs it",
     "tables.figure11.states": r"tables\.figure11: 'states' is missing; kind 'first-order' needs it",
     "tables.table5.pilot": r"tables\.table5: 'pilot' is missing; kind 'checkpoints' needs it",
+    "tables.figure2.pilot": r"tables\.figure2: 'pilot' is missing; kind 'trajectory' needs it",
+    "tables.figure2.directions": (
+        r"tables\.figure2: 'directions' is missing; kind 'trajectory' needs it"
+    ),
+    "tables.figure5.directions": (
+        r"tables\.figure5: 'directions' is missing; kind 'steering' needs it"
+    ),
+    "tables.table1.methods": r"tables\.table1: 'methods' is missing; kind 'subsets' needs it",
     "tables.ranking.methods": r"tables\.ranking: 'methods' is missing; kind 'ranking' needs it",
 }
 
@@ -1483,9 +1548,9 @@ PAIR = {"instruction": "q", "response": "a"}
 
 def rows_file(folder: Path, name: str, count: int) -> str:
     """A file of as many rows that fit every registry."""
-    row = {"q": "Why?", "a": "So.", "b": "No."}
+    rows = [{"q": f"Why {i}?", "a": "So.", "b": "No."} for i in range(count)]
     path = folder / name
-    path.write_text("".join(json.dumps(row) + "\n" for _ in range(count)))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
 
 
@@ -1650,6 +1715,16 @@ def test_a_file_of_scores_for_a_model_and_without_fields(tmp_path):
     ]
 
 
+def test_a_benchmark_with_repeated_prompts(tmp_path):
+    path = tmp_path / "asks.jsonl"
+    path.write_text('{"p": "Why?"}\n{"p": "Who?"}\n{"p": "Why?"}\n')
+    spec = {"source": str(path), "fields": {"prompt": "p"}}
+    assert problems(with_sources(benchmarks={"mine": spec})) == [
+        f"benchmarks.mine: {path}:3: the prompt of {path}:1 again, 'Why?'; 1 row(s) repeat one; "
+        "keep each prompt once"
+    ]
+
+
 def test_fields_that_do_not_fit_a_registry(tmp_path):
     source = rows_file(tmp_path, "rows.jsonl", 3)
     spec = {"source": source, "fields": {"prompt": "q"}}
@@ -1743,6 +1818,21 @@ VALID = {
     ),
     "rounding of alphas": "states: {s-insensitive: {alphas: [0.30000000001, 0.7]}}",
     "a guard that is null": "sensitivity: {guard: null}",
+    "groups as large as the data": (
+        "{groups: {test: {size: 1500}}, selection: {tables: [table11]},"
+        " tables: {table11: {methods: [length], against: length}}}"
+    ),
+    "large groups, and a layer that is not there, of what is not selected": (
+        "{groups: {test: {size: 1501}}, layers: {last: {layer: 4}}}"
+    ),
+    "the last layers of a sandbox model": (
+        "{layers: {last: {layer: 3}, safety-sensitive: {first: 3}},"
+        " tables: {ranking: {methods: [bi-anchor-reps, larf]}}}"
+    ),
+    "a layer of a model that nobody has seen": (
+        "{layers: {last: {layer: 40}}, tables: {ranking: {methods: [bi-anchor-reps]}},"
+        " models: {far: {source: 'hub:a/b', seed: 1}}, experiments: {sandbox: {model: far}}}"
+    ),
     "four groups": "groups: {test: {random_groups: 0, biased_groups: 4}}",
     "theta_0 in tables of states and of orders": (
         "{tables: {table6: {states: [theta-0]}, ranking: {methods: [sqsd-danger-theta-0]}}}"

@@ -404,7 +404,10 @@ def test_hub_rows(monkeypatch):
     frame = read("hub:some/name:train")
     assert list(frame["prompt"]) == ["Name a colour.", "Add these.\n1 and 2", "Name a colour."]
     assert len(read("hub:some/name:en:test", rows=2, seed=0)) == 2
-    assert len(load_benchmark({"source": "hub:some/name:train", "fields": {"prompt": "q"}})) == 3
+    with pytest.raises(
+        DataError, match=r"^hub:some/name:train, row 3: .*train, row 1 again, 'Name"
+    ):
+        load_benchmark({"source": "hub:some/name:train", "fields": {"prompt": "q"}})
     train = ("some/name", None, "train")
     assert calls == [train, ("some/name", "en", "test"), train]
 
@@ -495,12 +498,41 @@ def test_names_of_preferences_and_benchmarks(tmp_path):
 
 
 def test_benchmarks(tmp_path):
-    path = write_jsonl(tmp_path / "r.jsonl", [{"p": "x"}, {"p": "z"}, {"p": "x"}])
+    path = write_jsonl(tmp_path / "r.jsonl", [{"p": "x"}, {"p": "z"}, {"p": "w"}])
     frame = load_benchmark({"source": str(path), "fields": {"prompt": "p"}})
-    assert list(frame["prompt_id"]) == [sha("x"), sha("z"), sha("x") + "-2"]
-    assert list(frame["prompt"]) == ["x", "z", "x"]
+    assert list(frame["prompt_id"]) == [sha("x"), sha("z"), sha("w")]
+    assert list(frame["prompt"]) == ["x", "z", "w"]
     assert frame["category"].isna().all() and frame["reference"].isna().all()
     assert_stored_as_it_is(frame, tmp_path / "t.parquet", "benchmark")
+
+
+def test_a_benchmark_with_repeated_prompts_names_both_places(tmp_path):
+    texts = ["x", "z", "x", "w" * 70, "w" * 70, "x"]
+    path = write_jsonl(tmp_path / "r.jsonl", [{"p": text} for text in texts])
+    spec = {"source": str(path), "fields": {"prompt": "p"}}
+    message = (
+        r"r\.jsonl:3: the prompt of .*r\.jsonl:1 again, 'x'; 3 row\(s\) repeat one; keep each "
+    )
+    with pytest.raises(DataError, match=message + r"prompt once$"):
+        load_benchmark(spec)
+    write_jsonl(path, [{"p": text} for text in texts[1:5]])
+    with pytest.raises(DataError, match=rf"r\.jsonl:4: .*:3 again, '{'w' * 60}'; 1 row"):
+        load_benchmark(spec)
+
+
+def test_prompts_that_are_repeated_elsewhere_in_the_file_do_not_matter(tmp_path):
+    path = write_jsonl(tmp_path / "r.jsonl", [{"p": text} for text in "xyxz"])
+    found = set()
+    for seed in range(12):
+        spec = {"source": str(path), "fields": {"prompt": "p"}, "rows": 2, "seed": seed}
+        kept = [int(i) for i in sorted(np.random.default_rng(seed).permutation(4)[:2])]
+        found.add(tuple(kept))
+        if kept == [0, 2]:
+            with pytest.raises(DataError, match=r"r\.jsonl:3: the prompt of .*:1 again"):
+                load_benchmark(spec)
+        else:
+            assert load_benchmark(spec)["prompt"].tolist() == ["xyxz"[i] for i in kept]
+    assert (0, 2) in found and len(found) > 2
 
 
 def test_benchmarks_with_category_and_reference(tmp_path):
