@@ -1241,7 +1241,7 @@ def draw_effectiveness(table: pd.DataFrame, windows: list[str], measure: str, ou
         for i, (place, row) in enumerate(rows.iterrows()):
             means = np.array([row[w] for w in windows], dtype=float)
             low, high = (
-                np.array([first_bounds(rows, w, end)[place] for w in windows], dtype=float)
+                np.array([first_bounds(rows, w, end)[place] for w in windows], dtype=float)  # pyright: ignore
                 for end in ("low", "high")
             )
             # Apart sideways, or the bars of several methods would hide one another.

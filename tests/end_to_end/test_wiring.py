@@ -558,7 +558,7 @@ def test_losses_of_tokens_are_those_of_a_whole_softmax():
         expected = [(name, i) for name, g in groups.items() for i in g.sample_id.iloc[chosen]]
         assert list(found) == expected, path
         for (_, sample_id), own in found.items():
-            row = data.loc[sample_id]
+            row = data.loc[sample_id]  # pyright: ignore
             (pair,) = pairs = encoded(f"{RUN}/models/{model}", [row.prompt], [row.response])
             ((scores, _),) = token_scores(language_model(f"{RUN}/models/{model}"), pairs)
             assert own.position.tolist() == list(range(1, len(pair[1]) + 1))
@@ -659,7 +659,7 @@ def test_scores_of_a_file_are_those_of_the_same_texts(experiment, method):
     READ.clear()
     rows, samples = table(f"data/{dataset}.parquet"), table(f"samples/{model}/{dataset}.parquet")
     READ.add(METHODS[method]["source"])
-    found = ["".join((row.prompt + row.response).split()) for row in rows.itertuples()]
+    found = ["".join((row.prompt + row.response).split()) for row in rows.itertuples()]  # pyright: ignore
     kinds = {(): "not in the score file", (None,): "no score in the score file"}
     reasons = [
         "different scores in the score file" if len(given[text]) > 1 else kinds.get((*given[text],))
@@ -1138,7 +1138,7 @@ def subsets_table(entry: dict) -> pd.DataFrame:
     ]
     # Experiment by experiment, those over all last, and in each the rows of no subset first.
     return pd.DataFrame(
-        sorted(rows, key=lambda row: [*experiments, pooled].index(row["experiment"]))
+        sorted(rows, key=lambda row: [*experiments, pooled].index(row["experiment"]))  # pyright: ignore
     )
 
 

@@ -53,11 +53,11 @@ def base(tmp_path_factory):
 @pytest.mark.parametrize("given", [{}, {"model_type": "llama"}])
 def test_a_llama_has_the_weights_that_transformers_gives_it_after_the_seed(given):
     ends = {"pad_token_id": 0, "eos_token_id": 4, "bos_token_id": None}
-    config = LlamaConfig(vocab_size=len(TOKENIZER), tie_word_embeddings=True, **ends, **ONE_LAYER)
+    config = LlamaConfig(vocab_size=len(TOKENIZER), tie_word_embeddings=True, **ends, **ONE_LAYER)  # pyright: ignore
     torch.manual_seed(7)
     expected = LlamaForCausalLM(config)
     assert_same(make_model(TOKENIZER, ONE_LAYER | given, seed=7), expected)
-    config = LlamaConfig(vocab_size=len(TOKENIZER), num_labels=1, **ends, **ONE_LAYER)
+    config = LlamaConfig(vocab_size=len(TOKENIZER), num_labels=1, **ends, **ONE_LAYER)  # pyright: ignore
     torch.manual_seed(8)
     classifier = LlamaForSequenceClassification(config)
     assert_same(make_classifier(TOKENIZER, ONE_LAYER | given, seed=8), classifier)
@@ -126,9 +126,9 @@ def test_a_shard_of_gradients_is_that_of_autograd(base, tmp_path):
     for row in ROWS.itertuples():
         for module, (a, b) in gradients(model, state, row).items():
             at, along = state[module], direction[module]
-            update = -(at.B @ a + b @ at.A)
+            update = -(at.B @ a + b @ at.A)  # pyright: ignore
             dense = along.scale * along.B @ along.A
-            norm, product = found.loc[(row.sample_id, module), ["update_norm", "inner_product"]]
+            norm, product = found.loc[(row.sample_id, module), ["update_norm", "inner_product"]]  # pyright: ignore
             assert norm == pytest.approx(float(update.norm()), rel=1e-3, abs=1e-6)
             size = float(update.norm() * dense.norm())
             assert product == pytest.approx(float((update * dense).sum()), abs=1e-3 * size)
@@ -149,7 +149,7 @@ def gradients(model, state, row):
     logits = functional_call(model, moved, (ids,)).logits[0].log_softmax(-1)
     places = range(encoded.prompt_tokens, ids.shape[1])
     loss = -sum(logits[t - 1, ids[0, t]] for t in places) / len(places)
-    loss.backward()
+    loss.backward()  # pyright: ignore
     return {name: (a.grad, b.grad) for name, (a, b) in leaves.items()}
 
 

@@ -426,7 +426,7 @@ def test_a_pinned_state_reads_nothing_but_its_run(tmp_path, pilot, steering):
 def test_theta_0_reads_nothing_and_was_chosen_by_nothing(tmp_path):
     state = found({"unadapted": True}, {"run": []} | NO_GUARD)
     unknown = dict.fromkeys(("rank", "sensitivity", *BOUNDS, "exact_share"))
-    assert state == State("the-state", "theta", None, 1.0, unknown)
+    assert state == State("the-state", "theta", None, 1.0, unknown)  # pyright: ignore
     write_states([state], tmp_path / "state.json")
     assert read_state(tmp_path / "state.json") == state
 

@@ -186,7 +186,7 @@ def test_the_adapters_prediction_is_the_product_that_the_score_is_made_of(model,
                 for side in "AB"
             )
             module = made.get_submodule(name)
-            whole = module.weight.detach() + 0.5 * 6 / 2 * b @ a
+            whole = module.weight.detach() + 0.5 * 6 / 2 * b @ a  # pyright: ignore
             module.forward = lambda x, whole=whole: x @ whole.T
             pairs[name] = a, b
         mean_loss(made, response).backward()

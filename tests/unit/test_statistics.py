@@ -258,7 +258,7 @@ def test_signed_rank_test_of_nothing_to_test_is_nan(differences):
 def spearman_by_hand(x, y):
     """Pearson's correlation of mid-ranks, counted one by one."""
     ranks = [[sum(b < a for b in v) + (sum(b == a for b in v) + 1) / 2 for a in v] for v in (x, y)]
-    return float(np.corrcoef(ranks)[0, 1])
+    return float(np.corrcoef(ranks)[0, 1])  # pyright: ignore
 
 
 @given(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=2, max_size=9))

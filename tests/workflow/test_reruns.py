@@ -456,7 +456,12 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         {"states.s.direction": "danger", "states.s.per_model.young.checkpoint": 20},
         ["list_states * states/s 0"],
     ),
-    ("states.s.checkpoint", {"states.s.checkpoint": 6}, ["list_states sandbox states/s 0"]),
+    # It no longer lies on the curve of figure 5.
+    (
+        "states.s.checkpoint",
+        {"states.s.checkpoint": 6},
+        ["list_states sandbox states/s 0", "figure5"],
+    ),
     ("states.s.alpha", {"states.s.alpha": 0.25}, ["list_states sandbox states/s 0"]),
     (
         "states.s.per_model.young.checkpoint",
@@ -962,7 +967,8 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         [
             f"list_states * finetunes/*/{method} ?"
             for method in ("sqsd-danger", "sqsd-danger-insensitive-state", "random", "length")
-        ],
+        ]
+        + ["list_states sandbox groups/few-steps/sandbox/mixed/test ?"],
     ),
     ("tables.table1.methods", {"tables.table1.methods": ["random", "sqsd-danger"]}, ["table1"]),
     (
