@@ -1017,8 +1017,13 @@ def draw_trajectories(
         right = left.twinx()
         draw_curve(right, rows, "step", color="black", linestyle="--", label="Safety Score")
         right.set_ylabel(f"Safety Score ({units[rows['model'].iloc[0]]})")
-        handles = [*left.get_lines()[:-1], *right.get_lines()]
-        left.legend(handles=handles, frameon=False, fontsize=8)
+        lines = [*left.get_lines(), *right.get_lines()]
+        # What has no label of its own is the zero line, or the ring of a state.
+        handles = [line for line in lines if not str(line.get_label()).startswith("_")]
+        left.legend(
+            handles=handles, frameon=False, fontsize=8, ncols=len(handles), loc="upper center",
+            bbox_to_anchor=(0.5, -0.16), columnspacing=1, handlelength=1.5,
+        )  # fmt: skip
     save_figure(figure, out)
 
 

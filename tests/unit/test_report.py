@@ -971,6 +971,25 @@ def drifted(out):
     draw_trajectories(table, {name: f"unit of {name}" for name in "efgh"}, out)
 
 
+def test_the_legend_of_a_trajectory_names_its_lines_alone(tmp_path, monkeypatch):
+    named = []
+
+    def look(figure, out):
+        named.extend(
+            text.get_text()
+            for ax in figure.axes
+            if (own := ax.get_legend())
+            for text in own.get_texts()
+        )
+
+    monkeypatch.setattr(report, "save_figure", look)
+    parts = [model("e", direction) for direction in ("danger", "safety")]
+    curves = [curve("step", [0, 10, 5])] * 2
+    drawn_of = trajectory_table(parts, PROJECTIONS[:2], curves, [{5: "d"}] * 2)
+    draw_trajectories(drawn_of, {"e": "nats"}, {})
+    assert named == ["projection on danger", "projection on safety", "Safety Score"]
+
+
 def compared(out):
     judged = [(("e", "m"), verdicts(FALLING)), (("f", "m"), verdicts(RANDOM))]
     table = effectiveness(judged, WINDOWS, [1, 2], "asr")
