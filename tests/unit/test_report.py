@@ -985,7 +985,7 @@ def test_the_legend_of_a_trajectory_names_its_lines_alone(tmp_path, monkeypatch)
     monkeypatch.setattr(report, "save_figure", look)
     parts = [model("e", direction) for direction in ("danger", "safety")]
     curves = [curve("step", [0, 10, 5])] * 2
-    drawn_of = trajectory_table(parts, PROJECTIONS[:2], curves, [{5: "d"}] * 2)
+    drawn_of = trajectory_table(parts, PROJECTIONS[:2], curves, [{5.0: "d"}] * 2)
     draw_trajectories(drawn_of, {"e": "nats"}, {})
     assert named == ["projection on danger", "projection on safety", "Safety Score"]
 
