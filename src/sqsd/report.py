@@ -168,9 +168,7 @@ Made = tuple[pd.DataFrame, str, Callable[[Mapping[str, str]], None] | None]
 
 def make_subsets(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
     windows, measure = settings["windows"], settings["measure"]
-    judged = [part.read("judgements", "judgements") for part in parts]
-    for part, frame in zip(parts, judged, strict=True):
-        check_judged(part, frame, measure)
+    judged = read_judged(parts, measure)
     table = effectiveness_table(parts, judged, windows, measure)
     note = EFFECTIVENESS_NOTES[measure] + absent_note(parts, judged, measure)
 
@@ -181,9 +179,7 @@ def make_subsets(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
 
 
 def make_comparison(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
-    judged = [part.read("judgements", "judgements") for part in parts]
-    for part, frame in zip(parts, judged, strict=True):
-        check_judged(part, frame, settings["measure"])
+    judged = read_judged(parts, settings["measure"])
     seconds = [sum(read_seconds(path) for path in part.files["times"]) for part in parts]
     return comparison_table(parts, judged, seconds, **settings), COMPARISON_NOTE, None
 
@@ -243,9 +239,7 @@ def make_steering(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
 
 
 def make_lengths(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
-    judged = [part.read("judgements", "judgements") for part in parts]
-    for part, frame in zip(parts, judged, strict=True):
-        check_judged(part, frame, "asr")
+    judged = read_judged(parts, "asr")
     scores = [part.read("scores", "scores") for part in parts]
     table = lengths_table(parts, scores, judged, settings["windows"], settings["rows"])
     note = LENGTHS_NOTE + absent_note(parts, judged, "asr")
@@ -310,6 +304,14 @@ def marks(part: Part, key: str) -> dict[float, str]:
         at = float(state.origin[key])
         found[at] = ", ".join(filter(None, (found.get(at), state.name)))
     return found
+
+
+def read_judged(parts: Sequence[Part], measure: str) -> list[pd.DataFrame]:
+    """The judgements of each part. Raises DataError as `check_judged`."""
+    judged = [part.read("judgements", "judgements") for part in parts]
+    for part, frame in zip(parts, judged, strict=True):
+        check_judged(part, frame, measure)
+    return judged
 
 
 def check_judged(part: Part, frame: pd.DataFrame, measure: str) -> None:

@@ -1,7 +1,7 @@
 """Intervals and trend tests for attack success rates and Safety Scores."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import permutations
 
 import numpy as np
@@ -153,10 +153,22 @@ def rank_correlation_bootstrap(
     n, value = len(sides[0]), float(statistic(*sides)) if len(sides[0]) else math.nan
     if n < 4 or math.isnan(value):
         return value, math.nan, math.nan
+    return value, *resampled_bounds(statistic, sides, level, resamples)
+
+
+def resampled_bounds(
+    statistic: Callable[..., np.ndarray], sides: Sequence[np.ndarray], level: float, resamples: int
+) -> tuple[float, float]:
+    """Percentile bootstrap bounds (low, high) of a statistic of columns [n], resampled together.
+
+    statistic: of columns [resamples, n], [resamples]; its NaNs are left out. Seed 0, as in
+    `bootstrap_means`.
+    """
+    n = len(sides[0])
     picked = np.random.default_rng(0).integers(0, n, (resamples, n))
     found = statistic(*(side[picked] for side in sides))
     low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2])
-    return value, float(low), float(high)
+    return float(low), float(high)
 
 
 def ratio_bootstrap(
@@ -174,11 +186,12 @@ def ratio_bootstrap(
     value = float(a.sum() / b.sum())
     if len(a) < 4:
         return value, math.nan, math.nan
-    picked = np.random.default_rng(0).integers(0, len(a), (resamples, len(a)))
-    sums = b[picked].sum(1)
-    found = np.divide(a[picked].sum(1), sums, out=np.full(resamples, np.nan), where=sums != 0)
-    low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2])
-    return value, float(low), float(high)
+
+    def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        sums = b.sum(1)
+        return np.divide(a.sum(1), sums, out=np.full(len(sums), np.nan), where=sums != 0)
+
+    return value, *resampled_bounds(ratio, [a, b], level, resamples)
 
 
 def rank_correlation_interval(

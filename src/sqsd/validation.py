@@ -578,12 +578,18 @@ def first_order_problems(
         return
     for name in table.get("experiments", config["selection"]["experiments"]):
         dataset = config["experiments"][name]["dataset"]
-        rows = count_rows("datasets", config["datasets"][dataset])
-        if rows is not None and table["rows"] > rows:
-            yield (
-                f"{place}.rows: {table['rows']} is more than the {rows} rows of "
-                f"datasets.{dataset}; at most {rows}"
-            )
+        yield from more_than_rows(config, f"{place}.rows", table["rows"], dataset)
+
+
+def more_than_rows(
+    config: Mapping[str, Any], place: str, wanted: int, dataset: str
+) -> Iterator[str]:
+    """A number of rows that a data set does not have, where it is known how many it has."""
+    rows = count_rows("datasets", config["datasets"][dataset])
+    if rows is not None and wanted > rows:
+        yield (
+            f"{place}: {wanted} is more than the {rows} rows of datasets.{dataset}; at most {rows}"
+        )
 
 
 def direction_range_problems(
@@ -712,12 +718,8 @@ def shared_path_problems(config: Mapping[str, Any]) -> Iterator[str]:
 def experiment_problems(config: Mapping[str, Any], name: str) -> Iterator[str]:
     dataset = config["experiments"][name]["dataset"]
     yield from shard_problems(config, dataset, f"experiments.{name}")
-    rows = count_rows("datasets", config["datasets"][dataset])
-    if rows is not None and config["subsets"]["rows"] > rows and cuts_subsets(config):
-        yield (
-            f"subsets.rows: {config['subsets']['rows']} is more than the {rows} rows of "
-            f"datasets.{dataset}; at most {rows}"
-        )
+    if cuts_subsets(config):
+        yield from more_than_rows(config, "subsets.rows", config["subsets"]["rows"], dataset)
 
 
 def reading_problems(
@@ -728,12 +730,7 @@ def reading_problems(
         if reading.dataset is not None:
             yield from shard_problems(config, reading.dataset, place)
     if "most" in method:
-        rows = count_rows("datasets", config["datasets"][method["anchors"]])
-        if rows is not None and method["most"] > rows:
-            yield (
-                f"{place}.most: {method['most']} is more than the {rows} rows of "
-                f"datasets.{method['anchors']}; at most {rows}"
-            )
+        yield from more_than_rows(config, f"{place}.most", method["most"], method["anchors"])
 
 
 def used_methods(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -777,14 +774,9 @@ def group_size_problems(config: Mapping[str, Any], selected: str) -> Iterator[st
         methods = [
             for_model(config["methods"][m], experiment["model"]) for m in table.get("methods", [])
         ]
-        rows = count_rows("datasets", config["datasets"][experiment["dataset"]])
         for groups in dict.fromkeys(e["groups"] for e in (table, *methods) if "groups" in e):
             size = config["groups"][groups]["size"]
-            if rows is not None and size > rows:
-                yield (
-                    f"groups.{groups}.size: {size} is more than the {rows} rows of "
-                    f"datasets.{experiment['dataset']}; at most {rows}"
-                )
+            yield from more_than_rows(config, f"groups.{groups}.size", size, experiment["dataset"])
 
 
 def layer_range_problems(config: Mapping[str, Any], model: str) -> Iterator[str]:
