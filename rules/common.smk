@@ -6,8 +6,9 @@ from sqsd.config import ALL, ALL_ROWS, check_layout, resolve
 from sqsd.paths import NAME
 from sqsd.plan import Plan, is_pinned, write_config
 from sqsd.provenance import STAGE_VERSIONS, StageVersion
-from sqsd.validation import validate_config
+from sqsd.validation import check_keys, validate_config
 
+check_keys([ROOT / "config/config.yaml", *workflow.configfiles])
 RESOLVED = resolve(yaml.safe_load((ROOT / "config/config.yaml").read_text()), config)
 validate_config(RESOLVED, ROOT / "config/schemas/config.schema.json")
 PLAN = Plan(RESOLVED)
@@ -42,13 +43,13 @@ wildcard_constraints:
     part=r"\d+",
 
 
-def picked(settings, *keys):
-    """Some settings as one param.
+def picked(settings, *keys, may_have=()):
+    """Some settings as one param, and those of `may_have` that are there.
 
     Snakemake compares a job's params as a set of texts: two params whose values change places
     would be no change.
     """
-    return {key: settings[key] for key in keys}
+    return {key: settings[key] for key in (*keys, *(k for k in may_have if k in settings))}
 
 
 def any_of(names):

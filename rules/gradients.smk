@@ -60,7 +60,11 @@ rule search_layers:
         **resources_of_one_gpu("infer"),
     params:
         search=lambda w: picked(
-            PLAN.entry("layers", w.layer, w.model), "first", "factors", "max_new_tokens"
+            PLAN.entry("layers", w.layer, w.model),
+            "first",
+            "factors",
+            "max_new_tokens",
+            may_have=["last"],
         ),
         judge=lambda w: CONFIG["judges"][PLAN.entry("layers", w.layer, w.model)["judge"]],
         generation=lambda w: picked(PLAN.setting("evaluation", w.model), "batch_size", "dtype"),

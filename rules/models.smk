@@ -7,11 +7,14 @@ rule fetch_model:
         PATHS.times("fetch_model", "{model}")
     wildcard_constraints:
         model=any_of(PLAN.models_made_by("fetch_model")),
+    # It needs the network, which nodes of a cluster may not have.
     localrule: True
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=lambda w: PLAN.resource("infer", "mem_mb", w.model),
     params:
-        spec=lambda w: {k: v for k, v in CONFIG["models"][w.model].items() if k != "seed"},
+        spec=lambda w: PLAN.fetch_spec(w.model),
         version=VERSION["fetch_model"],
     script:
         f"{SCRIPTS}/fetch_model.py"

@@ -68,11 +68,11 @@ rule rank_checkpoints:
 
 rule rank_alphas:
     input:
-        unpack(lambda w: PLAN.measured(w.model, PLAN.curve_subject(w.model, w.direction))),
+        unpack(lambda w: PLAN.measured(w.model, subject_of(w))),
     output:
-        PATHS.alpha_ranking("{model}", "{direction}"),
+        PATHS.alpha_ranking("{model}", "{subject}"),
     log:
-        PATHS.log("rank_alphas", "{model}/{direction}"),
+        PATHS.log("rank_alphas", "{model}/{subject}"),
     localrule: True
     conda:
         ENVIRONMENT

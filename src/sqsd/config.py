@@ -21,6 +21,8 @@ from sqsd.sources import (
 )
 
 MEASURES = ("asr", "safety_score")
+# What a table may show, by the measure whose judge it is read from.
+READ_BY = {"asr": "asr", "asr_by_score": "safety_score", "safety_score": "safety_score"}
 # Kinds of tables that are drawn as a figure too.
 DRAWN = frozenset(
     (

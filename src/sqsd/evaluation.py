@@ -14,9 +14,8 @@ from sqsd.chat import encode_conversation, encode_pair, encode_prompt, tell_mark
 from sqsd.cost_models import CostModel, load_cost_model
 from sqsd.errors import DataError
 from sqsd.generation import greedy
-from sqsd.guards import check_verdicts
 from sqsd.judgement_cache import PAIR, JudgementCache, none_known
-from sqsd.judges import Judge, Judgement, make_judge
+from sqsd.judges import Judge, Judgement, check_verdicts, make_judge
 from sqsd.logs import progress
 from sqsd.models import load_model, load_tokenizer, state_applied
 from sqsd.readings import shard_rows
@@ -135,28 +134,35 @@ def judge_responses(
     by_state = [responses[responses["state"] == state.name] for state in states]
     rows = pd.concat([responses.iloc[:0], *by_state], ignore_index=True)
     if judge.reads == "subject":
-        found = judge_at_states(judge, by_state, states, dtype, gpus)
-        return judged(rows[columns], found.verdicts, found.scores)
-    cache = None
-    if work is not None and own_model is not None:
-        cache = JudgementCache.of(work, entry, own_model, dtype, version)
-    known = judge_pairs(judge, rows[PAIR].drop_duplicates(), dtype, own_model, cache, gpus)
-    found = rows.merge(known, on=PAIR, how="left", validate="m:1")
-    return found[[*columns, "verdict", "score"]]
+        found = judged(rows, judge_at_states(judge, by_state, states, dtype, gpus))
+    else:
+        cache = None
+        if work is not None and own_model is not None:
+            cache = JudgementCache.of(work, entry, own_model, dtype, version)
+        known = judge_pairs(judge, rows[PAIR].drop_duplicates(), dtype, own_model, cache, gpus)
+        found = rows.merge(known, on=PAIR, how="left", validate="m:1")
+    said = found["unreadable"].dropna()
+    if not said.empty:
+        print(
+            f"{len(said)} of {len(found)} verdicts cannot be read; "
+            f"the judge said first {said.iloc[0][:60]!r}"
+        )
+    return found[[*columns, "verdict", "unreadable", "score"]]
 
 
 def judge_at_states(
     judge: Judge, rows: Sequence[pd.DataFrame], states: Sequence[State], dtype: str, gpus: int
 ) -> Judgement:
     """Judgements of each state's responses, with the model at that state."""
-    verdicts, scores = [], []
+    verdicts, scores, unreadable = [], [], []
     with progress("judging", sum(map(len, rows)), "response") as advance:
         for own, model in zip(rows, at_each(states, dtype, gpus), strict=True):
             found = judge(own["prompt"].tolist(), own["response"].tolist(), model)
             verdicts += found.verdicts
             scores += found.scores
+            unreadable += found.unreadable
             advance(len(own))
-    return Judgement(verdicts, scores)
+    return Judgement(verdicts, scores, unreadable)
 
 
 def judge_pairs(
@@ -182,7 +188,7 @@ def judge_pairs(
         for start in range(0, len(new), PAIRS_AT_ONCE):
             part = new.iloc[start : start + PAIRS_AT_ONCE]
             found = judge(part["prompt"].tolist(), part["response"].tolist(), model)
-            made.append(judged(part, found.verdicts, found.scores))
+            made.append(judged(part, found))
             advance(len(part))
     added = pd.concat(made, ignore_index=True)
     if cache is not None:
@@ -234,10 +240,11 @@ def judge_rows(
     return table.assign(reason=reasons.astype("str")).reset_index(drop=True)
 
 
-def judged(rows: pd.DataFrame, verdicts: Sequence, scores: Sequence) -> pd.DataFrame:
+def judged(rows: pd.DataFrame, found: Judgement) -> pd.DataFrame:
     return rows.assign(
-        verdict=pd.array(list(verdicts), dtype="boolean"),
-        score=pd.Series(list(scores), index=rows.index, dtype="float64"),
+        verdict=pd.array(list(found.verdicts), dtype="boolean"),
+        unreadable=pd.Series(list(found.unreadable), index=rows.index, dtype="str"),
+        score=pd.Series(list(found.scores), index=rows.index, dtype="float64"),
     )
 
 

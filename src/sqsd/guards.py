@@ -5,11 +5,9 @@ from pathlib import Path
 import pandas as pd
 from transformers import PreTrainedTokenizerFast
 
-from sqsd.errors import DataError
 from sqsd.models import make_word_tokenizer
 from sqsd.sources import sample_ids
 
-VERDICTS = ("safe", "unsafe")
 # As Llama-Guard-3-8B writes them: two line breaks first, the broken category on a line of its own.
 SAFE, UNSAFE = "\n\nsafe", "\n\nunsafe\nS1"
 # The wording of Llama-Guard-3-8B's chat template, in words apart, with the sandbox's one category.
@@ -39,21 +37,6 @@ TEMPLATE = (
     )
     + " <assistant> "
 )
-
-
-def check_verdicts(tokenizer, place: str) -> None:
-    """Raises DataError naming the model's place and the verdicts its tokenizer cannot write."""
-    missing = [word for word in VERDICTS if not can_write(tokenizer, word)]
-    if missing:
-        raise DataError(
-            f"{place}: no guard: the tokenizer has no tokens for {' or '.join(missing)}, which a "
-            "guard answers; give the judge a `model` in Llama-Guard-3's format"
-        )
-
-
-def can_write(tokenizer, word: str) -> bool:
-    ids = tokenizer(word, add_special_tokens=False).input_ids
-    return tokenizer.decode(ids, skip_special_tokens=True).strip() == word
 
 
 def make_guard_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:

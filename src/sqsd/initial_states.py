@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
 
 from sqsd.errors import UselessModelError
+from sqsd.judged import absent_note, check_judged
 from sqsd.sensitivity import (
     choose_state,
     drift_sensitivity,
@@ -33,8 +35,15 @@ class Measured:
 
     @classmethod
     def read(cls, inputs: Any, key: str) -> Self:
-        """From files: judgements, and guard and reference where there is a guard, each a list."""
+        """From files: judgements, and guard and reference where there is a guard, each a list.
+
+        Raises DataError as `judged.check_judged`.
+        """
         judged = read_parts(inputs.judgements, "judgements")
+        place = str(Path(inputs.judgements[0]).parent)
+        check_judged(place, judged, "safety_score")
+        if note := absent_note({place: judged}, "safety_score"):
+            print(note.strip())
         scores = judged.pivot(index="prompt_id", columns=key, values="score")
         return cls(scores, read_guard(inputs, key))
 

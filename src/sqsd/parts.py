@@ -25,3 +25,8 @@ class Part:
         """The tables of a role, one below the other. Raises DataError as `read_table`."""
         parts = [read_table(path, schema) for path in self.files[role]]
         return pd.concat(parts, ignore_index=True)
+
+
+def named(part: Part, frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with the part's names as its first columns."""
+    return pd.DataFrame({**part.names, **frame.reset_index(drop=True)})

@@ -57,8 +57,8 @@ class Paths:
     def checkpoint_ranking(self, model: str, pilot: str, direction: str) -> str:
         return f"{self.root}/sensitivity/{model}/checkpoints/{pilot}/{direction}.parquet"
 
-    def alpha_ranking(self, model: str, direction: str) -> str:
-        return f"{self.root}/sensitivity/{model}/alphas/{direction}.parquet"
+    def alpha_ranking(self, model: str, subject: str) -> str:
+        return f"{self.root}/sensitivity/{model}/alphas/{subject}.parquet"
 
     def state(self, model: str, state: str) -> str:
         return f"{self.root}/states/{model}/{state}.json"

@@ -4,7 +4,7 @@ Every name that varies within a run comes from the configuration;
 what it stands for is looked up here, never read out of the name or a path.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, groupby, product
@@ -18,6 +18,7 @@ from sqsd.config import (
     ALL_ROWS,
     DRAWN,
     MEASURES,
+    READ_BY,
     count_rows,
     curve_of,
     experiment_names,
@@ -114,6 +115,13 @@ class Plan:
         }  # fmt: skip
         models = self.config["models"].items()
         return [m for m, spec in models if makers.get(spec["source"], "fetch_model") == rule]
+
+    def fetch_spec(self, model: str) -> dict[str, Any]:
+        """What a model is fetched by: its entry, and `guard` where a judge has it as a guard."""
+        judges = self.config["judges"].values()
+        is_guard = any(j["kind"] == "guard" and j["model"] == model for j in judges)
+        spec = {k: v for k, v in self.config["models"][model].items() if k != "seed"}
+        return spec | ({"guard": True} if is_guard else {})
 
     def benchmark(self, model: str, role: str) -> str:
         """The benchmark that plays a role (`tuning`, `test`, ...) for a model."""
@@ -411,7 +419,7 @@ class Plan:
             subject
             for model in dict.fromkeys(self.config["experiments"][e]["model"] for e in names)
             for subject in (
-                *self.curve_subjects(model),
+                *self.curves(model, self.config["directions"], self.config["states"]).values(),
                 *(self.pilot_subject(model, pilot) for pilot in self.config["pilots"]),
                 *(
                     self.pinned_subject(model, state)
@@ -432,18 +440,22 @@ class Plan:
             ]
         return {(subject.model, subject.name): subject for subject in found}
 
-    def curve_subject(self, model: str, direction: str) -> Subject:
-        """A direction, at the checkpoint that scores use, at every alpha."""
-        checkpoint = self.entry("directions", direction, model)["checkpoint"]
-        return self.steering_subject(model, direction, checkpoint)
+    def curves(
+        self, model: str, directions: Iterable[str], states: Iterable[str]
+    ) -> dict[tuple[str, int | str], Subject]:
+        """Directions at every alpha, by direction and checkpoint.
 
-    def curve_subjects(self, model: str) -> Iterator[Subject]:
-        for direction in self.config["directions"]:
-            yield self.curve_subject(model, direction)
-        for state in self.config["states"]:
-            entry = self.entry("states", state, model)
-            if "alphas" in entry:
-                yield self.steering_subject(model, entry["direction"], entry["checkpoint"])
+        Of each direction first the checkpoint that scores use, then those that states lie on.
+        """
+        points = [curve_of(self.entry("states", state, model)) for state in states]
+        return {
+            (direction, checkpoint): self.steering_subject(model, direction, checkpoint)
+            for direction in directions
+            for checkpoint in (
+                self.entry("directions", direction, model)["checkpoint"],
+                *(point[2] for point in points if point[:2] == ("direction", direction)),
+            )
+        }
 
     def judge_reads(self, judge: str) -> str | None:
         """What a judge reads: the `subject` that responded, a model of its own, or None."""
@@ -616,7 +628,7 @@ class Plan:
         """Parts of one fine-tune on one experiment; names: what stands before the method's."""
         target = self.target(finetune, arms[0].model)
         benchmark = self.benchmark(target, spec["benchmark"])
-        judge = spec.get("judge", self.judge(target, spec["measure"]))
+        judge = spec.get("judge", self.judge(target, READ_BY[spec["measure"]]))
         for name, subject in self.reference_subjects(finetune, arms[0]).items():
             files = {"judgements": self.judgements(subject, benchmark, judge)}
             yield Part({**names, "method": name}, {"reference": True}, files)
@@ -632,7 +644,7 @@ class Plan:
     def _comparison_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
         for arm in self.arms(spec["name"]):
             target = self.target(spec["finetune"], arm.model)
-            judge = spec.get("judge", self.judge(target, spec["measure"]))
+            judge = spec.get("judge", self.judge(target, READ_BY[spec["measure"]]))
             subject = self.finetune_subject(spec["finetune"], arm)
             benchmark = self.benchmark(target, spec["benchmark"])
             yield Part(
@@ -696,9 +708,9 @@ class Plan:
                 )
 
     def judge_measure(self, judge: str) -> str:
-        """What a judge is compared by: its verdicts where it gives them, else its scores."""
+        """What a judge is compared by: its verdicts if it gives them, else those by its scores."""
         gives = JUDGES[self.config["judges"][judge]["kind"]].gives
-        return "asr" if "asr" in gives else "safety_score"
+        return "asr" if "asr" in gives else "asr_by_score"
 
     def _state_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
         for model in self.models:
@@ -707,10 +719,9 @@ class Plan:
                 yield Part({"model": model, "state": state}, files=files)
 
     def _alpha_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
-        for model in self.models:
-            for direction in spec["directions"]:
-                files = {"ranking": [self.paths.alpha_ranking(model, direction)]}
-                yield Part({"model": model, "direction": direction}, files=files)
+        for names, _, subject in self._named_curves(spec):
+            ranking = self.paths.alpha_ranking(subject.model, subject.name)
+            yield Part(names, files={"ranking": [ranking]})
 
     def _checkpoint_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
         for model in self.models:
@@ -731,13 +742,24 @@ class Plan:
                 yield Part({**names, "direction": direction}, options, files)
 
     def _steering_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
-        for model in self.models:
-            for direction in spec["directions"]:
-                files = self.curve(self.curve_subject(model, direction), spec["benchmark"])
-                checkpoint = self.entry("directions", direction, model)["checkpoint"]
-                files["states"] = self.marked(spec, model, ("direction", direction, checkpoint))
-                options = {"unit": self.score_unit(model)}
-                yield Part({"model": model, "direction": direction}, options, files)
+        for names, curve, subject in self._named_curves(spec):
+            files = self.curve(subject, spec["benchmark"])
+            files["states"] = self.marked(spec, subject.model, ("direction", *curve))
+            yield Part(names, {"unit": self.score_unit(subject.model)}, files)
+
+    def _named_curves(
+        self, spec: Mapping[str, Any]
+    ) -> Iterator[tuple[dict[str, str], tuple[str, int | str], Subject]]:
+        """A table's curves of directions with their names, a checkpoint where any has several."""
+        directions, states = spec["directions"], spec.get("states", [])
+        curves = {model: self.curves(model, directions, states) for model in self.models}
+        more = any(len(own) > len(directions) for own in curves.values())
+        for model, own in curves.items():
+            for (direction, checkpoint), subject in own.items():
+                names = {"model": model, "direction": direction}
+                if more:
+                    names["checkpoint"] = str(checkpoint)
+                yield names, (direction, checkpoint), subject
 
     def _length_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
         for arm in self.arms(spec["name"]):

@@ -20,8 +20,8 @@ STAGE_VERSIONS = {
     "train_direction": 2,
     "train_pilot": 1,
     "measure_trajectory": 1,
-    "rank_checkpoints": 2,
-    "rank_alphas": 2,
+    "rank_checkpoints": 3,
+    "rank_alphas": 3,
     "choose_state": 2,
     "judge_rows": 1,
     "train_cost_model": 1,
@@ -43,8 +43,8 @@ STAGE_VERSIONS = {
     "finetune_groups": 1,
     "list_states": 1,
     "generate_responses": 1,
-    "judge_responses": 1,
-    "make_table": 3,
+    "judge_responses": 2,
+    "make_table": 4,
 }
 
 

@@ -1,23 +1,39 @@
-"""Tables (Parquet, CSV, Markdown) and figures (PNG, SVG) from measured Parquet."""
+"""Tables (Parquet, CSV, Markdown) from measured Parquet, and the figures drawn of them."""
 
-import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
-from matplotlib.patches import Patch
 
 from sqsd import subsets
+from sqsd.bounds import BOUNDS, first_bounds, named_interval
 from sqsd.errors import DataError
+from sqsd.figures import (
+    POOLED,
+    draw_effectiveness,
+    draw_first_order,
+    draw_groups,
+    draw_lengths,
+    draw_losses,
+    draw_steering,
+    draw_token_losses,
+    draw_trajectories,
+)
 from sqsd.groups import paired_by_group
-from sqsd.parts import Part
+from sqsd.judged import (
+    ANSWERS,
+    RATES,
+    absent_note,
+    by_place,
+    by_score,
+    check_judged,
+    place_of,
+    read_judged,
+)
+from sqsd.parts import Part, named
 from sqsd.published import published_section
 from sqsd.states import CHOSEN_BY, read_state
 from sqsd.statistics import (
@@ -34,22 +50,6 @@ from sqsd.statistics import (
 )
 from sqsd.tables import read_table, write_frame
 
-MEASURES = {"asr": "attack success rate", "safety_score": "Safety Score (higher is safer)"}
-# The column that answers for a measure, and the share of absent ones that a table tells of.
-ANSWERS = {"asr": "verdict", "safety_score": "score"}
-MOST_ABSENT = 0.05
-POOLED = "mean of experiments"
-# Told apart by the colour-blind too (Okabe and Ito 2008).
-SKY, BLUE, ORANGE, GREEN, PINK = "#56B4E9", "#0072B2", "#E69F00", "#009E73", "#CC79A7"
-# Of lines, with a mark of its own for each; then the same dashed, then dotted.
-COLOURS, MARKS = (BLUE, ORANGE, GREEN, PINK, "#D55E00", SKY, "black"), "osD^vPX"
-STYLES = ("-", "--", ":")
-# Ends of an axis of shares: marks at 0 and 1 are whole.
-SHARES = np.array([-0.04, 1.04])
-# Tokens of a response whose text stands below its panel.
-MOST_TOKENS_SHOWN = 16
-# Kinds of bounds that a column may have, the one that is shown first.
-BOUNDS = ("clustered", "wilson", "t", "fisher", "bootstrap")
 COMMON_NOTE = (
     "no_subset: the model before fine-tuning, and one fine-tuned likewise on all rows (all its "
     "seeds together); in brackets 95 % over prompts, for a rate as above, for Safety Score "
@@ -58,12 +58,15 @@ COMMON_NOTE = (
     "delta and over_random (delta minus that of random order, paired): Student t over seeds. "
     f"Rows of '{POOLED}': the unit is the experiment, for every interval and test."
 )
+RATE_NOTE = (
+    "mean over fine-tuning seeds. In brackets: 95 % Wilson interval clustered by prompt, since a "
+    "prompt's answers under several seeds are alike (columns _clustered; columns _wilson take them "
+    "as independent). delta: S1 - S5. " + COMMON_NOTE
+)
 EFFECTIVENESS_NOTES = {
-    "asr": (
-        "Share of test prompts answered unsafely, mean over fine-tuning seeds. In brackets: 95 % "
-        "Wilson interval clustered by prompt, since a prompt's answers under several seeds are "
-        "alike (columns _clustered; columns _wilson take them as independent). "
-        "delta: S1 - S5. " + COMMON_NOTE
+    "asr": "Share of test prompts answered unsafely, " + RATE_NOTE,
+    "asr_by_score": (
+        "Share of test prompts answered with a Safety Score of 0 or below, " + RATE_NOTE
     ),
     "safety_score": (
         "Mean Safety Score of the test prompts (higher is safer), mean over fine-tuning seeds. In "
@@ -140,6 +143,7 @@ CURVE_NOTE = (
     "Student's t for the Safety Score (higher is safer), Wilson's for the attack success rate. "
     "chosen: the states of the configuration that lie on the curve."
 )
+CURVE_MEASURES = ("asr", "safety_score")
 
 
 def make_table(
@@ -173,7 +177,7 @@ def make_subsets(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
     windows, measure = settings["windows"], settings["measure"]
     judged = read_judged(parts, measure)
     table = effectiveness_table(parts, judged, windows, measure)
-    note = EFFECTIVENESS_NOTES[measure] + absent_note(parts, judged, measure)
+    note = EFFECTIVENESS_NOTES[measure] + absent_note(by_place(parts, judged), measure)
 
     def draw(out: Mapping[str, str]) -> None:
         draw_effectiveness(table, windows, measure, out)
@@ -182,9 +186,11 @@ def make_subsets(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
 
 
 def make_comparison(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
-    judged = read_judged(parts, settings["measure"])
+    measure = settings["measure"]
+    judged = read_judged(parts, measure)
     seconds = [sum(read_seconds(path) for path in part.files["times"]) for part in parts]
-    return comparison_table(parts, judged, seconds, **settings), COMPARISON_NOTE, None
+    note = COMPARISON_NOTE + absent_note(by_place(parts, judged), measure)
+    return comparison_table(parts, judged, seconds, **settings), note, None
 
 
 def make_sensitivity(schema: str) -> Callable[..., Made]:
@@ -211,15 +217,14 @@ def make_agreement(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
 
 
 def make_groups(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
+    judged = read_judged(parts, "safety_score")
     pairs = [
-        paired_by_group(
-            part.read("scores", "scores"), part.read("groups", "groups"),
-            part.read("judgements", "judgements"),
-        )
-        for part in parts
-    ]  # fmt: skip
+        paired_by_group(part.read("scores", "scores"), part.read("groups", "groups"), frame)
+        for part, frame in zip(parts, judged, strict=True)
+    ]
     table = groups_table(parts, pairs, settings["against"])
     note = GROUPS_NOTE.format(against=settings["against"], pooled=POOLED)
+    note += absent_note(by_place(parts, judged), "safety_score")
     return table, note, lambda out: draw_groups(table, out)
 
 
@@ -232,20 +237,20 @@ def make_trajectory(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
     trajectories = [part.read("trajectory", "trajectory") for part in parts]
     judged = [both_measures(part) for part in parts]
     table = trajectory_table(parts, trajectories, judged, [marks(part, "step") for part in parts])
-    return table, CURVE_NOTE, lambda out: draw_trajectories(table, units(parts), out)
+    return table, curve_note(parts, judged), lambda out: draw_trajectories(table, units(parts), out)
 
 
 def make_steering(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
     judged = [both_measures(part) for part in parts]
     table = steering_table(parts, judged, [marks(part, "alpha") for part in parts])
-    return table, CURVE_NOTE, lambda out: draw_steering(table, units(parts), out)
+    return table, curve_note(parts, judged), lambda out: draw_steering(table, units(parts), out)
 
 
 def make_lengths(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
     judged = read_judged(parts, "asr")
     scores = [part.read("scores", "scores") for part in parts]
     table = lengths_table(parts, scores, judged, settings["windows"], settings["rows"])
-    note = LENGTHS_NOTE + absent_note(parts, judged, "asr")
+    note = LENGTHS_NOTE + absent_note(by_place(parts, judged), "asr")
     return table, note, lambda out: draw_lengths(table, out)
 
 
@@ -293,10 +298,21 @@ def units(parts: Sequence[Part]) -> dict[str, str]:
 
 
 def both_measures(part: Part) -> pd.DataFrame:
-    """Verdicts of the judge of the ASR with the scores of the judge of the Safety Score."""
+    """Verdicts of the judge of the ASR with the scores of the judge of the Safety Score.
+
+    Raises DataError as `check_judged`.
+    """
     verdicts = part.read("asr", "judgements").drop(columns="score")
     scores = part.read("safety_score", "judgements")[["state", "prompt_id", "score"]]
-    return verdicts.merge(scores, on=["state", "prompt_id"], validate="1:1")
+    both = verdicts.merge(scores, on=["state", "prompt_id"], validate="1:1")
+    for measure in CURVE_MEASURES:
+        check_judged(place_of(part), both, measure)
+    return both
+
+
+def curve_note(parts: Sequence[Part], judged: Sequence[pd.DataFrame]) -> str:
+    absent = (absent_note(by_place(parts, judged), measure) for measure in CURVE_MEASURES)
+    return CURVE_NOTE + "".join(absent)
 
 
 def marks(part: Part, key: str) -> dict[float, str]:
@@ -309,40 +325,6 @@ def marks(part: Part, key: str) -> dict[float, str]:
     return found
 
 
-def read_judged(parts: Sequence[Part], measure: str) -> list[pd.DataFrame]:
-    """The judgements of each part. Raises DataError as `check_judged`."""
-    judged = [part.read("judgements", "judgements") for part in parts]
-    for part, frame in zip(parts, judged, strict=True):
-        check_judged(part, frame, measure)
-    return judged
-
-
-def check_judged(part: Part, frame: pd.DataFrame, measure: str) -> None:
-    """Raises DataError where more than half of the responses have no answer of the judge."""
-    absent = absent_answers(frame, measure)
-    if absent > len(frame) / 2:
-        raise DataError(
-            f"{' '.join(part.names.values())}: {absent} of {len(frame)} responses have no "
-            f"{ANSWERS[measure]}; look at what the judge says, or name another"
-        )
-
-
-def absent_answers(frame: pd.DataFrame, measure: str) -> int:
-    return int(frame[ANSWERS[measure]].isna().sum())
-
-
-def absent_note(parts: Sequence[Part], judged: Sequence[pd.DataFrame], measure: str) -> str:
-    """What a table says of arms with more than `MOST_ABSENT` of their answers absent."""
-    arms = [
-        f"{' '.join(part.names.values())} ({absent} of {len(frame)})"
-        for part, frame in zip(parts, judged, strict=True)
-        if (absent := absent_answers(frame, measure)) > MOST_ABSENT * len(frame)
-    ]
-    if not arms:
-        return ""
-    return f" Responses without a {ANSWERS[measure]}, left out of their rows: {', '.join(arms)}."
-
-
 def effectiveness_table(
     parts: Sequence[Part], judged: Sequence[pd.DataFrame], windows: list[str], measure: str
 ) -> pd.DataFrame:
@@ -350,15 +332,15 @@ def effectiveness_table(
 
     parts: named by experiment, fine-tune where a table has several, and method, with the options
     seeds and random (whether the method is the random control); judged: the judgements of each.
-    measure: `asr`, a share, or `safety_score`. Of a window: mean over seeds, Student t bounds over
-    seeds and, for a share, Wilson bounds over prompts x seeds, plain and clustered by prompt.
+    measure: of `judged.ANSWERS`. Of a window: mean over seeds, Student t bounds over seeds and,
+    for a share, Wilson bounds over prompts x seeds, plain and clustered by prompt.
     delta is S1 - S5 for ASR and S5 - S1 for Safety Score; over_random is the delta minus that of
     random order on the same fine-tune, paired by seed. A part with the option `reference` is of no
     subset (the model before fine-tuning, and fine-tuned on all rows): it has one number, no_subset,
     and nulls. With several experiments, a method or reference also gets a row over them, in which
     an experiment's mean over its seeds is the unit.
     """
-    sign = 1.0 if measure == "asr" else -1.0
+    sign = 1.0 if measure in RATES else -1.0
     arms = dict(zip(map(names_of, parts), zip(parts, judged, strict=True), strict=True))
     values = {
         arm: values_by_seed(frame, windows, part.options["seeds"], measure)
@@ -376,7 +358,7 @@ def effectiveness_table(
             row = reference_row(frame, measure)
         else:
             row = summary(values[arm], controls.get(without("method", arm)), windows, sign)
-            if measure == "asr":
+            if measure in RATES:
                 row |= rate_bounds(frame, windows, part.options["seeds"])
         rows.append(dict(arm) | {"prompts": int(frame["prompt_id"].nunique())} | row)
     if len({part.names["experiment"] for part in parts}) > 1:
@@ -417,7 +399,7 @@ def reference_row(frame: pd.DataFrame, measure: str) -> dict[str, object]:
     Bounds are over prompts: for a share as those of a subset, else Student's t of prompts' means.
     """
     row: dict[str, object] = {"units": int(frame["state"].nunique())}
-    if measure == "asr":
+    if measure in RATES:
         answers = frame.dropna(subset="verdict")
         share = float(answers["verdict"].astype(float).mean())
         return row | {"no_subset": share} | answer_bounds("no_subset", answers)
@@ -445,8 +427,8 @@ def values_by_seed(
     judgements: pd.DataFrame, windows: list[str], seeds: list[int], measure: str
 ) -> np.ndarray:
     """Mean over prompts of the measure, [seeds, windows]."""
-    column = judgements["verdict"] if measure == "asr" else judgements["score"]
-    means = column.astype(float).groupby([judgements["seed"], judgements["window"]]).mean()
+    column = judgements[ANSWERS[measure]].astype(float)
+    means = column.groupby([judgements["seed"], judgements["window"]]).mean()
     return np.array([[means[seed, window] for window in windows] for seed in seeds])
 
 
@@ -462,14 +444,17 @@ def summary(
     if random is not None:
         beyond = deltas - sign * (random[:, 0] - random[:, -1])
         row |= named_interval("over_random", "t", mean_interval(beyond))
-    row["mono"] = is_strictly_decreasing(list(sign * values.mean(0)))
+    row["mono"] = is_strictly_decreasing(list(sign * over_units(values)))
     _, row["trend_p"] = trend_test(sign * values)
     return row
 
 
-def named_interval(name: str, kind: str, interval: tuple[float, float, float]) -> dict[str, float]:
-    mean, low, high = interval
-    return {name: mean, f"{name}_{kind}_low": low, f"{name}_{kind}_high": high}
+def over_units(values: np.ndarray) -> np.ndarray:
+    """Means [windows] of values [units, windows], to 12 digits.
+
+    Without what rounding adds to a sum, which would put equal windows in an order.
+    """
+    return np.round(values.mean(0), 12)
 
 
 def rate_bounds(frame: pd.DataFrame, windows: list[str], seeds: list[int]) -> dict[str, float]:
@@ -520,13 +505,13 @@ def comparison_table(
     judged: the judgements of each; seconds: of what each has read. against: the method that the
     others' deltas are paired with, by experiment. The columns are those of `COMPARISON_NOTE`.
     """
-    sign = 1.0 if measure == "asr" else -1.0
+    sign = 1.0 if measure in RATES else -1.0
     means: dict[str, dict[str, np.ndarray]] = {}
     costs: dict[str, list[float]] = {}
     for part, frame, spent in zip(parts, judged, seconds, strict=True):
         experiment, method = part.names["experiment"], part.names["method"]
         values = sign * values_by_seed(frame, windows, part.options["seeds"], measure)
-        means.setdefault(method, {})[experiment] = values.mean(0)
+        means.setdefault(method, {})[experiment] = over_units(values)
         costs.setdefault(method, []).append(spent / part.options["rows"])
     deltas = {
         method: np.array([found[e][0] - found[e][-1] for e in found])
@@ -553,8 +538,7 @@ def falling(means: Sequence[np.ndarray]) -> dict[str, float]:
 
     falls, n = sum(is_strictly_decreasing(list(m)) for m in means), len(means)
     bounds = wilson_interval(falls, n) if n > 1 else (math.nan, math.nan)
-    # Without what rounding a mean over seeds adds: it would put equal windows in an order.
-    differing = [m for m in np.round(means, 12) if np.ptp(m) > 0]
+    differing = [m for m in means if np.ptp(m) > 0]
     found = [float(spearmanr(-np.arange(len(m)), m).statistic) for m in differing]  # pyright: ignore
     return (
         named_interval("mono_share", "wilson", (falls / n, *bounds))
@@ -656,11 +640,6 @@ def first_order_table(parts: Sequence[Part], changes: Sequence[pd.DataFrame]) ->
     return pd.DataFrame(rows)
 
 
-def named(part: Part, frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with the part's names as its first columns."""
-    return pd.DataFrame({**part.names, **frame.reset_index(drop=True)})
-
-
 def sensitivity_table(
     parts: Sequence[Part], rankings: Sequence[pd.DataFrame], most: int = 5
 ) -> pd.DataFrame:
@@ -747,7 +726,7 @@ def agreement(one: pd.DataFrame, other: pd.DataFrame, rows: int) -> dict[str, fl
 def beside_reference(part: Part) -> pd.DataFrame:
     """A judge's verdicts and the reference's (`truth`), by prompt.
 
-    options: measure, what the judge is read by. Of scores, 0 and below is unsafe.
+    options: measure, what the judge is read by (`judged.by_score`, where it gives scores alone).
     """
     frames = []
     # State by state of each subject: another one has states of the same names.
@@ -756,9 +735,8 @@ def beside_reference(part: Part) -> pd.DataFrame:
         judged = read_table(file, "judgements").merge(
             truth.rename(columns={"verdict": "truth"}), on=["state", "prompt_id"], validate="1:1"
         )
-        if part.options["measure"] == "safety_score":
-            unsafe = (judged["score"] <= 0).astype("boolean")
-            judged["verdict"] = unsafe.mask(judged["score"].isna())
+        if part.options["measure"] == "asr_by_score":
+            judged = by_score(judged)
         frames.append(judged[["prompt_id", "verdict", "truth"]])
     return pd.concat(frames, ignore_index=True)
 
@@ -897,15 +875,6 @@ def cell(value: float, low: float, high: float) -> str | None:
     return f"{value:.2f} [{low:.2f}, {high:.2f}]" if pd.notna(low) else f"{value:.2f}"
 
 
-def first_bounds(table: pd.DataFrame, name: str, end: str) -> pd.Series:
-    """The bounds of a column that are shown: row by row the first of `BOUNDS` there is."""
-    found = pd.Series(math.nan, table.index)
-    for kind in BOUNDS:
-        if f"{name}_{kind}_{end}" in table:
-            found = found.fillna(table[f"{name}_{kind}_{end}"])
-    return found
-
-
 def curve_table(judged: pd.DataFrame, key: str, chosen: Mapping[float, str]) -> pd.DataFrame:
     """Safety Score and ASR of every state of a subject, by its `step` or `alpha` (the key).
 
@@ -994,310 +963,7 @@ def trajectory_table(
 def steering_table(
     parts: Sequence[Part], judged: Sequence[pd.DataFrame], chosen: Sequence[Mapping[float, str]]
 ) -> pd.DataFrame:
-    """What figure 5 draws: a row per model, direction and alpha, as `curve_table`."""
+    """What figure 5 draws: a row per model, curve and alpha, as `curve_table`."""
     curves = zip(parts, judged, chosen, strict=True)
     frames = [named(part, curve_table(frame, "alpha", at)) for part, frame, at in curves]
     return pd.concat(frames, ignore_index=True)
-
-
-def draw_trajectories(
-    table: pd.DataFrame, units: Mapping[str, str], out: Mapping[str, str]
-) -> None:
-    """Figures 2 to 4: projections on the directions (left axis), Safety Score (right), by step.
-
-    A panel per model, or per model and pilot; units: of the Safety Score by model.
-    """
-    shown = split_by(table, ["model", "pilot"])
-    figure, panels = grid(len(shown), (6, 3.6))
-    for left, (name, rows) in zip(panels, shown.items(), strict=True):
-        for column in rows.filter(like="projection.").dropna(axis="columns", how="all"):
-            direction = str(column).removeprefix("projection.")
-            left.plot(rows["step"], rows[column], label=f"projection on {direction}")
-        left.axhline(0, color="0.8", linewidth=0.8, zorder=0)
-        left.set(
-            title=name,
-            xlabel="training step",
-            ylabel=r"projection $\langle\Delta\theta, \hat V\rangle$",
-        )
-        right = left.twinx()
-        draw_curve(right, rows, "step", color="black", linestyle="--", label="Safety Score")
-        right.set_ylabel(f"Safety Score ({units[rows['model'].iloc[0]]})")
-        lines = [*left.get_lines(), *right.get_lines()]
-        # What has no label of its own is the zero line, or the ring of a state.
-        handles = [line for line in lines if not str(line.get_label()).startswith("_")]
-        left.legend(
-            handles=handles, frameon=False, fontsize=8, ncols=len(handles), loc="upper center",
-            bbox_to_anchor=(0.5, -0.16), columnspacing=1, handlelength=1.5,
-        )  # fmt: skip
-    save_figure(figure, out)
-
-
-def draw_steering(table: pd.DataFrame, units: Mapping[str, str], out: Mapping[str, str]) -> None:
-    """Figure 5: Safety Score against alpha, a line per direction, 95 % intervals over prompts."""
-    models = list(dict.fromkeys(table["model"]))
-    figure, panels = grid(len(models), (5, 3.4))
-    for axes, name in zip(panels, models, strict=True):
-        for direction, rows in table[table["model"] == name].groupby("direction", sort=False):
-            draw_curve(axes, rows, "alpha", marker="o", markersize=3, label=str(direction))
-        axes.set(
-            title=name,
-            xlabel=r"steering magnitude $\alpha$",
-            ylabel=f"Safety Score ({units[name]})",
-        )
-        axes.legend(frameon=False)
-    save_figure(figure, out)
-
-
-def draw_groups(table: pd.DataFrame, out: Mapping[str, str]) -> None:
-    """Table 11 drawn: correlations with their intervals, a line per method, a panel in all.
-
-    Several experiments are shown by their mean, with each one as a small mark.
-    """
-    pooled = table[table["experiment"] == POOLED]
-    shown = pooled if len(pooled) else table
-    figure, (axes,) = grid(1, (6, 1.1 + 0.28 * len(shown)))
-    places = np.arange(len(shown))[::-1]
-    means = shown["correlation"].to_numpy(dtype=float)
-    ends = [first_bounds(shown, "correlation", end).to_numpy() for end in ("low", "high")]
-    bars = np.maximum([means - ends[0], ends[1] - means], 0)
-    axes.errorbar(means, places, xerr=bars, fmt="o", markersize=5, color="black")
-    for place, method in zip(places, shown["method"], strict=True):
-        own = table[(table["method"] == method) & (table["experiment"] != POOLED)]
-        if len(pooled):
-            axes.plot(own["correlation"], [place] * len(own), "|", color="0.5", markersize=8)
-    axes.axvline(0, color="0.8", linewidth=0.8, zorder=0)
-    axes.set_yticks(places, list(shown["method"]))
-    axes.set_ylim(-0.7, len(shown) - 0.3)
-    label = "rank correlation of mean score\nand drop in Safety Score"
-    each = "\n(mean of experiments; small marks: each)" if len(pooled) else ""
-    axes.set(xlabel=label + each, xlim=(-1.05, 1.05))
-    save_figure(figure, out)
-
-
-def draw_lengths(table: pd.DataFrame, out: Mapping[str, str]) -> None:
-    """Figure 7: mean response length (bars, left axis) and ASR (line, right axis) of subsets."""
-    panels = table.groupby(["experiment", "method"], sort=False)
-    figure, axes = grid(panels.ngroups, (4.4, 3.4))
-    several = table["experiment"].nunique() > 1
-    handles = []
-    for left, ((experiment, method), rows) in zip(axes, panels, strict=True):
-        places = np.arange(len(rows))
-        bars = left.bar(places, rows["response_tokens"], width=0.6, color=SKY)
-        left.set_xticks(places, [str(window).upper() for window in rows["window"]])
-        left.set(
-            title=f"{experiment}: {method}" if several else method,
-            ylabel="mean response length (tokens)",
-            ylim=SHARES * 1.1 * rows["response_tokens"].max(),
-        )
-        right = left.twinx()
-        rate = rows["asr"]
-        ends = [first_bounds(rows, "asr", end) for end in ("low", "high")]
-        spread = np.maximum([rate - ends[0], ends[1] - rate], 0)
-        line = right.errorbar(
-            places, rate, spread, color="black", marker="o", markersize=4, capsize=2
-        )
-        handles = [bars, line]
-        right.set(ylabel=MEASURES["asr"], ylim=SHARES)
-    names = ["mean response length", "attack success rate, with its 95 % interval"]
-    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False)
-    save_figure(figure, out)
-
-
-def draw_losses(table: pd.DataFrame, out: Mapping[str, str]) -> None:
-    """Figure 8: losses by length group, boxes of quartiles with the mean, whiskers of all."""
-    panels = table.groupby("experiment", sort=False)
-    figure, axes = grid(panels.ngroups, (4.4, 3.4))
-    for panel, (experiment, rows) in zip(axes, panels, strict=True):
-        boxes = [
-            {
-                "label": f"{row.group}\n{row.fewest} to {row.most} tokens",
-                "whislo": row.least, "q1": row.quartile_1, "med": row.median,
-                "q3": row.quartile_3, "whishi": row.greatest, "mean": row.mean,
-            }
-            for row in rows.itertuples(name="Row")
-        ]  # fmt: skip
-        panel.bxp(
-            boxes, showfliers=False, showmeans=True, widths=0.5, patch_artist=True,
-            boxprops={"facecolor": SKY, "linewidth": 0.6}, medianprops={"color": "black"},
-            meanprops={"marker": "D", "markerfacecolor": "white", "markeredgecolor": "black"},
-        )  # fmt: skip
-        panel.set(title=experiment, ylabel="loss (nats per token)", ylim=(0, None))
-    save_figure(figure, out)
-
-
-def draw_token_losses(
-    parts: Sequence[Part], losses: Sequence[pd.DataFrame], out: Mapping[str, str]
-) -> None:
-    """Figures 9 and 10: the loss of each token, a panel per response, the end token marked.
-
-    Tokens are written out where a response has few.
-    """
-    panels = [
-        (part.names["experiment"], sample_id, tokens)
-        for part, frame in zip(parts, losses, strict=True)
-        for sample_id, tokens in frame.groupby("sample_id", sort=False)
-    ]
-    highest = max(tokens["loss"].max() for _, _, tokens in panels)
-    longest = max(len(tokens) for _, _, tokens in panels)
-    figure, axes = grid(len(panels), (3.6, 2.6))
-    for panel, (experiment, sample_id, tokens) in zip(axes, panels, strict=True):
-        panel.bar(
-            tokens["position"], tokens["loss"],
-            color=[ORANGE if end else BLUE for end in tokens["is_end"]],
-            hatch=["//" if end else "" for end in tokens["is_end"]],
-        )  # fmt: skip
-        if len(tokens) <= MOST_TOKENS_SHOWN:
-            texts = [written_token(token) for token in tokens["token"]]
-            panel.set_xticks(
-                tokens["position"], texts, rotation=45, ha="right", rotation_mode="anchor",
-                fontsize=9, parse_math=False,
-            )  # fmt: skip
-        else:
-            panel.set_xlabel("token of the response")
-        title = f"{experiment}: {sample_id}" if len(parts) > 1 else str(sample_id)
-        panel.set_title(f"{title} ({len(tokens)} tokens)", fontsize=10, parse_math=False)
-        panel.set(ylabel="loss (nats)", xlim=(0.3, longest + 0.7), ylim=(0, 1.05 * highest))
-    handles = [
-        Patch(facecolor=BLUE, label="other token"),
-        Patch(facecolor=ORANGE, hatch="//", label="end token"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
-    save_figure(figure, out)
-
-
-def written_token(token: str, most: int = 12) -> str:
-    """A token's text as one short word: a blank before it left out, other blanks spelled."""
-    text = repr(token.removeprefix(" "))[1:-1]
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def draw_first_order(
-    parts: Sequence[Part], changes: Sequence[pd.DataFrame], out: Mapping[str, str]
-) -> None:
-    """Figure 11: real against predicted fall in loss, a panel per step size and a mark per row.
-
-    Directions are colours; on the line the first order is exact.
-    """
-    frames = [named(part, frame) for part, frame in zip(parts, changes, strict=True)]
-    panels = pd.concat(frames, ignore_index=True).groupby(
-        ["experiment", "state", "alpha"], sort=False
-    )
-    figure, axes = grid(panels.ngroups, (3.6, 3.3))
-    for panel, ((experiment, state, alpha), rows) in zip(axes, panels, strict=True):
-        looks = zip((BLUE, ORANGE, GREEN, PINK), "o^sD", strict=True)
-        for (direction, own), (color, mark) in zip(
-            rows.groupby("direction", sort=False), itertools.cycle(looks), strict=False
-        ):
-            panel.scatter(
-                own["predicted"], own["change"], s=16, marker=mark, facecolor="none",
-                edgecolor=color, linewidth=0.9, label=str(direction),
-            )  # fmt: skip
-        panel.axline((0, 0), slope=1, color="0.5", linewidth=1, zorder=0, label="as predicted")
-        panel.set(
-            title=rf"{experiment}, {state}, $\alpha$ = {alpha:g}",
-            xlabel="predicted fall in loss (nats)",
-            ylabel="fall in loss (nats)",
-        )
-        panel.title.set_fontsize(10)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    save_figure(figure, out)
-
-
-def draw_curve(axes, rows: pd.DataFrame, place: str, **style) -> None:
-    """The Safety Score of a table against one of its columns, with its interval as a band."""
-    (line,) = axes.plot(rows[place], rows["safety_score"], **style)
-    low, high = rows["safety_score_t_low"], rows["safety_score_t_high"]
-    axes.fill_between(rows[place], low, high, color=line.get_color(), alpha=0.15)
-    draw_chosen(axes, rows, place, line.get_color())
-
-
-def draw_chosen(axes, rows: pd.DataFrame, place: str, color: str) -> None:
-    """A ring, and the name, at every chosen state of a Safety Score's curve."""
-    for row in rows.dropna(subset="chosen").itertuples():
-        at = getattr(row, place), row.safety_score
-        axes.plot(
-            *at, marker="o", markersize=9, fillstyle="none", color=color, linestyle="none",
-        )  # fmt: skip
-        axes.annotate(
-            row.chosen, at, xytext=(6, 6), textcoords="offset points", fontsize=8, color=color,
-        )  # fmt: skip
-
-
-def draw_effectiveness(table: pd.DataFrame, windows: list[str], measure: str, out) -> None:
-    """Tables 1 to 3, 7 to 9 drawn: from S1 to S5, a line per method, a panel per experiment.
-
-    Of several fine-tunes (figure 6): a panel per experiment and fine-tune; with a single method a
-    panel per experiment and a line per fine-tune.
-    Bars are 95 % intervals as in the Markdown table: clustered by prompt for an experiment's rates.
-    Rows of no subset are grey lines, dotted before fine-tuning, dashed after it on all rows; not
-    among lines of several fine-tunes, each of which has its own.
-    """
-    referred = table.dropna(subset="no_subset") if "no_subset" in table else table[:0]
-    on_subsets = table.drop(referred.index)
-    if "finetune" not in table or on_subsets["method"].nunique() > 1:
-        line, split = "method", split_by(table, ["experiment", "finetune"])
-    else:
-        line, split = "finetune", split_by(on_subsets, ["experiment"])
-    figure, panels = grid(len(split), (5, 3.6))
-    for axes, (title, shown) in zip(panels, split.items(), strict=True):
-        references = referred.loc[referred.index.intersection(shown.index)]
-        rows = shown.drop(references.index)
-        for (_, row), style in zip(references.iterrows(), (":", "--"), strict=False):
-            axes.axhline(
-                row["no_subset"], color="0.5", linestyle=style, linewidth=1, zorder=0,
-                label=row["method"],
-            )  # fmt: skip
-        for i, (place, row) in enumerate(rows.iterrows()):
-            means = np.array([row[w] for w in windows], dtype=float)
-            low, high = (
-                np.array([first_bounds(rows, w, end)[place] for w in windows], dtype=float)  # pyright: ignore
-                for end in ("low", "high")
-            )
-            # Apart sideways, or the bars of several methods would hide one another.
-            apart = min(0.06, 0.5 / len(rows))
-            places = np.arange(len(windows)) + apart * (i - (len(rows) - 1) / 2)
-            # At a rate of 0 or 1 Wilson's bound may miss it by a rounding error.
-            bars = np.maximum([means - low, high - means], 0)
-            repeated, look = divmod(i, len(COLOURS))
-            axes.errorbar(
-                places, means, bars, color=COLOURS[look], marker=MARKS[look],
-                linestyle=STYLES[repeated % len(STYLES)], markersize=3.5, linewidth=1,
-                elinewidth=0.8, label=row[line],
-            )  # fmt: skip
-        axes.set_xticks(range(len(windows)), [w.upper() for w in windows])
-        axes.set(title=title, ylabel=MEASURES[measure])
-        if measure == "asr":
-            axes.set_ylim(SHARES)
-        axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    save_figure(figure, out)
-
-
-def split_by(table: pd.DataFrame, columns: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Rows of a table by what they say in those of the columns that it has, in their order."""
-    own = [column for column in columns if column in table]
-    groups = table.groupby(own, sort=False)
-    return {", ".join(map(str, names)): rows for names, rows in groups}
-
-
-def grid(count: int, size: tuple[float, float]):
-    """A figure with `count` panels, at most three per line."""
-    columns = min(count, 3)
-    rows = -(-count // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(size[0] * columns, size[1] * rows), layout="constrained",
-        squeeze=False,
-    )  # fmt: skip
-    for panel in axes.flat:
-        panel.set_prop_cycle(color=COLOURS)
-    for unused in axes.flat[count:]:
-        unused.remove()
-    return figure, list(axes.flat[:count])
-
-
-def save_figure(figure, out: Mapping[str, str]) -> None:
-    """PNG and SVG, without dates so that the same data gives the same bytes."""
-    plt.rcParams["svg.hashsalt"] = "sqsd"
-    figure.savefig(out["png"], dpi=150)
-    figure.savefig(out["svg"], metadata={"Date": None})
-    plt.close(figure)

@@ -21,6 +21,25 @@ def match_scores(dataset: str, path: str, fields: Mapping[str, str]) -> pd.DataF
     of the data set is in the file, and as `load_scores`.
     """
     rows, given = read_table(dataset, "dataset"), load_scores(path, fields)
+    found = matched(rows, given, dataset, path)
+    reasons = [why_unscored(scores) for scores in found]
+    print(f"{reasons.count(None)} of {len(rows)} rows have a score in {path}")
+    return pd.DataFrame(
+        {
+            "sample_id": rows["sample_id"],
+            "score": [max(s) if s and len(s) == 1 else math.nan for s in found],
+            "reason": pd.Series(reasons, dtype="str"),
+        }
+    )
+
+
+def matched(
+    rows: pd.DataFrame, given: pd.DataFrame, dataset: str, path: str
+) -> list[set[float] | None]:
+    """Of each row of a data set the different scores of its text, None where none is given.
+
+    dataset, path: where rows and scores are from. Raises DataError where no row has its text there.
+    """
     known: dict[tuple[str, str], set[float]] = {}
     for text, score in zip(texts(given), given["score"], strict=True):
         known.setdefault(text, set()).update([] if math.isnan(score) else [score])
@@ -31,15 +50,7 @@ def match_scores(dataset: str, path: str, fields: Mapping[str, str]) -> pd.DataF
             f"by prompt and response; its first row: {shown(given)}; the first row there: "
             f"{shown(rows)}; correct `fields`, or score the data set that the file is of"
         )
-    reasons = [why_unscored(scores) for scores in found]
-    print(f"{reasons.count(None)} of {len(rows)} rows have a score in {path}")
-    return pd.DataFrame(
-        {
-            "sample_id": rows["sample_id"],
-            "score": [max(s) if s and len(s) == 1 else math.nan for s in found],
-            "reason": pd.Series(reasons, dtype="str"),
-        }
-    )
+    return found
 
 
 def why_unscored(scores: set[float] | None) -> str | None:

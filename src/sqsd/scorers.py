@@ -294,9 +294,17 @@ KINDS: dict[str, type] = {
 
 
 def hidden_states(readings: Readings) -> pd.DataFrame:
-    """Hidden states [n, d] in float64 by sample_id, of the rows that have one."""
+    """Hidden states [n, d] in float64 by sample_id, of the rows that have one.
+
+    Raises DataError where none has, with the first row's reason.
+    """
     samples = readings["samples"]
     usable = samples[samples["reason"].isna()]
+    if usable.empty:
+        raise DataError(
+            f"none of the {len(samples)} rows has a hidden state (the first: "
+            f"{samples['reason'].iloc[0]}); correct the data set"
+        )
     values = np.stack(usable["hidden_state"].to_list()).astype(float)
     return pd.DataFrame(values, index=usable["sample_id"])
 

@@ -90,10 +90,10 @@ def paired_change(
     """Mean change of the score from states to others over a denominator, with its interval.
 
     scores: a row per prompt, a column per state. before, after: columns [k]; denominator [k].
-    Prompts are paired: a change is over those that have a score at both states. Bounds are of
-    the 95 % bootstrap over prompts (`statistics.bootstrap_means`); the denominator, which hangs
-    on weights alone, is taken as known. All three are NaN where it is zero. Raises DataError
-    naming states without a score.
+    Prompts are paired: a change is over those that have a score at both states, `prompts` of them.
+    Bounds are of the 95 % bootstrap over prompts (`statistics.bootstrap_means`); the denominator,
+    which hangs on weights alone, is taken as known. All three are NaN where it is zero. Raises
+    DataError naming states without a score.
     """
     absent = sorted({*before, *after} - set(scores.columns))
     if absent:
@@ -103,13 +103,12 @@ def paired_change(
     np.divide(bootstrap_means(change), denominator, out=values, where=denominator != 0)
     mean, *ends = values
     # A negative denominator turns the interval round.
-    return named_bounds(mean, np.minimum(*ends), np.maximum(*ends))
-
-
-def named_bounds(mean: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict[str, np.ndarray]:
     return {
-        "sensitivity": mean, "sensitivity_bootstrap_low": low, "sensitivity_bootstrap_high": high,
-    }  # fmt: skip
+        "sensitivity": mean,
+        "sensitivity_bootstrap_low": np.minimum(*ends),
+        "sensitivity_bootstrap_high": np.maximum(*ends),
+        "prompts": np.isfinite(change).sum(0),
+    }
 
 
 def rank_states(

@@ -83,12 +83,15 @@ def collect_shard(
 def collect_hidden_states(
     shard: Shard, model: str, layer: int, token: int, out: str, provenance: Mapping[str, Any]
 ) -> None:
-    """Write the `hidden_states` table of one shard: float32, at one layer and token.
+    """Write the `hidden_states` table of one shard, at one layer and token.
+
+    In float32, which holds what a smaller type has too; of a float64 model in float64.
 
     layer, token: as in `probes.HiddenStates`. Raises DataError for a layer that is not there.
     """
     samples, values = read_probe(shard, model, HiddenStates([layer], [token]))
-    states = list(values["hidden_state"][:, 0, 0].astype(np.float32))
+    kept = np.float64 if shard.dtype == "float64" else np.float32
+    states = list(values["hidden_state"][:, 0, 0].astype(kept))
     read = samples["reason"].isna()
     samples["hidden_state"] = pd.Series(states, samples.index[read], dtype=object)
     write_table(samples.drop(columns="loss"), out, "hidden_states", provenance)

@@ -30,10 +30,10 @@ def _schema(unique: list[str] | None = None, **columns) -> pa.DataFrameSchema:
 
 # Where a judged state comes from, as far as it does (`states.State.origin`).
 ORIGIN = {name: f"{kind}?" for name, kind in ORIGIN_COLUMNS.items()}
-# A sensitivity with its bootstrap interval over prompts.
+# A sensitivity with its bootstrap interval over prompts, and how many these are.
 SENSITIVITY = dict.fromkeys(
     ("sensitivity", "sensitivity_bootstrap_low", "sensitivity_bootstrap_high"), "float64?"
-)
+) | {"prompts": "int64"}
 SCHEMAS: dict[str, pa.DataFrameSchema] = {
     "dataset": _schema(
         ["sample_id"],
@@ -50,13 +50,15 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
         state="str", **ORIGIN, prompt_id="str", prompt="str", response="str",
         response_tokens="int64",
     ),
+    # unreadable: what the judge said where no verdict could be read from it.
     "judgements": _schema(
         ["state", "prompt_id"],
-        state="str", **ORIGIN, prompt_id="str", verdict="boolean?", score="float64?",
+        state="str", **ORIGIN, prompt_id="str", verdict="boolean?", unreadable="str?",
+        score="float64?",
     ),
     "known_judgements": _schema(
         ["prompt", "response"],
-        prompt="str", response="str", verdict="boolean?", score="float64?",
+        prompt="str", response="str", verdict="boolean?", unreadable="str?", score="float64?",
     ),
     "samples": _schema(
         ["sample_id"],

@@ -10,11 +10,13 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonschema import Draft202012Validator, validators
 
 from sqsd import judges, scorers
 from sqsd.config import (
     ALL_ROWS,
+    READ_BY,
     SHAPES,
     count_rows,
     curve_of,
@@ -26,11 +28,13 @@ from sqsd.config import (
 )
 from sqsd.errors import ConfigurationError, DataError, not_known
 from sqsd.published import published
+from sqsd.score_files import matched
 from sqsd.sensitivity import position
 from sqsd.sources import (
     check_spec,
     is_hub,
     load_benchmark,
+    load_dataset,
     load_preferences,
     load_scores,
     parse_hub,
@@ -51,7 +55,7 @@ TABLES: dict[str, Options] = {
     "groups": (("methods", "groups", "finetune", "benchmark", "against"), ("experiments",)),
     "judges": (("methods", "finetune", "benchmark", "judges", "reference"), ("experiments",)),
     "states": (("states",), ()),
-    "alphas": (("directions",), ()),
+    "alphas": (("directions",), ("states",)),
     "checkpoints": (("pilot", "directions"), ()),
     "trajectory": (("pilot", "directions", "benchmark"), ("states", "experiments")),
     "steering": (("directions", "benchmark"), ("states",)),
@@ -84,6 +88,48 @@ MOST_JOBS = 10_000
 
 # What a check finds: problems, and checks of a part. A check that fails ends there, and no other.
 Checks = Iterable["str | Checks"]
+
+
+def check_keys(files: Iterable[str | Path]) -> None:
+    """Raises ConfigurationError listing every key that a mapping of a YAML or JSON file has twice.
+
+    Who reads such a file gets the last of them, and is told nothing. What is no file here, as a
+    pipe that Snakemake has read, is left out.
+    """
+    problems: list[str] = []
+    for file in filter(is_file, files):
+        # To JSON a tab is a blank, to YAML an error.
+        text = Path(file).read_text(encoding="utf-8").replace("\t", " ")
+        problems += key_problems(yaml.compose(text, yaml.SafeLoader), file, "", set())
+    if problems:
+        raise ConfigurationError(listed(list(dict.fromkeys(problems))))
+
+
+def key_problems(
+    node: yaml.Node | None, file: str | Path, place: str, seen: set[int]
+) -> Iterator[str]:
+    """Repeated keys at and below a node of a file; seen: the nodes so far, for its aliases.
+
+    A key that `<<` merges in is there once.
+    """
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        lines: dict[str, list[int]] = {}
+        for key, below in node.value:
+            where = place
+            if key.tag != "tag:yaml.org,2002:merge":
+                where = f"{place}.{key.value}".removeprefix(".")
+                lines.setdefault(where, []).append(key.start_mark.line + 1)
+            yield from key_problems(below, file, where, seen)
+        for where, found in lines.items():
+            if len(found) > 1:
+                given = " and ".join(map(str, found))
+                yield f"{where}: given {len(found)} times in {file}, lines {given}; keep one"
+    elif isinstance(node, yaml.SequenceNode):
+        for i, below in enumerate(node.value):
+            yield from key_problems(below, file, f"{place}[{i}]", seen)
 
 
 def validate_config(config: Mapping[str, Any], schema_file: Path) -> None:
@@ -326,7 +372,7 @@ def layer_key_problems(place: str, entry: Mapping[str, Any]) -> Iterator[str]:
         yield from keys_problems(place, entry, "a layer that is named", ("layer",), ())
     else:
         needed = ("benchmark", "judge", "first", "factors", "max_new_tokens")
-        yield from keys_problems(place, entry, "a layer that is searched", needed, ())
+        yield from keys_problems(place, entry, "a layer that is searched", needed, ("last",))
 
 
 # What a name points at: an entry of a registry, or a role that a benchmark plays.
@@ -452,6 +498,9 @@ def source_problems(config: Mapping[str, Any]) -> Checks:
         yield model_source_problems(f"models.{name}", spec)
     for place, _, method in variants(config, "methods"):
         yield score_file_problems(place, method)
+    for name, judge in config["judges"].items():
+        if judge["kind"] == "guard":
+            yield guard_problems(config, f"judges.{name}.model", judge)
 
 
 def data_source_problems(registry: str, place: str, spec: Mapping[str, Any]) -> Iterator[str]:
@@ -521,7 +570,7 @@ def score_file_problems(place: str, method: Mapping[str, Any]) -> Iterator[str]:
         yield f"{place}: {error}"
 
 
-def is_file(source: str) -> bool:
+def is_file(source: str | Path) -> bool:
     try:
         return Path(source).is_file()
     except OSError:  # a name that no file system has
@@ -547,6 +596,23 @@ def model_source_problems(place: str, spec: Mapping[str, Any]) -> Iterator[str]:
         yield from keys_problems(place, spec, f"source '{source}'", known, ("head",))
 
 
+def guard_problems(
+    config: Mapping[str, Any], place: str, judge: Mapping[str, Any]
+) -> Iterator[str]:
+    """A guard in a folder, whose tokenizer cannot write its verdicts; of others a job says it."""
+    from tokenizers import Tokenizer
+
+    source = config["models"][judge["model"]]["source"]
+    try:
+        tokenizer = Tokenizer.from_file(f"{source}/tokenizer.json")
+    except Exception:  # it raises no other; `fetch_model` says what is wrong with a folder
+        return
+    try:
+        judges.check_verdicts(tokenizer, source)
+    except DataError as error:
+        yield f"{place}: {error}"
+
+
 def range_problems(config: Mapping[str, Any]) -> Checks:
     """Values that the rest of the configuration rules out."""
     yield batch_problems(config)
@@ -563,6 +629,9 @@ def range_problems(config: Mapping[str, Any]) -> Checks:
         yield reading_problems(config, place, method)
     for place, _, method in variants(config, "methods"):
         yield chosen_problems(config, place, method)
+    yield score_match_problems(config)
+    for place, _, layer in variants(config, "layers"):
+        yield search_range_problems(place, layer)
     yield group_problems(config)
     for name in config["selection"]["tables"]:
         yield group_size_problems(config, name)
@@ -580,18 +649,19 @@ def range_problems(config: Mapping[str, Any]) -> Checks:
 
 
 def mark_problems(config: Mapping[str, Any], place: str, table: Mapping[str, Any]) -> Iterator[str]:
-    """States that a figure is to mark, and that are of no run that it has a curve of."""
-    if table["kind"] not in ("trajectory", "steering"):
+    """States of a table of curves that are of no run that it has a curve of."""
+    if table["kind"] not in ("trajectory", "steering", "alphas"):
         return
     key = "pilot" if table["kind"] == "trajectory" else "direction"
     runs = several(table["pilot"]) if key == "pilot" else table["directions"]
     for i, name in enumerate(table.get("states", [])):
         entries = [for_model(config["states"][name], model) for model in config["models"]]
         points = [entry[key] for entry in entries if curve_of(entry)[0] == key]
-        if all(run in config[f"{key}s"] and run not in runs for run in points):
+        known = config[f"{key}s"].keys() >= {*runs, *points}
+        if known and not set(points) & set(runs):
             yield (
                 f"{place}.states[{i}]: '{name}' is no state of {key} {', '.join(runs)}, which the "
-                "figure has curves of; leave it out"
+                "table has curves of; leave it out"
             )
 
 
@@ -809,6 +879,33 @@ def chosen_problems(
             )
 
 
+def score_match_problems(config: Mapping[str, Any]) -> Checks:
+    """Files of scores of selected tables, against the rows that they are to score."""
+    seen = []
+    for table in map(config["tables"].__getitem__, config["selection"]["tables"]):
+        for experiment in map(config["experiments"].get, experiment_names(config, table)):
+            known = {m: for_model(e, experiment["model"]) for m, e in config["methods"].items()}
+            names = table.get("methods", [])
+            for name in [*names, *(n for m in names for n in known[m].get("among", []))]:
+                case = name, known[name], experiment["dataset"]
+                if known[name]["kind"] == "file" and case not in seen:
+                    seen.append(case)
+                    yield unmatched_problems(config, *case)
+
+
+def unmatched_problems(
+    config: Mapping[str, Any], name: str, method: Mapping[str, Any], dataset: str
+) -> Iterator[str]:
+    """A file of scores that has no row of a data set, where that is a file too."""
+    spec = config["datasets"][dataset]
+    if is_file(spec["source"]):
+        rows, given = load_dataset(spec), load_scores(method["source"], method["fields"])
+        try:
+            matched(rows, given, f"datasets.{dataset}", method["source"])
+        except DataError as error:
+            yield f"methods.{name}: {error}"
+
+
 def group_problems(config: Mapping[str, Any]) -> Checks:
     """Too few groups."""
     for name, spec in config["groups"].items():
@@ -833,21 +930,45 @@ def group_size_problems(config: Mapping[str, Any], selected: str) -> Iterator[st
             yield from more_than_rows(config, f"groups.{groups}.size", size, experiment["dataset"])
 
 
+def search_range_problems(place: str, layer: Mapping[str, Any]) -> Iterator[str]:
+    """A search of layers that ends before it begins."""
+    if "last" in layer and layer["last"] < layer["first"]:
+        yield (
+            f"{place}.last: {layer['last']} is below first={layer['first']}; give "
+            f"{layer['first']} or more, or leave it out for the model's last layer"
+        )
+
+
+def layers_of(config: Mapping[str, Any], model: str) -> int | None:
+    """How many layers a model has; None where only a job will know.
+
+    Of the sandbox the configuration says it, of a folder its config.json.
+    """
+    source = config["models"][model]["source"]
+    settings = for_model(config["sandbox"], model)["architecture"]
+    if source != "sandbox":
+        try:
+            settings = json.loads((Path(source) / "config.json").read_text())
+        except (OSError, ValueError):
+            return None
+    found = settings.get("num_hidden_layers") if isinstance(settings, Mapping) else None
+    return found if isinstance(found, int) else None
+
+
 def layer_range_problems(config: Mapping[str, Any], model: str) -> Iterator[str]:
-    """Layers that a sandbox model, whose number of them is set here, does not have."""
-    architecture = for_model(config["sandbox"], model)["architecture"]
-    if config["models"][model]["source"] != "sandbox" or "num_hidden_layers" not in architecture:
+    """Layers that a model, of which is known how many it has, does not have."""
+    last = layers_of(config, model)
+    if last is None:
         return
-    last = architecture["num_hidden_layers"]
     methods = [for_model(method, model) for method in used_methods(config).values()]
     for name in dict.fromkeys(method["layer"] for method in methods if "layer" in method):
         entry = for_model(config["layers"][name], model)
-        key, first = ("layer", 0) if "layer" in entry else ("first", 1)
-        if entry[key] != "last" and entry[key] > last:
-            yield (
-                f"layers.{name}.{key}: {entry[key]} is no layer of model '{model}'; allowed: "
-                f"{first} to {last}"
-            )
+        for key, first in (("layer", 0), ("first", 1), ("last", 1)):
+            if entry.get(key, "last") != "last" and entry[key] > last:
+                yield (
+                    f"layers.{name}.{key}: {entry[key]} is no layer of model '{model}'; allowed: "
+                    f"{first} to {last}"
+                )
 
 
 def cuts_subsets(config: Mapping[str, Any]) -> bool:
@@ -900,8 +1021,9 @@ def state_range_problems(config: Mapping[str, Any], name: str, model: str) -> It
 
 
 def curve_problems(config: Mapping[str, Any], model: str) -> Iterator[str]:
-    """A grid on which the alphas of a selected table cannot be ranked."""
-    kinds = [config["tables"][table]["kind"] for table in config["selection"]["tables"]]
+    """A grid on which the alphas of a selected table cannot be ranked, or a state not marked."""
+    tables = {table: config["tables"][table] for table in config["selection"]["tables"]}
+    kinds = [table["kind"] for table in tables.values()]
     grid = for_model(config["steering"], model)["alphas"]
     delta = for_model(config["sensitivity"], model)["delta"]
     ranked = [a for a in grid if None not in (position(grid, a + s * delta) for s in (-1, 1))]
@@ -910,6 +1032,15 @@ def curve_problems(config: Mapping[str, Any], model: str) -> Iterator[str]:
             f"steering.alphas: no alpha has both neighbours at sensitivity.delta={delta:g} "
             f"(model '{model}'); list alphas that far apart"
         )
+    for table, spec in tables.items():
+        for i, name in enumerate(spec.get("states", []) if spec["kind"] == "steering" else []):
+            alpha = for_model(config["states"][name], model).get("alpha")
+            if alpha is not None and position(grid, alpha) is None:
+                yield (
+                    f"tables.{table}.states[{i}]: '{name}' is at alpha {alpha:g}, which no curve "
+                    f"has: it is not in steering.alphas (model '{model}'); add it there, or leave "
+                    "the state out"
+                )
 
 
 def measure_problems(config: Mapping[str, Any]) -> Checks:
@@ -929,7 +1060,7 @@ def measure_problems(config: Mapping[str, Any]) -> Checks:
             yield layer_judge_problems(config, f"{place}.judge", layer["judge"])
     for name, table in config["tables"].items():
         if "judge" in table:
-            measure = table.get("measure", "asr")
+            measure = READ_BY[table.get("measure", "asr")]
             yield judge_problems(config, f"tables.{name}.judge", table["judge"], measure)
         if "reference" in table:
             yield judge_problems(config, f"tables.{name}.reference", table["reference"], "asr")

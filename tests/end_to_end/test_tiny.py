@@ -115,7 +115,7 @@ def test_an_alpha_a_seed_and_a_method_cost_themselves(copy):
     ends = ("csv", "md", "parquet")
     assert {path for path in before if after[path] != before[path]} == {
         "config.yaml",
-        "sensitivity/sandbox/alphas/safety.parquet",
+        "sensitivity/sandbox/alphas/steering/safety/final.parquet",
         *(f"tables/{t}.{end}" for t in ("table1", "table3", "table4", "table7", "learned")
           for end in ends),
         *(f"tables/figure5.{end}" for end in ends),

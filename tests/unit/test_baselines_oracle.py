@@ -29,8 +29,11 @@ DTYPES = [("float64", 1e-10), ("float32", 1e-5)]
 ARCHITECTURE = ONE_LAYER | {"num_hidden_layers": 3, "initializer_range": 0.2}
 
 
-def dataset(prefix: str, count: int, unusable: int | None = None) -> pd.DataFrame:
-    """Rows of one to three words of prompt and one to five of response; one may be unusable."""
+def dataset(prefix: str, numbers: range, unusable: int | None = None) -> pd.DataFrame:
+    """Rows of one to three words of prompt and one to five of response; one may be unusable.
+
+    Rows of one number have one text.
+    """
     rows = [
         (
             f"{prefix}{i}",
@@ -39,14 +42,17 @@ def dataset(prefix: str, count: int, unusable: int | None = None) -> pd.DataFram
             None,
             None,
         )
-        for i in range(count)
+        for i in numbers
     ]
     columns = ["sample_id", "prompt", "response", "family", "problem"]
     return pd.DataFrame(rows, columns=pd.Index(columns), dtype="str")
 
 
-ROWS = dataset("r", 9, unusable=4)
-SETS = {None: ROWS, "bad": dataset("b", 3), "good": dataset("g", 4), "fine": dataset("f", 2)}
+ROWS = dataset("r", range(9), unusable=4)
+SETS = {
+    None: ROWS, "bad": dataset("b", range(20, 23)), "good": dataset("g", range(30, 34)),
+    "fine": dataset("f", range(40, 42)),
+}  # fmt: skip
 FIRST = {"bad": 2, "good": None, "fine": 3}
 USABLE = [row for row in ROWS["sample_id"] if row != "r4"]
 
@@ -144,8 +150,7 @@ def assert_close(found: dict[str, float], expected: dict[str, float], tolerance:
     assert found == pytest.approx(expected, rel=0, abs=tolerance * max(scale, 1.0))
 
 
-# Hidden states are kept in float32.
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-6), ("float32", 1e-5)])
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
 @pytest.mark.parametrize(("token", "most"), [(-2, 1), (-1, 2)])
 def test_bi_anchor_reps(tmp_path, folder, exact, dtype, tolerance, token, most):
     anchors = [unit(hidden_of(exact, row, 2, token)) for row in rows_of("bad")]
@@ -161,7 +166,7 @@ def test_bi_anchor_reps(tmp_path, folder, exact, dtype, tolerance, token, most):
     assert_close(found, of_rows(score), tolerance)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-6), ("float32", 1e-5)])
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
 @pytest.mark.parametrize("similarity", ["dot", "cosine"])
 def test_larf(tmp_path, folder, exact, dtype, tolerance, similarity):
     scaled = unit if similarity == "cosine" else np.asarray
@@ -224,7 +229,7 @@ def test_a_hidden_state_is_that_of_its_layer_and_token(tmp_path, folder, exact, 
 
 
 def test_a_shard_without_a_usable_row(tmp_path, folder):
-    rows = dataset("e", 1, unusable=0)
+    rows = dataset("e", range(1), unusable=0)
     path = str(tmp_path / "h.parquet")
     collect_hidden_states(shard(rows, 0, "float32"), folder, 2, -2, path, {})
     found = read_readings(HiddenState("any", -2), {"samples": [path]})["samples"]
@@ -248,7 +253,7 @@ def test_an_anchor_is_kept_by_parameter(tmp_path, folder, exact):
 
 
 def test_an_anchor_without_a_gradient_is_named(tmp_path, folder):
-    rows = dataset("a", 3, unusable=1)
+    rows = dataset("a", range(3), unusable=1)
     message = r"anchor a1 has no gradient \(empty response\); correct the anchors' data set"
     with pytest.raises(DataError, match=message):
         make_anchor(rows, folder, 2, MAX_LENGTH, "float32", str(tmp_path / "a.safetensors"))

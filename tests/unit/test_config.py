@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import re
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -11,7 +12,10 @@ import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
+from sqsd import validation
 from sqsd.config import (
     check_layout,
     count_rows,
@@ -23,7 +27,8 @@ from sqsd.config import (
     training_steps,
 )
 from sqsd.errors import ConfigurationError, DataError
-from sqsd.validation import options_of, validate_config
+from sqsd.sources import load_dataset
+from sqsd.validation import check_keys, options_of, validate_config
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "config/schemas/config.schema.json"
@@ -258,6 +263,80 @@ def test_axes_that_mean_nothing(text, message):
         resolve({"run": "a", "models": {}}, yaml.safe_load(text))
 
 
+# What a file holds, and each repeated key with its lines.
+REPEATED = {
+    "an entry of a registry": (
+        "methods:\n  larf: {kind: random}\n  other: {}\n  larf:\n    kind: length\n",
+        [("methods.larf", 2, "2 and 4")],
+    ),
+    "a section": ("run: a\nlora: {r: 2}\nsubsets: {}\nlora: {r: 4}\n", [("lora", 2, "2 and 4")]),
+    "a key on one line": ("lora: {r: 5, lora_alpha: 3, r: 6}", [("lora.r", 2, "1 and 1")]),
+    "three times": ("a: 1\na: 1\n\na: 1\n", [("a", 3, "1 and 2 and 4")]),
+    "below a list": ("a:\n- {}\n- b: 1\n  b: 2\n", [("a[1].b", 2, "3 and 4")]),
+    "a number and a text that become one name": ("a:\n  1: x\n  '1': y\n", [("a.1", 2, "2 and 3")]),
+    "at two levels": (
+        "a:\n  b: 1\n  b: 2\na:\n  c: 3\n",
+        [("a.b", 2, "2 and 3"), ("a", 2, "1 and 4")],
+    ),
+    "under an alias, once": ("a: &x {b: 1, b: 2}\nc: *x\nd:\n  <<: *x\n", [("a.b", 2, "1 and 1")]),
+    "in what is merged in": ("a:\n  <<: {b: 1,\n       b: 2}\n", [("a.b", 2, "2 and 3")]),
+    "beside a merge": ("a: &x {b: 1}\nc:\n  b: 2\n  <<: *x\n  b: 3\n", [("c.b", 2, "3 and 5")]),
+    "a quoted <<, which is a key": ("{'<<': 1, '<<': 2}", [("<<", 2, "1 and 1")]),
+    "JSON": ('{"a": {"b": 1,\n"c": [2, {"d": "\\/"}],\n"b": 3}}', [("a.b", 2, "1 and 3")]),
+    "JSON with tabs": ('{\n\t"a":1,\n\t"a":\t2\n}', [("a", 2, "2 and 3")]),
+}
+
+
+@pytest.mark.parametrize(("text", "found"), REPEATED.values(), ids=REPEATED)
+def test_keys_that_a_file_has_more_than_once(tmp_path, text, found):
+    file = tmp_path / "my.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigurationError) as error:
+        check_keys([file])
+    assert str(error.value).split("\n  ")[1:] == [
+        f"{place}: given {count} times in {file}, lines {lines}; keep one"
+        for place, count, lines in found
+    ]
+
+
+def test_repeated_keys_of_every_file_at_once_and_of_one_that_is_given_twice_once(tmp_path):
+    one, two = tmp_path / "one.yaml", tmp_path / "two.json"
+    one.write_text("a: 1\na: 2\n")
+    two.write_text('{"b": 1, "b": 2, "a": 3}')
+    with pytest.raises(
+        ConfigurationError,
+        match=r"^2 problem\(s\) in the configuration:\n  a: given 2 times in .*one\.yaml, lines 1 "
+        r"and 2; keep one\n  b: given 2 times in .*two\.json, lines 1 and 1; keep one$",
+    ):
+        check_keys([one, str(two), str(one)])
+
+
+ONCE = {
+    "nothing": "",
+    "one name in two places": "a: {x: 1, y: {x: 2}}\nb: [{x: 1}, {x: 1}]\n",
+    "a key that is merged in and given": "a: &x {k: 1, l: 2}\nb:\n  <<: *x\n  k: 3\n",
+    "two that both are merged in": "a: &x {k: 1}\nb: &y {k: 2}\nc: {<<: [*x, *y]}\n",
+    "two merges": "a: &x {k: 1}\nb: &y {l: 2}\nc:\n  <<: *x\n  <<: *y\n",
+    "an alias of what it stands in": "a: &x {b: *x}\n",
+    "a key of another kind": "{[1, 2]: 3, {a: 1}: 4}",
+}
+
+
+@pytest.mark.parametrize("text", ONCE.values(), ids=ONCE)
+def test_keys_that_are_there_once(tmp_path, text):
+    (tmp_path / "my.yaml").write_text(text)
+    check_keys([tmp_path / "my.yaml"])
+
+
+def test_a_pipe_is_not_read_a_second_time(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    check_keys([tmp_path / "pipe", tmp_path / "none.yaml"])
+
+
+def test_no_key_of_the_default_or_of_a_preset_is_there_twice():
+    check_keys([ROOT / "config/config.yaml", *PRESETS])
+
+
 def test_the_default_is_valid():
     assert problems(changed()) == []
 
@@ -321,8 +400,13 @@ CASES = {
         r"steering\.alphas\[9\]: 9\.0 is greater than the maximum of 4",
     ),
     "pinned alpha out of range": (
-        "states: {s: {alpha: 7}}",
-        r"states\.s\.alpha: 7 is greater than the maximum of 4",
+        "states: {x: {direction: safety, checkpoint: final, alpha: 7}}",
+        r"states\.x\.alpha: 7 is greater than the maximum of 4",
+    ),
+    "a marked state at an alpha that is not measured": (
+        "states: {s: {alpha: 0.35}}",
+        r"tables\.figure5\.states\[0\]: 's' is at alpha 0\.35, which no curve has: it is not in "
+        r"steering\.alphas \(model 'sandbox'\); add it there, or leave the state out",
     ),
     "rank below one": (
         "states: {d-danger: {rank: 0}}",
@@ -343,7 +427,7 @@ CASES = {
     ),
     "measure": (
         "tables: {table1: {measure: score}}",
-        r"tables\.table1\.measure: 'score' is not one of \['asr', 'safety_score'\]",
+        r"tables\.table1\.measure: 'score' is not one of \['asr', 'asr_by_score', 'safety_score'\]",
     ),
     "resource": (
         "resources: {train: {mem_mb: 2 GB}}",
@@ -700,6 +784,23 @@ CASES = {
         "{layers: {safety-sensitive: {first: 4}}, tables: {ranking: {methods: [larf]}}}",
         r"layers\.safety-sensitive\.first: 4 is no layer of model 'sandbox'; allowed: 1 to 3$",
     ),
+    "a search of layers that ends after a model's last": (
+        "{layers: {safety-sensitive: {last: 4}}, tables: {ranking: {methods: [larf]}}}",
+        r"layers\.safety-sensitive\.last: 4 is no layer of model 'sandbox'; allowed: 1 to 3$",
+    ),
+    "a search of layers that ends before it begins": (
+        "layers: {safety-sensitive: {first: 3, last: 2}}",
+        r"layers\.safety-sensitive\.last: 2 is below first=3; give 3 or more, or leave it out for "
+        r"the model's last layer$",
+    ),
+    "a search of layers that ends before it begins for a model": (
+        "layers: {safety-sensitive: {last: 2, per_model: {sandbox: {first: 3}}}}",
+        r"layers\.safety-sensitive\.per_model\.sandbox\.last: 2 is below first=3; give 3 or more",
+    ),
+    "the end of a search of a named layer": (
+        "layers: {last: {last: 3}}",
+        r"layers\.last: 'last' means nothing for a layer that is named, which has layer; remove",
+    ),
     "a layer that a model has not, for that model": (
         "{layers: {last: {per_model: {sandbox: {layer: 4}}}},"
         " tables: {ranking: {methods: [bi-anchor-reps]}}}",
@@ -751,8 +852,8 @@ CASES = {
     ),
     "option of another kind of table": (
         "tables: {table4: {benchmark: test}}",
-        r"tables\.table4: 'benchmark' means nothing for kind 'alphas', which has directions; "
-        r"remove it",
+        r"tables\.table4: 'benchmark' means nothing for kind 'alphas', which has directions, "
+        r"states; remove it",
     ),
     # States.
     "a pilot's state without a way": (
@@ -890,7 +991,7 @@ CASES = {
     ),
     "a marked state of another run": (
         "tables: {figure2: {states: [d-danger, s]}}",
-        r"tables\.figure2\.states\[1\]: 's' is no state of pilot pilot, which the figure has "
+        r"tables\.figure2\.states\[1\]: 's' is no state of pilot pilot, which the table has "
         r"curves of; leave it out",
     ),
     "a marked state of a pilot on a direction's curve": (
@@ -899,7 +1000,7 @@ CASES = {
     ),
     "theta_0 as a marked state of a pilot": (
         "tables: {figure2: {states: [theta-0]}}",
-        r"tables\.figure2\.states\[0\]: 'theta-0' is no state of pilot pilot, which the figure has "
+        r"tables\.figure2\.states\[0\]: 'theta-0' is no state of pilot pilot, which the table has "
         r"curves of; leave it out",
     ),
     "theta_0 as a marked state of a direction": (
@@ -908,7 +1009,7 @@ CASES = {
     ),
     "a marked state of another direction": (
         "tables: {figure5: {directions: [danger]}}",
-        r"tables\.figure5\.states\[0\]: 's' is no state of direction danger, which the figure",
+        r"tables\.figure5\.states\[0\]: 's' is no state of direction danger, which the table",
     ),
     "a marked state that is none": (
         "tables: {figure5: {states: [t]}}",
@@ -1010,7 +1111,7 @@ CASES = {
     "published numbers that there are none of": (
         "tables: {figure7: {published: figur7}}",
         r"tables\.figure7\.published: 'figur7' is not an entry of config/published\.yaml; known: "
-        r"figure2, .*figure7, .*table7\. Did you mean 'figure7'\?",
+        r"figure2, .*figure7, .*table7-share\. Did you mean 'figure7'\?",
     ),
     "published numbers that have no name": (
         "tables: {table4: {published: 4}}",
@@ -1091,7 +1192,7 @@ CASES = {
             "PILOT", json.dumps(DEFAULT["pilots"]["pilot"])
         ),
         r"tables\.figure2\.states\[0\]: 'd-danger' is no state of pilot more, most, which the "
-        r"figure has curves of; leave it out",
+        r"table has curves of; leave it out",
     ),
     "experiments of a trajectory": (
         "tables: {figure2: {experiments: [sandbx]}}",
@@ -1808,6 +1909,93 @@ def test_a_file_of_scores_for_a_model_and_without_fields(tmp_path):
     ]
 
 
+UNMATCHED = (
+    "none of its 1 rows is one of the {} rows of datasets.mine, by prompt and response; its first "
+    "row: '{}', 'So.'; the first row there: '{}', 'So.'; correct `fields`, or score the data set "
+    "that the file is of"
+)
+
+
+def scored_here(folder: Path, prompt: str, **registries) -> dict:
+    """The default with an experiment of two rows of a file, and a method of a file with one."""
+    scores = folder / "scores.jsonl"
+    scores.write_text(json.dumps({"q": prompt, "a": "So.", "risk": 0.5}) + "\n")
+    theirs = {"kind": "file", "source": str(scores), "fields": SCORED}
+    return resolve(
+        with_sources(
+            datasets={"mine": {"source": rows_file(folder, "rows.jsonl", 2), "fields": PAIR}},
+            experiments={"sandbox": {"dataset": "mine"}},
+            methods={"theirs": theirs},
+            groups={"test": {"size": 2}, "tuning": {"size": 2}},
+            tables={"ranking": {"methods": ["theirs", "random"]}},
+            selection={"tables": ["ranking"]},
+        ),
+        registries,
+    )
+
+
+def test_a_file_of_scores_of_other_rows_than_a_file_s(tmp_path, monkeypatch):
+    assert problems(scored_here(tmp_path, "Why  1?")) == []
+    expected = f"methods.theirs: {tmp_path}/scores.jsonl: {UNMATCHED}"
+    whole = expected.format(2, "Why 2?", "Why 0?")
+    assert problems(scored_here(tmp_path, "Why 2?")) == [whole]
+    # Read and told once for two tables, and two models, of one data set.
+    read = []
+    monkeypatch.setattr(
+        validation, "load_dataset", lambda spec: read.append(1) or load_dataset(spec)
+    )
+    twice = {
+        "models": {"m": {"source": "sandbox", "seed": 2}},
+        "experiments": {"other": {"model": "m", "dataset": "mine"}},
+        "selection": {"experiments": ["sandbox", "other"], "tables": ["ranking", "agreement"]},
+        "tables": {"agreement": {"methods": ["theirs", "length"]}},
+    }
+    assert problems(scored_here(tmp_path, "Why 2?", **twice)) == [whole] and read == [1]
+    # A row that is not among those that are taken.
+    taken = {"datasets": {"mine": {"rows": 1, "seed": 1}}}
+    kept = load_dataset(resolve(scored_here(tmp_path, ""), taken)["datasets"]["mine"])["prompt"][0]
+    (other,) = {"Why 0?", "Why 1?"} - {kept}
+    assert problems(scored_here(tmp_path, kept, **taken)) == []
+    assert problems(scored_here(tmp_path, other, **taken)) == [expected.format(1, other, kept)]
+
+
+@pytest.mark.parametrize(
+    ("registries", "count"),
+    [
+        ({"experiments": {"sandbox": {"dataset": "mixed"}}}, 0),
+        ({"tables": {"ranking": {"methods": ["random"]}}}, 0),
+        ({"tables": {"ranking": {"methods": [BEST]}}}, 0),
+        (
+            {
+                "tables": {"ranking": {"methods": [BEST]}},
+                "methods": {BEST: {"among": ["random", "theirs"]}},
+            },
+            1,
+        ),
+        (
+            {
+                "tables": {"ranking": {"experiments": ["other"]}},
+                "experiments": {"other": {"model": "sandbox", "dataset": "mixed"}},
+            },
+            0,
+        ),
+    ],
+    ids=["the sandbox's rows", "of no table", "nothing chosen", "chosen", "another experiment"],
+)
+def test_scores_are_looked_up_for_what_is_scored(tmp_path, registries, count):
+    assert len(problems(scored_here(tmp_path, "Why 2?", **registries))) == count
+
+
+def test_the_file_of_scores_of_a_model(tmp_path):
+    own = tmp_path / "own.jsonl"
+    own.write_text('{"q": "Why 0?", "a": "So.", "risk": 1}\n')
+    per_model = {"methods": {"theirs": {"per_model": {"sandbox": {"source": str(own)}}}}}
+    assert problems(scored_here(tmp_path, "Why 2?", **per_model)) == []
+    own.write_text('{"q": "Who?", "a": "So.", "risk": 1}\n')
+    (found,) = problems(scored_here(tmp_path, "Why 1?", **per_model))
+    assert found.startswith(f"methods.theirs: {own}: none of its 1 rows is one of the 2 rows of")
+
+
 def test_a_benchmark_with_repeated_prompts(tmp_path):
     path = tmp_path / "asks.jsonl"
     path.write_text('{"p": "Why?"}\n{"p": "Who?"}\n{"p": "Why?"}\n')
@@ -1941,6 +2129,74 @@ def test_a_model_in_a_folder_and_of_every_other_source(tmp_path):
     assert problems(with_sources(models=models)) == []
 
 
+def in_a_folder(folder: Path, **registries) -> dict:
+    """The default with a model in a folder, which layers are read of."""
+    return with_sources(
+        models={"mine": {"source": str(folder), "seed": 1}},
+        experiments={"sandbox": {"model": "mine"}},
+        tables={"ranking": {"methods": ["bi-anchor-reps", "larf"]}},
+        **registries,
+    )
+
+
+def test_layers_that_a_model_in_a_folder_does_not_have(tmp_path):
+    (tmp_path / "config.json").write_text('{"num_hidden_layers": 5}')
+
+    def layers(named: int, first: int, last: int) -> dict:
+        searched = {"first": first, "last": last}
+        return in_a_folder(
+            tmp_path, layers={"last": {"layer": named}, "safety-sensitive": searched}
+        )
+
+    assert problems(layers(5, 5, 5)) == []
+    assert problems(layers(6, 6, 7)) == [
+        "layers.last.layer: 6 is no layer of model 'mine'; allowed: 0 to 5",
+        "layers.safety-sensitive.first: 6 is no layer of model 'mine'; allowed: 1 to 5",
+        "layers.safety-sensitive.last: 7 is no layer of model 'mine'; allowed: 1 to 5",
+    ]
+
+
+@pytest.mark.parametrize("text", [None, "{", "[5]", "{}", '{"num_hidden_layers": "5"}'])
+def test_layers_of_a_model_whose_folder_does_not_tell_how_many(tmp_path, text):
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    assert problems(in_a_folder(tmp_path, layers={"last": {"layer": 6}})) == []
+
+
+def words(folder: Path, *known: str) -> None:
+    """A tokenizer of these words in a folder."""
+    vocabulary = {word: i for i, word in enumerate(("<unk>", *known))}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def judged_in(folder: Path, kind: str = "guard") -> list[str]:
+    models = {"mine": {"source": str(folder), "seed": 1}}
+    models["mine"] |= {"head": "cost"} if kind == "cost" else {}
+    return problems(with_sources(models=models, judges={"own": {"kind": kind, "model": "mine"}}))
+
+
+@pytest.mark.parametrize(
+    ("known", "missing"),
+    [(["ash"], "safe or unsafe"), (["safe"], "unsafe"), (["unsafe"], "safe")],
+)
+def test_a_guard_in_a_folder_that_cannot_write_its_verdicts(tmp_path, known, missing):
+    words(tmp_path, *known)
+    assert judged_in(tmp_path) == [
+        f"judges.own.model: {tmp_path}: no guard: the tokenizer has no tokens for {missing}, which "
+        "a guard answers; give the judge a `model` in Llama-Guard-3's format"
+    ]
+    assert judged_in(tmp_path, "cost") == []
+
+
+def test_a_guard_in_a_folder_that_can_or_that_does_not_tell(tmp_path):
+    assert judged_in(tmp_path) == []
+    (tmp_path / "tokenizer.json").write_text("{")
+    assert judged_in(tmp_path) == []
+    words(tmp_path, "safe", "unsafe")
+    assert judged_in(tmp_path) == []
+
+
 # (rows, batch, part of a batch, epochs): steps, counted by hand.
 STEPS = {
     (200, 8, None, 5): 125,
@@ -1996,6 +2252,9 @@ VALID = {
     "the last layers of a sandbox model": (
         "{layers: {last: {layer: 3}, safety-sensitive: {first: 3}},"
         " tables: {ranking: {methods: [bi-anchor-reps, larf]}}}"
+    ),
+    "a search of layers that ends at a model's last": (
+        "{layers: {safety-sensitive: {first: 3, last: 3}}, tables: {ranking: {methods: [larf]}}}"
     ),
     "a layer of a model that nobody has seen": (
         "{layers: {last: {layer: 40}}, tables: {ranking: {methods: [bi-anchor-reps]}},"
@@ -2057,6 +2316,10 @@ REPORTED = {
     "a judge by the name of a folder": (
         "judges: {responses: {kind: sandbox}}",
         r"judges\.responses: the name of the folder .*; rename it",
+    ),
+    "a search of layers that ends at none": (
+        "layers: {safety-sensitive: {last: 0}}",
+        r"layers\.safety-sensitive\.last: 0 is less than the minimum of 1",
     ),
     "theta_0 as a state to score at": (
         "states: {s: {alpha: 0}}",

@@ -315,6 +315,29 @@ def test_a_judge_gets_prompts_with_their_responses_in_the_order_of_states(monkey
     assert judged["alpha"].tolist() == pytest.approx([math.nan] * 3 + [2.0] * 3, nan_ok=True)
 
 
+class Mumble:
+    """A judge at the state that responded, whose verdicts cannot be read where it names b."""
+
+    gives = frozenset({"asr"})
+    reads = "subject"
+
+    def __call__(self, prompts, responses, subject):
+        said = [f"{subject.name}: {text}" if text[0] == "b" else None for text in responses]
+        return Judgement([None if text else True for text in said], [None] * len(said), said)
+
+
+def test_what_a_judge_says_at_a_state_is_kept_where_it_cannot_be_read(monkeypatch, tmp_path):
+    monkeypatch.setitem(judges.KINDS, "mumble", Mumble)
+    monkeypatch.setattr(evaluation, "at_each", lambda states, dtype, gpus: states)
+    states = [State("a", "gone", None), State("b", "gone", None)]
+    judged = judge_responses(responses_table(states), states, {"kind": "mumble"}, "float32")
+    write_table(judged, tmp_path / "j.parquet", "judgements", {})
+    found = read_table(tmp_path / "j.parquet", "judgements")
+    assert found["unreadable"].tolist()[3:] == ["b: b 0", "b: b 1", "b: b 2"]
+    assert found["unreadable"].isna().tolist() == [True] * 3 + [False] * 3
+    assert found["verdict"].isna().tolist() == [False] * 3 + [True] * 3
+
+
 @pytest.mark.usefixtures("no_models")
 def test_a_judge_of_verdicts_alone_has_null_scores(tmp_path):
     states = [State("a", "gone", None), State("b", "gone", None)]

@@ -15,8 +15,8 @@ from sqsd import evaluation
 from sqsd.chat import defused, encode_conversation, encode_pair
 from sqsd.errors import DataError
 from sqsd.evaluation import AtState, judge_responses, load_own, with_origin
-from sqsd.guards import check_verdicts, guard_rows, make_guard_tokenizer, publish_template
-from sqsd.judges import GUARD_TOKENS, GuardJudge, guard_verdict
+from sqsd.guards import guard_rows, make_guard_tokenizer, publish_template
+from sqsd.judges import GUARD_TOKENS, GuardJudge, check_verdicts, guard_verdict
 from sqsd.models import load_tokenizer, make_model, make_word_tokenizer
 from sqsd.sandbox import is_unsafe, judged_pairs, vocabulary
 from sqsd.states import State
@@ -57,6 +57,13 @@ def test_each_prompt_is_judged_with_its_response():
     found = GuardJudge("guard")(["p", "q", "r"], ["a", "b", "c"], guard)  # pyright: ignore
     assert list(found.verdicts) == [True, False, None] and list(found.scores) == [None] * 3
     assert guard.asked == [("p", "a", GUARD_TOKENS), ("q", "b", GUARD_TOKENS), ("r", "c", 10)]
+
+
+def test_what_a_guard_says_is_kept_where_it_cannot_be_read():
+    guard = Guard({"a": "\n\nmaybe\nS1 ", "b": "safe", "c": "", "d": "unsafe\nS1"})
+    found = GuardJudge("guard")(["p"] * 4, ["a", "b", "c", "d"], guard)  # pyright: ignore
+    assert found.unreadable == ["\n\nmaybe\nS1 ", None, "", None]
+    assert found.verdicts == [None, False, None, True]
 
 
 def test_the_template_makes_the_request():
@@ -252,4 +259,5 @@ def test_a_tokenizer_of_parts_of_words_can_write_everything():
     letters = {letter: i for i, letter in enumerate("aefnsu")}
     tokenizer = Tokenizer(BPE(letters, []))
     tokenizer.decoder = Fuse()  # pyright: ignore
+    check_verdicts(tokenizer, "guard")
     check_verdicts(PreTrainedTokenizerFast(tokenizer_object=tokenizer), "guard")

@@ -22,7 +22,7 @@ from sqsd.initial_states import (
     read_guard,
 )
 from sqsd.states import State, read_state, write_states
-from sqsd.tables import write_table
+from sqsd.tables import read_table, write_table
 
 
 def measured(scores, exact=None):
@@ -269,6 +269,7 @@ def judgement_files(folder, key, scores, parts=2):
                     {
                         "prompt_id": pd.Series(["p0", "p1", "p2"], dtype="str"),
                         "verdict": pd.array([None] * 3, dtype="boolean"),
+                        "unreadable": pd.Series([None] * 3, dtype="str"),
                         "score": [score - 1.5, score + 0.5, score + 1.0],
                     }
                 ),
@@ -477,6 +478,23 @@ def test_what_was_measured_is_the_mean_of_every_file_by_state(tmp_path, key):
     assert guarded.scores.mean().to_dict() == pytest.approx(scores)
     assert guarded.exact is not None
     assert guarded.exact.to_dict() == pytest.approx({float(k): v for k, v in shares.items()})
+
+
+@pytest.mark.parametrize("absent", [0, 1, 3])
+def test_a_search_tells_of_absent_scores_and_is_refused_where_most_are(tmp_path, capsys, absent):
+    (path,) = judgement_files(tmp_path, "alpha", {0.0: 1.0}, 1)
+    frame = read_table(path, "judgements")
+    frame.loc[frame.index[:absent], "score"] = None
+    write_table(frame, path, "judgements", {})
+    inputs = SimpleNamespace(judgements=[path], **NO_GUARD)
+    if absent == 3:
+        message = rf"^{tmp_path}: 3 of 3 responses have no score; look at what the judge says"
+        with pytest.raises(DataError, match=message):
+            Measured.read(inputs, "alpha")
+        return
+    assert Measured.read(inputs, "alpha").scores[0.0].notna().sum() == 3 - absent
+    told = f"Responses without a score, left out: {tmp_path} (1 of 3).\n"
+    assert capsys.readouterr().out == (told if absent else "")
 
 
 def guard_prompts():

@@ -12,7 +12,7 @@ from sqsd.evaluation import judge_responses, with_origin
 from sqsd.judgement_cache import JudgementCache
 from sqsd.judges import Judgement
 from sqsd.states import State
-from sqsd.tables import read_table, write_table
+from sqsd.tables import SCHEMAS, read_table, write_frame, write_table
 
 ENTRY = {"kind": "cost", "model": "any"}
 STATES = [State("a", "m", None), State("b", "m", None, 1.0, {"alpha": 0.5})]
@@ -149,12 +149,53 @@ def test_another_model_in_the_same_place_is_told_nothing(model, folder):
     assert model.asked == Counter(TEXTS * 2)
 
 
-@pytest.mark.parametrize("content", [b"", b"PAR1 torn", None])
+class Guard:
+    """Stands for a guard that answers a response with itself."""
+
+    def complete(self, prompts, responses, most):
+        return responses
+
+
+# What the guard says of each, and so each response; a verdict can be read from two of them.
+SAID = ["safe", "\n\nSafety: fine\n" + "so " * 40, "unsafe", ""]
+KEPT = [None, SAID[1], None, ""]
+
+
+def unreadable(table):
+    return [None if pd.isna(text) else text for text in table["unreadable"]]
+
+
+def test_what_the_guard_said_is_kept_where_no_verdict_can_be_read(folder, monkeypatch, capsys):
+    monkeypatch.setattr(evaluation, "load_own", lambda *_: Guard())
+    entry, texts = {"kind": "guard", "model": "any"}, [("p", said) for said in SAID]
+    first = judged(folder, texts, entry=entry)
+    assert unreadable(first) == KEPT * 2
+    assert first["verdict"].isna().tolist() == [False, True, False, True] * 2
+    (path,) = files(folder)
+    assert unreadable(read_table(path, "known_judgements")) == KEPT
+    # What was judged before is read from there: no model is loaded.
+    monkeypatch.setattr(evaluation, "load_own", None)
+    capsys.readouterr()
+    again = judged(folder, texts, entry=entry)
+    # 60 characters of the first text, on one line.
+    shown = r"'\n\nSafety: fine\n" + "so " * 15 + "'"
+    message = f"4 of 8 verdicts cannot be read; the judge said first {shown}\n"
+    assert message in capsys.readouterr().out
+    judged(folder, texts[::2], entry=entry)
+    assert "cannot be read" not in capsys.readouterr().out
+    write_table(again, folder.parent / "judgements.parquet", "judgements", {})
+    again = read_table(folder.parent / "judgements.parquet", "judgements")
+    pd.testing.assert_frame_equal(again, first)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 torn", None, "older"])
 def test_a_broken_file_is_told_of_and_judged_again(model, folder, capsys, content):
     first = judged(folder)
     (path,) = files(folder)
     if content is None:  # a table of another kind
         write_table(responses(TEXTS), path, "responses", {})
+    elif content == "older":  # of when what a guard had said was not kept
+        write_frame(read_table(path, "known_judgements").drop(columns="unreadable"), path, {})
     else:
         path.write_bytes(content)
     capsys.readouterr()
@@ -169,9 +210,9 @@ def test_a_broken_file_is_told_of_and_judged_again(model, folder, capsys, conten
 def test_jobs_side_by_side_may_judge_the_same(model, folder):
     cache = JudgementCache.of(folder.parent / "work", ENTRY, str(folder), "float32", 3)
     rows = {"prompt": ["p", "q"], "response": ["one", "two"], "score": [5.0, 6.0]}
-    kinds = {"prompt": "str", "response": "str", "verdict": "boolean"}
-    table = pd.DataFrame(rows | {"verdict": None})[["prompt", "response", "verdict", "score"]]
-    table = table.astype(kinds)
+    kinds = {"prompt": "str", "response": "str", "verdict": "boolean", "unreadable": "str"}
+    table = pd.DataFrame(rows | {"verdict": None, "unreadable": None}).astype(kinds)
+    table = table[list(SCHEMAS["known_judgements"].columns)]
     cache.add(table)
     cache.add(table.iloc[:1].assign(score=5.5))
     known = cache.read()

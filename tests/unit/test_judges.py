@@ -175,6 +175,7 @@ def test_a_judge_is_made_from_its_entry_and_gives_what_it_says(kind):
     judge = make_judge({"kind": kind, **options})
     assert judge == expected
     found = judge(["ask"], ["1. x 2. y"], SUBJECT if judge.reads == "subject" else SAFE)  # pyright: ignore[reportArgumentType]
+    assert found.unreadable == [None]
     given = {"asr": found.verdicts[0] is not None, "safety_score": found.scores[0] is not None}
     assert judge.gives == {measure for measure, is_given in given.items() if is_given}
     # And its scores have a unit, for an axis.

@@ -85,6 +85,21 @@ def test_refusals_are_counted_at_every_layer_and_factor(folder):
     assert len(set(found["refusals"])) > 1, "the case tells nothing apart"
 
 
+@pytest.mark.parametrize(("first", "last", "tried"), [(1, 2, [1, 2]), (2, 2, [2]), (3, 3, [3])])
+def test_a_search_ends_where_it_is_told(folder, first, last, tried):
+    whole = search_layers(PROMPTS, str(folder), 1, [0.2, 3.0], JUDGE, 2, 4, "float32")
+    found = search_layers(PROMPTS, str(folder), first, [0.2, 3.0], JUDGE, 2, 4, "float32", last)
+    expected = whole[whole["layer"].isin(tried)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, expected)
+
+
+@pytest.mark.parametrize(("first", "last"), [(1, 4), (3, 2), (0, 2), (1, 0)])
+def test_a_range_of_layers_that_is_not_there(folder, first, last):
+    message = rf"layers: first is {first} and last {last}, the model has layers 1 to 3"
+    with pytest.raises(ConfigurationError, match=message):
+        search_layers(PROMPTS, str(folder), first, [0.5], JUDGE, 1, 4, "float32", last)
+
+
 @pytest.mark.parametrize("first", [0, 4])
 def test_a_first_layer_that_is_not_there(folder, first):
     message = rf"layers: first is {first}, the model has layers 1 to 3"

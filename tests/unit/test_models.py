@@ -236,6 +236,21 @@ def test_a_missing_template_is_named(tmp_path, folder):
         fetch_model({"source": str(folder)}, tmp_path / "out")
 
 
+def test_a_guard_that_cannot_write_its_verdicts_is_refused(tmp_path, folder):
+    message = "local: no guard: the tokenizer has no tokens for safe or unsafe, which a guard ans"
+    with pytest.raises(DataError, match=message):
+        fetch_model({"source": str(folder), "guard": True}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_guard_that_can_write_them_is_fetched(tmp_path):
+    tokenizer = make_word_tokenizer(["safe unsafe"])
+    make_model(tokenizer, ONE_LAYER, seed=3).save_pretrained(tmp_path / "local")
+    tokenizer.save_pretrained(tmp_path / "local")
+    fetch_model({"source": str(tmp_path / "local"), "guard": True}, tmp_path / "out")
+    assert (tmp_path / "out/model.safetensors").is_file()
+
+
 def test_a_template_without_an_end_is_named(tmp_path, folder):
     template = "{% for m in messages %}<user> {{ m.content }} there{% endfor %}"
     (folder / "chat_template.jinja").write_text(template)

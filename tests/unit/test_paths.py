@@ -20,7 +20,7 @@ KINDS = {
     "pilot": ("model", "pilot"),
     "trajectory": ("model", "pilot", "direction"),
     "checkpoint_ranking": ("model", "pilot", "direction"),
-    "alpha_ranking": ("model", "direction"),
+    "alpha_ranking": ("model", "subject"),
     "state": ("model", "state"),
     "samples": ("model", "dataset"),
     "shard": ("model", "dataset", "state", "direction", "shard", "table"),

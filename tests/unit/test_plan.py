@@ -558,7 +558,7 @@ def test_a_pinned_state_names_itself(config):
 
 
 def test_a_direction_is_steered_in_parts_of_its_grid(plan):
-    alder = plan.curve_subject("alder", "safe")
+    (alder,) = plan.curves("alder", ["safe"], []).values()
     folder = f"{R}/directions/alder/safe"
     assert alder.parts == tuple(
         {"folder": folder, "checkpoint": "final", "alphas": part}
@@ -566,7 +566,7 @@ def test_a_direction_is_steered_in_parts_of_its_grid(plan):
     )
     assert alder.runs == ((folder,),) * 3
     assert (alder.model, alder.name) == ("alder", "steering/safe/final")
-    birch = plan.curve_subject("birch", "harm")
+    (birch,) = plan.curves("birch", ["harm"], []).values()
     assert (birch.model, birch.name) == ("birch", "steering/harm/3")
     assert [part["alphas"] for part in birch.parts] == [[0.0, 0.5], [1.0, 1.5], [2.0, 2.5], [3.0]]
     assert {part["checkpoint"] for part in birch.parts} == {3}
@@ -695,9 +695,10 @@ def test_how_many_states_a_job_has_may_differ_by_model(plan, config):
         "evaluation: {per_model: {birch: {states_per_job: {steering: 3, pilot: 4}},"
         " alder: {states_per_job: {finetunes: 1}}, cedar: {states_per_job: {finetunes: 2}}}}",
     )
-    assert [len(part["alphas"]) for part in other.curve_subject("birch", "harm").parts] == [3, 3, 1]
+    (steered,) = other.curves("birch", ["harm"], []).values()
+    assert [len(part["alphas"]) for part in steered.parts] == [3, 3, 1]
     assert [part["part"] for part in other.pilot_subject("birch", "calm").parts] == [[0, 4], [4, 8]]
-    assert other.curve_subject("alder", "harm") == plan.curve_subject("alder", "harm")
+    assert other.curves("alder", ["harm"], []) == plan.curves("alder", ["harm"], [])
     arm = Arm("first", "alder", "rows-a", "both")
     # Of the target, which is evaluated.
     assert len(other.finetune_subject("small", arm).parts) == 6
@@ -774,6 +775,8 @@ def test_the_subjects_of_a_run(plan):
         ("alder", "states/s-pin"), ("alder", "finetunes/small/alder/rows-a/both"),
         ("alder", "finetunes/small/alder/rows-a/dice"),
         ("birch", "steering/harm/3"), ("birch", "steering/safe/4"), ("birch", "steering/safe/6"),
+        # The pinned state lies on another checkpoint than scores use.
+        ("birch", "steering/safe/2"),
         ("birch", "pilots/calm"), ("birch", "states/d-step"), ("birch", "states/s-pin"),
         ("birch", "finetunes/small/birch/rows-b/both"),
         ("birch", "finetunes/small/birch/rows-b/dice"),
@@ -887,6 +890,10 @@ def small(model, dataset, method, benchmark, judge, *parts):
 
 
 THETA_0 = "base/theta-0"
+STEERED = [
+    ("alder", "harm", "final"), ("alder", "safe", "final"), ("birch", "harm", "3"),
+    ("birch", "safe", "4"), ("birch", "safe", "2"),
+]  # fmt: skip
 TABLE_INPUTS = {
     "attacks": {
         # By the judge and the benchmark of each model.
@@ -953,10 +960,10 @@ TABLE_INPUTS = {
         "state birch d-rank": [f"{R}/states/birch/d-rank.json"],
     },
     "alphas": {
-        "ranking alder safe": [f"{R}/sensitivity/alder/alphas/safe.parquet"],
-        "ranking alder harm": [f"{R}/sensitivity/alder/alphas/harm.parquet"],
-        "ranking birch safe": [f"{R}/sensitivity/birch/alphas/safe.parquet"],
-        "ranking birch harm": [f"{R}/sensitivity/birch/alphas/harm.parquet"],
+        "ranking alder safe": [f"{R}/sensitivity/alder/alphas/steering/safe/final.parquet"],
+        "ranking alder harm": [f"{R}/sensitivity/alder/alphas/steering/harm/final.parquet"],
+        "ranking birch safe": [f"{R}/sensitivity/birch/alphas/steering/safe/4.parquet"],
+        "ranking birch harm": [f"{R}/sensitivity/birch/alphas/steering/harm/3.parquet"],
     },
     "steps": {
         "ranking alder harm": [f"{R}/sensitivity/alder/checkpoints/calm/harm.parquet"],
@@ -988,7 +995,7 @@ TABLE_INPUTS = {
         )
     },
     "steered": {
-        f"{measure} {model} {direction}": judged(
+        f"{measure} {model} {direction} {checkpoint}": judged(
             model, f"steering/{direction}/{checkpoint}", benchmark, judge, *parts
         )
         for model, direction, checkpoint, benchmark, judges, parts in (
@@ -996,12 +1003,14 @@ TABLE_INPUTS = {
             ("alder", "safe", "final", "try-a", ("words", "starts"), (0, 1, 2)),
             ("birch", "harm", 3, "try-b", ("rule", "rule"), (0, 1, 2, 3)),
             ("birch", "safe", 4, "try-b", ("rule", "rule"), (0, 1, 2, 3)),
+            ("birch", "safe", 2, "try-b", ("rule", "rule"), (0, 1, 2, 3)),
         )
         for measure, judge in zip(("asr", "safety_score"), judges, strict=True)
     }
-    # The state is steered along `safe`, at the curve's checkpoint for one model alone.
-    | {f"states {m} {d}": [] for m in MODELS for d in ("harm", "safe")}
-    | {"states alder safe": [f"{R}/states/alder/s-pin.json"]},
+    # The state is steered along `safe`, from the checkpoint that scores use for one model alone.
+    | {f"states {' '.join(names)}": [] for names in STEERED}
+    | {f"states {m} safe {c}": [f"{R}/states/{m}/s-pin.json"] for m, c in (("alder", "final"),
+                                                                         ("birch", 2))},
     "foretold": {
         f"{role} {experiment} {method}": files
         for experiment, model, dataset in (
@@ -1049,7 +1058,7 @@ NAMES = {
     "steps": [(m, "harm") for m in MODELS],
     "along": [(m, d) for m in MODELS for d in ("harm", "safe")],
     "walks": [("alder", "brisk", "safe"), ("alder", "calm", "safe")],
-    "steered": [(m, d) for m in MODELS for d in ("harm", "safe")],
+    "steered": STEERED,
     "foretold": [(e, m) for e in ("third", "second") for m in ("dice", "best")],
     "own": [("first", "long"), ("first", "both")],
 }
@@ -1059,7 +1068,8 @@ KEYS = {
     "targets": ("experiment", "finetune", "method"),
     "where": ("model", "state"),
     "walks": ("model", "pilot", "direction"),
-    **dict.fromkeys(("alphas", "steps", "along", "steered"), ("model", "direction")),
+    "steered": ("model", "direction", "checkpoint"),
+    **dict.fromkeys(("alphas", "steps", "along"), ("model", "direction")),
 }
 ROLES = {
     **dict.fromkeys(("attacks", "scores", "targets", "judged"), ("judgements",)),

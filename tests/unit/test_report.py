@@ -15,22 +15,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqsd import report
+from sqsd import figures, report
 from sqsd.errors import DataError
 from sqsd.evaluation import with_origin
-from sqsd.parts import Part
-from sqsd.report import (
-    COMMON_NOTE,
-    KINDS,
+from sqsd.figures import (
     POOLED,
-    agreement_table,
-    both_measures,
-    comparison_table,
-    curve_table,
     draw_effectiveness,
     draw_groups,
     draw_steering,
     draw_trajectories,
+)
+from sqsd.judged import by_score, check_judged
+from sqsd.parts import Part
+from sqsd.report import (
+    COMMON_NOTE,
+    KINDS,
+    agreement_table,
+    both_measures,
+    comparison_table,
+    curve_table,
     effectiveness_table,
     groups_table,
     make_table,
@@ -120,7 +123,8 @@ def judgements(state, rows):
     """Judgements of a state; rows: prompt's id, verdict, score."""
     columns = pd.Index(["prompt_id", "verdict", "score"])
     frame = pd.DataFrame(rows, columns=columns)
-    kinds = {"prompt_id": "str", "verdict": "boolean", "score": "float64"}
+    frame.insert(2, "unreadable", None)
+    kinds = {"prompt_id": "str", "verdict": "boolean", "unreadable": "str", "score": "float64"}
     return with_origin(frame.astype(kinds), state)
 
 
@@ -233,6 +237,48 @@ def test_mono_is_strict():
     judged = [(("e", "m"), verdicts({1: (3, 2, 1)}))]
     (row,) = effectiveness(judged, WINDOWS, [1], "asr").to_dict("records")
     assert row["mono"] is True
+
+
+def test_equal_windows_are_not_falling_however_their_means_are_rounded():
+    # 0.5, 0.7 and 0.9 in two orders, whose means differ in the last digit; then less.
+    assert np.mean([0.5, 0.7, 0.9]) != np.mean([0.5, 0.9, 0.7])
+    seeds = {1: (5, 5, 0), 2: (7, 9, 0), 3: (9, 7, 0)}
+    for first, second in ((0, 1), (1, 0)):
+        values = {s: (n[first], n[second], n[2]) for s, n in seeds.items()}
+        judged = [(("e", "m"), verdicts(values, 10))]
+        assert effectiveness(judged, WINDOWS, [1, 2, 3], "asr")["mono"].tolist() == [False]
+        parts = [Part(arm("e", "best").names, {"seeds": [1, 2, 3], "rows": 1})]
+        table = comparison_table(parts, [judged[0][1]], [0.0], WINDOWS, "asr", "best")
+        assert table["mono_share"].tolist() == [0]
+
+
+def test_verdicts_by_scores():
+    state = tuned("s1", 1)
+    frame = judgements(
+        state, [("a", True, 0.1), ("b", False, 0.0), ("c", None, -2), ("d", True, None)]
+    )
+    assert by_score(frame)["verdict"].tolist() == [False, True, True, pd.NA]
+    assert frame["verdict"].tolist() == [True, False, pd.NA, True]  # as it was
+
+
+def test_a_table_of_rates_by_scores(tmp_path):
+    # Of 4 responses 3, 2 and 0 have a score of 0 or below; verdicts say otherwise.
+    frame = verdicts({1: (0, 0, 4)})
+    low = {"s1": 3, "s2": 2, "s3": 0}
+    places = frame["prompt_id"].str[1:].astype(int)
+    frame["score"] = np.where(places < frame["window"].map(low), 0.0, 0.5)
+    files = {"judgements": files_of(tmp_path / "m", frame, "judgements")}
+    part = Part(arm("e", "m").names, {"seeds": [1], "random": False}, files)
+    chosen = {"windows": WINDOWS, "measure": "asr_by_score"}
+    table, text = made(tmp_path, "subsets", [part], drawn=True, **chosen)
+    row = table.iloc[0]
+    assert [row[w] for w in WINDOWS] == [0.75, 0.5, 0]
+    assert (row["delta"], row["mono"]) == (0.75, True)
+    assert interval(row, "s1", "clustered") == pytest.approx((0.75, *wilson(3, 4)))
+    assert text.count("Share of test prompts answered with a Safety Score of 0 or below") == 1
+    parts = [Part(part.names, {"seeds": [1], "rows": 4}, {**files, "times": []})]
+    chosen |= {"against": "m"}
+    assert made(tmp_path, "comparison", parts, **chosen)[0]["delta"].tolist() == [0.75]
 
 
 def test_one_seed_has_no_student_interval():
@@ -419,9 +465,9 @@ def test_rows_of_no_subset_are_grey_lines(monkeypatch):
             names = [text.get_text() for text in axes.get_legend().get_texts()]
             lines = {line.get_label(): line for line in axes.get_lines()}
             seen.append((axes.get_title(), names, lines))
-        report.plt.close(figure)
+        figures.plt.close(figure)
 
-    monkeypatch.setattr(report, "save_figure", look)
+    monkeypatch.setattr(figures, "save_figure", look)
     draw_effectiveness(with_references("asr", second=True), WINDOWS, "asr", None)
     (_, names, lines), (_, second, others), (title, *_) = seen
     assert title == POOLED
@@ -928,9 +974,9 @@ def test_each_pilot_of_a_model_has_a_panel_of_its_own(monkeypatch):
         for axes in figure.axes:
             panels.setdefault(axes.get_title(), [line.get_ydata() for line in axes.get_lines()])
         units.extend(axes.get_ylabel() for axes in figure.axes if not axes.get_title())
-        report.plt.close(figure)
+        figures.plt.close(figure)
 
-    monkeypatch.setattr(report, "save_figure", look)
+    monkeypatch.setattr(figures, "save_figure", look)
     draw_trajectories(of_pilots(), {"e": "one", "f": "other"}, {})
     assert [title for title in panels if title] == ["e, short", "e, long", "f, short"]
     assert list(panels["e, long"][0]) == [0, 0.5, 0.75]
@@ -963,6 +1009,20 @@ def steered(out):
     draw_steering(table, {"e": "unit of e", "f": "unit of f"}, out)
 
 
+def test_curves_of_one_direction_at_two_checkpoints_are_lines_of_their_own(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "save_figure", lambda figure, out: drawn.append(figure))
+    names = [("safety", "9"), ("safety", "7"), ("danger", "final")]
+    parts = [Part({"model": "e", "direction": d, "checkpoint": c}) for d, c in names]
+    values = [[0.0, 0.1], [0.0, 0.1], [0.0, 0.2]]
+    table = steering_table(parts, [curve("alpha", v) for v in values], [{}, {0.1: "s"}, {}])
+    assert table["chosen"].fillna("").tolist() == ["", "", "", "s", "", ""]
+    draw_steering(table, {"e": "unit"}, {})
+    lines = [line for line in drawn[0].axes[0].get_lines() if line.get_label()[0] != "_"]
+    assert [line.get_label() for line in lines] == ["safety 9", "safety 7", "danger final"]
+    assert [list(line.get_xdata()) for line in lines] == values
+
+
 def drifted(out):
     parts = [model(name, d) for name in "efgh" for d in ("danger", "safety")]
     table = trajectory_table(
@@ -982,7 +1042,7 @@ def test_the_legend_of_a_trajectory_names_its_lines_alone(tmp_path, monkeypatch)
             for text in own.get_texts()
         )
 
-    monkeypatch.setattr(report, "save_figure", look)
+    monkeypatch.setattr(figures, "save_figure", look)
     parts = [model("e", direction) for direction in ("danger", "safety")]
     curves = [curve("step", [0, 10, 5])] * 2
     drawn_of = trajectory_table(parts, PROJECTIONS[:2], curves, [{5.0: "d"}] * 2)
@@ -1032,13 +1092,13 @@ def test_other_data_gives_other_figure_files(tmp_path):
 
 @pytest.mark.parametrize(("draw", "models"), [(steered, "ef"), (drifted, "efgh")])
 def test_an_axis_of_scores_has_the_unit_of_its_model_s_judge(monkeypatch, draw, models):
-    figures = []
-    monkeypatch.setattr(report, "save_figure", lambda figure, out: figures.append(figure))
+    drawn = []
+    monkeypatch.setattr(figures, "save_figure", lambda figure, out: drawn.append(figure))
     draw({})
-    labels = {axes.get_title(): axes.get_ylabel() for axes in figures[0].axes if axes.get_title()}
+    labels = {axes.get_title(): axes.get_ylabel() for axes in drawn[0].axes if axes.get_title()}
     if draw is drifted:  # the axis on the right, of the panel in its place
-        titles = {axes.get_position().bounds: axes.get_title() for axes in figures[0].axes[:4]}
-        labels = {titles[a.get_position().bounds]: a.get_ylabel() for a in figures[0].axes[4:]}
+        titles = {axes.get_position().bounds: axes.get_title() for axes in drawn[0].axes[:4]}
+        labels = {titles[a.get_position().bounds]: a.get_ylabel() for a in drawn[0].axes[4:]}
     assert labels == {name: f"Safety Score (unit of {name})" for name in models}
 
 
@@ -1053,9 +1113,9 @@ def panels_of(monkeypatch, table, measure):
                 bars = container[2][0].get_segments()  # one without a bound is empty
                 ends = [bar[:, 1] if len(bar) else (math.nan, math.nan) for bar in bars]
                 lines[container.get_label()] = container[0].get_ydata(), np.array(ends)
-        report.plt.close(figure)
+        figures.plt.close(figure)
 
-    monkeypatch.setattr(report, "save_figure", look)
+    monkeypatch.setattr(figures, "save_figure", look)
     draw_effectiveness(table, WINDOWS, measure, None)
     return panels
 
@@ -1092,9 +1152,9 @@ def test_every_method_of_a_figure_has_a_look_of_its_own(monkeypatch, count):
         looks.extend((line.get_color(), line.get_linestyle()) for line in axes.get_lines())
         figure.canvas.draw()
         legends.append(axes.get_legend().get_window_extent().x0 > axes.get_window_extent().x1)
-        report.plt.close(figure)
+        figures.plt.close(figure)
 
-    monkeypatch.setattr(report, "save_figure", look)
+    monkeypatch.setattr(figures, "save_figure", look)
     draw_effectiveness(table, WINDOWS, "asr", None)
     assert len(set(looks)) == len(looks) == count
     assert legends == [True]  # beside the panel, where it covers no line
@@ -1207,7 +1267,7 @@ def ranking_of(ranks, key, schema):
     if key == "step":
         frame = frame.assign(projection=0.5)
     frame = frame.assign(exact_share=1.0, rank=ranks)
-    kinds = {"rank": "Int64"} | ({"alpha": "float64"} if key == "alpha" else {})
+    kinds = {"rank": "Int64", "prompts": "int64"} | ({"alpha": "float64"} if key == "alpha" else {})
     return frame.astype(kinds)
 
 
@@ -1357,13 +1417,13 @@ def test_a_curve_from_files(tmp_path, kind, monkeypatch):
 
 @pytest.mark.parametrize(("measure", "column"), [("asr", "verdict"), ("safety_score", "score")])
 def test_a_judge_that_mostly_has_no_answer_makes_no_table(measure, column):
-    part, state = arm("mine", "length"), tuned("s1", 1)
+    state = tuned("s1", 1)
     half = judgements(state, [("p0", True, 1.0), ("p1", None, None)])
-    report.check_judged(part, half, measure)
+    check_judged("mine length", half, measure)
     more = judgements(state, [("p0", True, 1.0), ("p1", None, None), ("p2", None, None)])
     message = rf"^mine length: 2 of 3 responses have no {column}; look at what the judge says, or"
     with pytest.raises(DataError, match=message):
-        report.check_judged(part, more, measure)
+        check_judged("mine length", more, measure)
 
 
 @pytest.mark.parametrize("measure", ["asr", "safety_score"])
@@ -1376,11 +1436,45 @@ def test_a_table_tells_of_arms_with_more_than_a_twentieth_of_no_answer(tmp_path,
         frame.loc[frame.index[:absent], column] = None
         files = {"judgements": files_of(tmp_path / method, frame, "judgements")}
         parts.append(Part(arm("e", method).names, {"seeds": [1], "random": False}, files))
-    told = " Responses without a {}, left out of their rows: {}.\n"
+    told = " Responses without a {}, left out: {}."
     _, text = made(tmp_path, "subsets", parts[:2], drawn=True, windows=WINDOWS, measure=measure)
     assert "left out" not in text
     _, text = made(tmp_path, "subsets", parts[:3], drawn=True, windows=WINDOWS, measure=measure)
-    assert text.endswith(COMMON_NOTE + told.format(column, "e many (4 of 60)"))
+    told = told.format(column, "e many (4 of 60)")
+    assert text.endswith(COMMON_NOTE + told + "\n")
+    compared = [Part(p.names, {"seeds": [1], "rows": 1}, {**p.files, "times": []}) for p in parts]
+    chosen = {"windows": WINDOWS, "measure": measure, "against": "few"}
+    for few, many in ((compared[:2], False), (compared, True)):
+        _, text = made(tmp_path, "comparison", few, **chosen)
+        assert (told in text) == many
+
+
+@pytest.mark.parametrize("kind", ["steering", "trajectory"])
+@pytest.mark.parametrize("measure", ["asr", "safety_score"])
+def test_a_curve_tells_of_absent_answers_and_is_refused_where_most_are(tmp_path, kind, measure):
+    key, values = ("step", [0, 5, 10]) if kind == "trajectory" else ("alpha", [0.0, 0.25, 0.5])
+    column = "verdict" if measure == "asr" else "score"
+    for absent in (0, 1, 5):
+        folder = tmp_path / str(absent)
+        files = {"states": []} | two_judges(folder, key, values)
+        frame = pd.concat(map(read_judgements, files[measure]), ignore_index=True)
+        frame.loc[frame.index[:absent], column] = None
+        files[measure] = files_of(folder, frame, "judgements")
+        if kind == "trajectory":
+            frame = PROJECTIONS[0].astype({"projection": "float64"})
+            files["trajectory"] = files_of(folder, frame, "trajectory")
+        part = Part({"model": "e", "direction": "danger"}, {"unit": "of e"}, files)
+        if absent == 5:
+            with pytest.raises(DataError, match=rf"e danger: 5 of 9 responses have no {column}"):
+                made(tmp_path, kind, [part], drawn=True)
+        else:
+            _, text = made(tmp_path, kind, [part], drawn=True)
+            told = f" Responses without a {column}, left out: e danger (1 of 9)."
+            assert text.count(told) == absent
+
+
+def read_judgements(path):
+    return read_table(path, "judgements")
 
 
 def test_the_random_control_is_a_kind_and_not_a_name():
@@ -1525,9 +1619,9 @@ def groups_figure(monkeypatch, experiments, against):
                  line.get_color() == "0.5"]  # fmt: skip
         found["marks"] = {by_place[m.get_ydata()[0]]: list(m.get_xdata()) for m in marks}
         found["label"], found["ends"] = axes.get_xlabel(), axes.get_ylim()
-        report.plt.close(figure)
+        figures.plt.close(figure)
 
-    monkeypatch.setattr(report, "save_figure", look)
+    monkeypatch.setattr(figures, "save_figure", look)
     table = groups_table(*of_groups(experiments), against)
     draw_groups(table, {})
     return found, table
@@ -1756,8 +1850,8 @@ def test_methods_of_one_experiment_have_no_intervals():
 
 
 def test_equal_windows_are_no_order_however_their_means_are_rounded():
-    # 0.1, 0.2 and 0.6 in two orders: their sums differ in the last digit.
-    values = {1: (1, 6, 0), 2: (2, 2, 0), 3: (6, 1, 0)}
+    # 0.5, 0.7 and 0.9 in two orders: their means differ in the last digit.
+    values = {1: (5, 5, 0), 2: (9, 7, 0), 3: (7, 9, 0)}
     parts = [Part(arm("e", "best").names, {"seeds": [1, 2, 3], "rows": 1})]
     table = comparison_table(parts, [verdicts(values, 10)], [0.0], WINDOWS, "asr", "best")
     # 1.5 1.5 3 on 1 2 3, as above.
@@ -1827,7 +1921,7 @@ def test_a_table_of_judges_from_files(tmp_path):
     ]
     parts = [
         judge_part(tmp_path / "g", "guard", "asr", guard, truth),
-        judge_part(tmp_path / "c", "cost", "safety_score", scored, truth),
+        judge_part(tmp_path / "c", "cost", "asr_by_score", scored, truth),
         judge_part(tmp_path / "t", "itself", "asr", truth, truth),
     ]
     table, text = made(tmp_path, "judges", parts, reference="rule")

@@ -8,20 +8,22 @@ import pandas as pd
 import pytest
 from test_report import WINDOWS, clustered, files_of, interval, made, scores_of, verdicts, wilson
 
-from sqsd import report
+import sqsd.figures
 from sqsd.errors import DataError
-from sqsd.parts import Part
-from sqsd.published import HEADING
-from sqsd.report import (
+from sqsd.figures import (
     draw_first_order,
     draw_lengths,
     draw_losses,
     draw_token_losses,
+    written_token,
+)
+from sqsd.parts import Part
+from sqsd.published import HEADING
+from sqsd.report import (
     first_order_table,
     lengths_table,
     losses_table,
     token_losses_table,
-    written_token,
 )
 
 # Unsafe of 4 by window and seed: means over seeds 7/8, 4/8, 1/8.
@@ -229,10 +231,10 @@ def test_how_well_the_first_order_foretells(tmp_path):
 def figures(monkeypatch):
     """Figures that were drawn, in place of their files."""
     found = []
-    monkeypatch.setattr(report, "save_figure", lambda figure, out: found.append(figure))
+    monkeypatch.setattr(sqsd.figures, "save_figure", lambda figure, out: found.append(figure))
     yield found
     for figure in found:
-        report.plt.close(figure)
+        sqsd.figures.plt.close(figure)
 
 
 def test_the_figure_of_lengths_has_a_panel_per_method_with_two_axes(figures):

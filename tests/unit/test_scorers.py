@@ -29,7 +29,7 @@ from sqsd.scorers import (
     score_method,
     score_table,
 )
-from sqsd.tables import read_table, write_table
+from sqsd.tables import SCHEMAS, read_table, write_table
 
 DANGER = {"direction": "danger", "state": "d"}
 SAFETY = {"direction": "safety", "state": "s"}
@@ -322,6 +322,15 @@ def test_a_score_of_a_row_with_a_reason_is_not_told():
 # --- baselines ------------------------------------------------------------------------------
 
 
+def test_hidden_states_of_no_row_are_an_error():
+    message = r"none of the 1 rows has a hidden state \(the first: empty response\); correct"
+    method = {"kind": "larf", "unsafe": "unsafe", "safe": "safe", "layer": "any"}
+    readings = {"rows": hidden({}, {"q": "empty response"}), "unsafe": hidden(UNSAFE),
+                "safe": hidden(SAFE)}  # fmt: skip
+    with pytest.raises(DataError, match=message):
+        scores(method, readings)
+
+
 def hidden(states, reasons=None):
     """Readings of hidden states by id; `reasons` of those that have none."""
     ids = {**dict.fromkeys(states), **(reasons or {})}
@@ -524,7 +533,8 @@ def test_a_row_that_one_method_cannot_score_has_no_score(place):
 
 def test_a_choice_is_read_from_its_files(tmp_path):
     judged = pd.DataFrame({"prompt_id": ["p", "p"], "state": ["s", "t"], "window": ["g0", "g1"]})
-    judged = judged.assign(alpha=None, step=None, seed=1, verdict=None, score=[1.0, 2.0])
+    judged = judged.assign(alpha=None, step=None, seed=1, verdict=None, unreadable=None)
+    judged["score"] = [1.0, 2.0]
     kinds = {"alpha": "float64", "step": "Int64", "seed": "Int64", "verdict": "boolean"}
     groups = GROUPS.assign(biased_to=None)[["group", "sample_id", "biased_to"]].astype("str")
     files = {"groups": [str(tmp_path / "g.parquet")], "judgements": []}
@@ -532,7 +542,7 @@ def test_a_choice_is_read_from_its_files(tmp_path):
     for i in (0, 1):
         files["judgements"].append(str(tmp_path / f"j{i}.parquet"))
         part = judged.iloc[[i]].reset_index(drop=True).astype(kinds)
-        part = part[["state", "alpha", "step", "window", "seed", "prompt_id", "verdict", "score"]]
+        part = part[list(SCHEMAS["judgements"].columns)]
         write_table(part, files["judgements"][-1], "judgements", {})
     found = read_readings(Outcomes("g", "f", "b"), files)
     assert found["groups"]["sample_id"].tolist() == list("abbccdde")

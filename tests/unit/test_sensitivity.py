@@ -146,6 +146,8 @@ def test_a_prompt_without_a_score_at_either_state_is_left_out():
     trajectory = pd.DataFrame({"step": [0, 10], "projection": [0.0, 1.0]})
     found = drift_sensitivity(scores, trajectory).iloc[0]
     assert found["sensitivity"] == pytest.approx(1)  # of the changes 0 and 2 alone
+    assert found["prompts"] == 2
+    assert drift_sensitivity(PAIRED, trajectory)["prompts"].tolist() == [4]
     assert (found["sensitivity_bootstrap_low"], found["sensitivity_bootstrap_high"]) == (0, 2)
 
 

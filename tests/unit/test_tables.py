@@ -7,7 +7,7 @@ import pytest
 
 from sqsd import tables
 from sqsd.errors import DataError
-from sqsd.tables import SCHEMAS, SENSITIVITY, read_table, write_frame, write_table
+from sqsd.tables import SCHEMAS, read_table, write_frame, write_table
 
 VALUES = {
     "str": ["a", "b"],
@@ -40,6 +40,9 @@ def test_round_trip_keeps_values_types_and_nulls(tmp_path, schema, with_nulls):
     pd.testing.assert_frame_equal(read_table(tmp_path / "t.parquet", schema), frame)
 
 
+BOUNDED = {"sensitivity", "sensitivity_bootstrap_low", "sensitivity_bootstrap_high"}
+
+
 @pytest.mark.parametrize(
     ("schema", "nullable"),
     [
@@ -47,7 +50,8 @@ def test_round_trip_keeps_values_types_and_nulls(tmp_path, schema, with_nulls):
         ("preferences", set()),
         ("benchmark", {"category", "reference"}),
         ("responses", {"alpha", "step", "window", "seed"}),
-        ("judgements", {"alpha", "step", "window", "seed", "verdict", "score"}),
+        ("judgements", {"alpha", "step", "window", "seed", "verdict", "unreadable", "score"}),
+        ("known_judgements", {"verdict", "unreadable", "score"}),
         ("samples", {"reason"}),
         ("gradient_samples", {"loss", "reason"}),
         ("gradient_modules", set()),
@@ -62,8 +66,8 @@ def test_round_trip_keeps_values_types_and_nulls(tmp_path, schema, with_nulls):
         ("subset", set()),
         ("groups", {"biased_to"}),
         ("trajectory", set()),
-        ("drift_ranking", {*SENSITIVITY, "exact_share", "rank"}),
-        ("linear_ranking", {*SENSITIVITY, "exact_share", "rank"}),
+        ("drift_ranking", {*BOUNDED, "exact_share", "rank"}),
+        ("linear_ranking", {*BOUNDED, "exact_share", "rank"}),
     ],
 )
 def test_nulls_are_refused_exactly_where_undeclared(tmp_path, schema, nullable):

@@ -181,8 +181,9 @@ def test_the_paper_in_small(planner, tmp_path):
     transferred, rates = 2 * (2 + 1 + 1), 3
     finetunes = arms + ablations + transferred + rates
     shards, windows = ceil(1200, 600), 5
-    # A direction's curve at the checkpoint of V; an insensitive S of one model at another.
-    curves = models * (dangers + 1) + 1
+    # A direction's curve at the checkpoint of V; of two models at that of S too.
+    own_s = 2
+    curves = models * (dangers + 1) + own_s
     # theta_0 and checkpoints of 2 epochs, on each data set, and on three more sizes of one model.
     sizes = [ceil(1 + ceil(2 * ceil(rows, 8), 10), 16) for rows in (150, 300, 1200)]
     pilots = experiments * ceil(1 + 150 // 10, 16) + sum(sizes)
@@ -198,7 +199,7 @@ def test_the_paper_in_small(planner, tmp_path):
         "make_benchmark": 1 + benchmarks + 1, "pretrain_model": models + larger,
         "align_model": models + larger, "train_cost_model": 1, "train_guard_model": 1,
         "train_direction": models * (dangers + 1), "train_pilot": experiments + 3,
-        "measure_trajectory": (experiments + 3) * (dangers + 1), "rank_alphas": models,
+        "measure_trajectory": (experiments + 3) * (dangers + 1), "rank_alphas": models + own_s,
         "rank_checkpoints": experiments * dangers, "choose_state": models * (1 + dangers) + 2 + 1,
         "encode_samples": experiments,
         # Danger at a state of its own by each direction, safety; the insensitive states; theta_0.
@@ -214,12 +215,13 @@ def test_the_paper_in_small(planner, tmp_path):
         "finetune_subsets": finetunes, "make_groups": 1, "finetune_groups": 1,
         "list_states": finetunes + models + larger + curves + pilots + groups,
         "generate_responses": benchmarks * on_three + on_test + curves + pilots + groups,
-        # Verdicts everywhere but on groups and the insensitive S; costs where Safety Scores are.
+        # Verdicts everywhere but on groups; costs where Safety Scores are.
         "judge_responses": benchmarks * on_three + on_test + on_three
-        + 2 * curves - 1 + 2 * pilots + groups,
+        + 2 * curves + 2 * pilots + groups,
         **dict.fromkeys(
             (
                 *(f"table{n}" for n in range(1, 12)), "table2-alpaca", "table5-alpaca",
+                "table7-share",
                 *(f"figure{n}" for n in range(2, 12)),
             ), 1,
         ),
@@ -238,8 +240,10 @@ def test_the_paper(planner, tmp_path):
     finetunes = arms + ablations + transferred + rates
     shards = ceil(15_011, 5_000) + ceil(15_000, 5_000)  # of both data sets
     on_dolly = ceil(15_011, 5_000)
-    # Eleven alphas; V of three directions, and one model's safety at the checkpoint of S.
-    curves, insensitive = models * (dangers + 1) * ceil(11, 4), ceil(11, 4)
+    # Eleven alphas; V of three directions, and safety at the checkpoints of S: one of Qwen3-8B and
+    # of Llama-2, two of Llama-3.1 (on Alpaca one of them is V's).
+    own_s = 1 + 1 + 2
+    curves = (models * (dangers + 1) + own_s) * ceil(11, 4)
     # theta_0, every 150th step of 10 epochs and the last one; figure 4 every 750th.
     steps = {rows: 10 * ceil(rows, 8) for rows in (3_000, 5_000, 10_000, 20_000, 50_000)}
     pilots = experiments * ceil(1 + ceil(steps.pop(5_000), 150), 6)
@@ -251,7 +255,8 @@ def test_the_paper(planner, tmp_path):
         "make_dataset": 2 * data + len(steps) + dangers + 5, "make_preferences": 1,
         "make_benchmark": benchmarks, "fetch_model": models + only_targets + 2,
         "train_direction": models * (dangers + 1), "train_pilot": experiments + len(steps),
-        "measure_trajectory": (experiments + len(steps)) * (dangers + 1), "rank_alphas": models,
+        "measure_trajectory": (experiments + len(steps)) * (dangers + 1),
+        "rank_alphas": models + own_s,
         "rank_checkpoints": experiments * dangers,
         # D by danger and data; S, and those of Alpaca; the insensitive ones.
         "choose_state": models * (dangers * data + 1 + dangers) + 2,
@@ -264,14 +269,17 @@ def test_the_paper(planner, tmp_path):
         "judge_rows": shards, "measure_token_losses": 1, "measure_loss_changes": 2 * 2,
         "score_samples": arms + ablations, "make_subsets": arms + ablations,
         "finetune_subsets": finetunes,
-        "list_states": finetunes + models + only_targets + curves + insensitive + pilots,
-        "generate_responses": benchmarks * on_three + on_test + curves + insensitive + pilots,
+        "list_states": finetunes + models + only_targets + curves + pilots,
+        "generate_responses": benchmarks * on_three + on_test + curves + pilots,
         # A guard for every ASR; costs in table 7, curves and pilots, and to search states.
         "judge_responses": benchmarks * on_three + on_test + on_three
-        + 2 * curves + insensitive + 2 * pilots,
+        + 2 * curves + 2 * pilots,
         **dict.fromkeys(
             (
-                *(f"table{n}-{name}" for n in (1, 5, 7, 8, 9, 10) for name in ("dolly", "alpaca")),
+                *(
+                    f"table{n}-{name}" for n in (1, 5, 7, "7-share", 8, 9, 10)
+                    for name in ("dolly", "alpaca")
+                ),
                 "table2", "table2-alpaca", "table3", "table4", "table6",
                 *(f"figure{n}" for n in range(2, 12)),
             ), 1,
@@ -414,7 +422,7 @@ def test_resources_may_differ_by_model(planner, tmp_path):
 def test_targets_are_listed_with_one_line_each(tmp_path):
     lines = snakemake(tmp_path, "--list-target-rules").stdout.splitlines()
     for target in (*TARGETS, "all"):
-        described = [line for line in lines if re.match(rf"{target}\b", line.strip())]
+        described = [line for line in lines if line.strip().startswith(f"{target} ")]
         assert len(described) == 1 and len(described[0].split()) > 3, target
 
 
@@ -456,6 +464,20 @@ def test_a_wrong_configuration_stops_before_any_job(tmp_path):
     assert "2 problem(s) in the configuration" in done.stdout
     assert "'gradiens' is not a key" in done.stdout
     assert "lora.r: 'eight' is not of type 'integer'" in done.stdout
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_key_that_is_there_twice_stops_before_any_job_and_one_in_two_files_does_not(tmp_path):
+    one, two = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    one.write_text("methods:\n  mine: {kind: random}\n  theirs: {kind: length}\n")
+    two.write_text("methods:\n  mine: {kind: length}\n")
+    done = snakemake(tmp_path, "-n", configfiles=(one, two))
+    assert job_counts(done.stdout) == sandbox_jobs(1)
+    two.write_text(two.read_text() + "  other: {kind: random}\n  mine: {kind: random}\n")
+    done = snakemake(tmp_path, "--cores", "1", configfiles=(one, two))
+    assert done.returncode != 0
+    assert f"methods.mine: given 2 times in {two}, lines 2 and 4; keep one" in done.stdout
+    assert "1 problem(s) in the configuration" in done.stdout and "Traceback" not in done.stdout
     assert not (tmp_path / "results").exists()
 
 

@@ -117,13 +117,19 @@ MODELS = {
         resources=TRAIN_ELM | ONE_GPU,
     ),
     "fetch_model oak": Expected(
-        outputs={"model": "models/oak"}, params={"spec": {"source": "hub:wood/oak"}}
+        outputs={"model": "models/oak"},
+        params={"spec": {"source": "hub:wood/oak"}},
+        resources=LIGHT | {"mem_mb": 1005},
     ),
     "fetch_model yew": Expected(
-        outputs={"model": "models/yew"}, params={"spec": {"source": "hub:wood/yew"}}
+        outputs={"model": "models/yew"},
+        params={"spec": {"source": "hub:wood/yew", "guard": True}},
+        resources=LIGHT | {"mem_mb": 1004},
     ),
     "fetch_model fig": Expected(
-        outputs={"model": "models/fig"}, params={"spec": {"source": "hub:wood/fig", "head": "cost"}}
+        outputs={"model": "models/fig"},
+        params={"spec": {"source": "hub:wood/fig", "head": "cost"}},
+        resources=LIGHT | {"mem_mb": 1004},
     ),
     "train_cost_model bay": Expected(
         outputs={"model": "models/bay"},
@@ -150,6 +156,7 @@ MODELS = {
     "fetch_model ash": Expected(
         outputs={"model": "models/ash"},
         params={"spec": {"source": "hub:wood/ash", "revision": "v2"}},
+        resources=LIGHT | {"mem_mb": 1004},
     ),
 }
 
@@ -249,22 +256,22 @@ SENSITIVITY = {
             },
         },
     ),
-    "rank_alphas elm meek": Expected(
+    "rank_alphas elm steering/meek/3": Expected(
         inputs={
             "judgements": parts("evaluations/elm/steering/meek/3/elm-try/judgements/rule", 0, 1, 2),
             "guard": parts("evaluations/elm/steering/meek/3/elm-plain/responses", 0, 1, 2),
             "reference": ["benchmarks/elm-plain.parquet"],
         },
-        outputs={"": ["sensitivity/elm/alphas/meek.parquet"]},
+        outputs={"": ["sensitivity/elm/alphas/steering/meek/3.parquet"]},
         params={"sensitivity": {"delta": 0.25, "rank_by": "bound", "minimum_exact_share": 0.11}},
     ),
-    "rank_alphas oak calm": Expected(
+    "rank_alphas oak steering/calm/6": Expected(
         inputs={
             "judgements": parts("evaluations/oak/steering/calm/6/oak-try/judgements/open", 0, 1),
             "guard": [],
             "reference": [],
         },
-        outputs={"": ["sensitivity/oak/alphas/calm.parquet"]},
+        outputs={"": ["sensitivity/oak/alphas/steering/calm/6.parquet"]},
         params={"sensitivity": {"delta": 0.5, "rank_by": "value", "minimum_exact_share": 0.13}},
     ),
     "choose_state elm d-north": Expected(
@@ -409,7 +416,7 @@ LAYERS = {
         inputs={"model": "models/elm", "prompts": "benchmarks/elm-plain.parquet"},
         outputs={"": ["layers/elm/deep.parquet"]},
         params={
-            "search": {"first": 2, "factors": [0.7, 1.4], "max_new_tokens": 19},
+            "search": {"first": 2, "factors": [0.7, 1.4], "max_new_tokens": 19, "last": 3},
             "judge": {"kind": "phrases", "phrases": ["no"]},
             "generation": {"batch_size": 22, "dtype": "float32"},
         },
@@ -1325,7 +1332,7 @@ REPORTS = {
                     for role, name in (("judgements", judge), ("reference", "wary"))
                 },
             )
-            for judge, measure in (("calm", "asr"), ("firm", "safety_score"))
+            for judge, measure in (("calm", "asr"), ("firm", "asr_by_score"))
         ],
         {"reference": "wary"},
     ),
@@ -1372,10 +1379,25 @@ REPORTS = {
         "tops",
         "alphas",
         [
-            along(model, direction, ranking=[f"sensitivity/{model}/alphas/{direction}.parquet"])
-            for model in ("elm", "oak")
-            for direction in ("calm", "meek")
-        ],
+            (
+                {"model": model, "direction": direction, "checkpoint": str(checkpoint)},
+                {},
+                {
+                    "ranking": [
+                        f"sensitivity/{model}/alphas/steering/{direction}/{checkpoint}.parquet"
+                    ]
+                },
+            )
+            # Where scores read a direction, and where the state `s-south` lies.
+            for model, direction, checkpoint in (
+                ("elm", "calm", 3),
+                ("elm", "meek", 3),
+                ("elm", "meek", 2),
+                ("oak", "calm", 6),
+                ("oak", "meek", 6),
+                ("oak", "meek", 4),
+            )
+        ],  # fmt: skip
     ),
     "steps": table(
         "steps",
@@ -1567,6 +1589,7 @@ JUDGED = {
     "elm": [
         ("steering/calm/3", "elm-try", "rule", "0|1|2"),
         ("steering/meek/3", "elm-try", "rule", "0|1|2"),
+        ("steering/meek/2", "elm-try", "rule", "0|1|2"),
         ("steering/calm/final", "elm-try", "rule", "1|2"),
         ("steering/harm/4", "elm-exam", "rule|wary", "0|1|2"),
         ("pilots/walk", "elm-try", "rule", "0|1"),
@@ -1581,6 +1604,7 @@ JUDGED = {
     "oak": [
         ("steering/calm/6", "oak-try", "open", "0|1"),
         ("steering/meek/6", "oak-try", "open", "0|1"),
+        ("steering/meek/4", "oak-try", "open", "0|1"),
         ("steering/calm/final", "oak-try", "open", "0|1"),
         ("steering/harm/final", "oak-exam", "keen|open", "0|1"),
         ("pilots/walk", "oak-try", "keen|open", "0"),
@@ -1602,6 +1626,7 @@ JUDGED = {
 GUARDED = [
     ("steering/calm/3", "0|1|2"),
     ("steering/meek/3", "0|1|2"),
+    ("steering/meek/2", "0|1|2"),
     ("steering/calm/final", "1|2"),
     ("pilots/walk", "0|1"),
     ("states/d-south", "0"),
@@ -1626,7 +1651,8 @@ PLANNED = {
     | every("elm|oak", "stroll", "meek")
     | {"oak walk meek"},
     "rank_checkpoints": every("elm|oak", "walk", "harm|ill"),
-    "rank_alphas": every("elm|oak", "calm|meek"),
+    "rank_alphas": every("elm", "steering/calm/3|steering/meek/3|steering/meek/2")
+    | every("oak", "steering/calm/6|steering/meek/6|steering/meek/4"),
     "choose_state": every("elm|oak", "d-north|s-north|d-south|s-south") | {"elm bare"},
     "encode_samples": {"elm grain", "oak fruit"},
     # 70 and 100 rows in shards of 40.
@@ -1705,7 +1731,8 @@ def test_job(planned, name):
     assert relative(job.params) == expected.params | {"version": VERSIONS[stage]}
     given = ("gpu", "mem_mb", "runtime", "threads")
     assert {k: v for k, v in job.resources.items() if k in given} == expected.resources
-    assert job.local == (expected.resources == LIGHT)
+    # Models are fetched where the network is, and need memory there.
+    assert job.local == ("gpu" not in expected.resources)
 
 
 def test_every_rule_is_expected_for_both_experiments():

@@ -254,6 +254,9 @@ EXPECTED: dict[str, list[Call]] = {
     "fetch_model ash": [
         call("fetch_model", spec={"source": "hub:wood/ash", "revision": "v2"}, out="models/ash")
     ],
+    "fetch_model yew": [
+        call("fetch_model", spec={"source": "hub:wood/yew", "guard": True}, out="models/yew")
+    ],
     "fetch_model fig": [
         call("fetch_cost_model", spec={"source": "hub:wood/fig"}, out="models/fig")
     ],
@@ -449,7 +452,7 @@ EXPECTED: dict[str, list[Call]] = {
             "drift_ranking",
         )
     ],
-    "rank_alphas elm meek": [
+    "rank_alphas elm steering/meek/3": [
         written(
             "rank_alphas",
             call(
@@ -459,7 +462,7 @@ EXPECTED: dict[str, list[Call]] = {
                 rank_by="bound",
                 minimum_exact_share=0.11,
             ),
-            "sensitivity/elm/alphas/meek.parquet",
+            "sensitivity/elm/alphas/steering/meek/3.parquet",
             "linear_ranking",
         )
     ],
@@ -537,6 +540,7 @@ EXPECTED: dict[str, list[Call]] = {
                 model_folder="models/elm",
                 judge={"kind": "phrases", "phrases": ["no"]},
                 first=2,
+                last=3,
                 factors=[0.7, 1.4],
                 max_new_tokens=19,
                 batch_size=22,

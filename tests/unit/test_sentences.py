@@ -1,0 +1,371 @@
+"""Sentences of README and docs that give figures say what committed files say; tables: test_documents.
+
+Each sentence stands here as a pattern with its figures left open, and what they are. A figure in
+the documents that no sentence here gives, and that is no setting, is found too.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator
+from math import isclose
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from test_documents import DOCUMENTS, normal, number
+
+STUDY, SEEDS = "docs/measured/sandbox-study", "docs/measured/sandbox-seeds"
+XEON, METHODS = "docs/measured/sandbox-seeds-xeon", "docs/measured/sandbox-methods"
+SMALL, REAL = "docs/measured/paper-small", "docs/measured/smollm2-135m"
+Row = dict[str, Any]
+
+
+def rows(path: str, **where: object) -> list[Row]:
+    """Records of a committed CSV file that have these values."""
+    found = [
+        {name: number(text) for name, text in row.items()}
+        for row in csv.DictReader((ROOT / path).open())
+    ]
+    return [row for row in found if all(row[key] == value for key, value in where.items())]
+
+
+def row(path: str, **where: object) -> Row:
+    (found,) = rows(path, **where)
+    return found
+
+
+def mean(path: str, method: str) -> Row:
+    """A method's row over the experiments of a table."""
+    (found,) = (r for r in rows(path, method=method) if str(r["experiment"]).startswith("mean"))
+    return found
+
+
+def saved(name: str) -> Any:
+    return json.loads((ROOT / f"benchmarks/measured/{name}.json").read_text())
+
+
+def short(value: float, digits: int = 2) -> str:
+    """As prose has it, without the 0 before the point."""
+    return re.sub(r"^(-?)0\.", r"\1.", f"{value:.{digits}f}")
+
+
+def interval(record: Row, name: str, kind: str = "t", sign: int = 1) -> str:
+    """`value [low, high]`; of a sign -1 what is below instead of above."""
+    low, high = (record[f"{name}_{kind}_{end}"] for end in ("low", "high")[::sign])
+    return f"{short(sign * record[name])} [{short(sign * low)}, {short(sign * high)}]"
+
+
+def steps(record: Row) -> str:
+    return " ".join(short(record[f"s{k}"]) for k in range(1, 6))
+
+
+def clock(name: str) -> str:
+    """The wall-clock time of a command, as minutes and seconds."""
+    minutes, seconds = divmod(round(saved("wall_times")[name]["seconds"]), 60)
+    return f"{minutes} min {seconds} s"
+
+
+# A sentence, or a part of one, as it must stand in a document.
+Said = Iterator[str]
+
+
+def grid() -> Said:
+    found = saved("grid")
+    yield (
+        f"plans a grid of {found['jobs']['total']:,} jobs (7 models x 3 data sets x 10 methods x 3 "
+        f"seeds, 15,000 rows in shards of 200) in {found['seconds']:.0f} s and "
+        f"{short(found['peak_gb'])} GB"
+    )
+
+
+def default_run() -> Said:
+    ranked = rows("docs/measured/sandbox/table5.csv")
+    first, floored = ranked[0], row("docs/measured/sandbox/table5.csv", step=40.0)
+    assert first["rank"] == 1 and floored["rank"] == "" and floored["denominator_floored"] == "True"
+    assert floored["sensitivity"] < first["sensitivity"]
+    yield f"State D is the checkpoint of step {first['step']:.0f}. Step 40 has a larger ratio"
+    yield f"between steps 40 and {floored['next_step']:.0f} the model hardly drifts"
+    yield f"from nothing to all of it {clock('default')} on two cores"
+
+
+def small_groups() -> Said:
+    table = f"{STUDY}/table11.csv"
+
+    def correlation(method: str) -> str:
+        return short(mean(table, method)["correlation"])
+
+    theta = "sqsd-danger-theta-0-safety-only"
+    least = min(r["correlation"] for r in rows(table, method=theta))
+    yield (
+        f"SQSD foretells what a group does ({correlation('sqsd-danger')}) far better than controls, "
+        f"which are near 0 (response length {correlation('length')}, random order "
+        f"{correlation('random')}, refusals by phrases {correlation('refusal-opening')}), and better "
+        "than the reward model."
+    )
+    assert mean(table, "reward-model")["over_t_high"] < 0
+    against = interval(mean(table, "bi-anchor-grad"), "over")
+    yield f"beat Bi-Anchor(Grad) ({correlation('bi-anchor-grad')}; the difference is {against})."
+    yield f"is {interval(mean(table, 'sqsd-danger-theta-0'), 'over')} higher; its safety term alone"
+    yield (
+        f"safety term alone {interval(mean(table, theta), 'over')} higher, {correlation(theta)} on "
+        f"average and at least {short(least)} on every base seed."
+    )
+    states = {
+        step: mean(f"{STUDY}/table11-states.csv", f"sqsd-danger-step-{step}-danger-only")
+        for step in (10, 30, 60, 90, 120)
+    }
+    assert all(states[step]["correlation"] < 0 for step in (60, 90, 120))
+    searched = mean(table, "sqsd-danger-danger-only")
+    assert max(s["correlation_t_low"] for s in states.values()) < searched["correlation_t_high"]
+    yield (
+        f"as nothing ({correlation('sqsd-danger-danger-only')}), at five other checkpoints of the "
+        f"pilot no better ({short(states[10]['correlation'])} at step 10, below 0 from step 60 on); "
+        f"taken at theta_0 it is {correlation('sqsd-danger-theta-0-danger-only')}."
+    )
+    calibrated = rows(table, method="sqsd-danger-calibrated")
+    chosen = rows(table, method=theta)
+    assert [r["correlation"] for r in calibrated] == [r["correlation"] for r in chosen]
+    yield "On all five base seeds it took the safety term at theta_0"
+
+
+def fresh_base_seeds() -> Said:
+    def whole(method: str) -> Row:
+        return row(f"{STUDY}/table10.csv", method=method)
+
+    def behind(method: str) -> str:
+        return interval(whole(method), "delta_minus_sqsd-danger", sign=-1)
+
+    name = "delta_minus_sqsd-danger"
+    yield (
+        f"SQSD's delta, {interval(whole('sqsd-danger'), 'delta')}, is clear of random order's "
+        f"({behind('random')} higher), of response length's ({behind('length')} higher) and of "
+        f"refusals' by phrases ({behind('refusal-opening')} higher). Of the baselines only "
+        f"Self-Inf-N is clearly behind ({behind('self-inf-n')})."
+    )
+    for method in ("random", "length", "refusal-opening", "self-inf-n"):
+        assert whole(method)[f"{name}_t_high"] < 0
+    for method in ("bi-anchor-grad", "bi-anchor-reps", "reward-model", "larf"):
+        assert whole(method)[f"{name}_t_low"] < 0 < whole(method)[f"{name}_t_high"]
+    yield "the intervals of all four differences hold 0"
+    table = rows(f"{STUDY}/table10.csv")
+    assert {r["mono_share"] for r in table} == {0}
+    assert max(table, key=lambda r: r["window_correlation"])["method"] == "bi-anchor-reps"
+    means = [r for r in rows(f"{STUDY}/methods.csv") if str(r["experiment"]).startswith("mean")]
+    assert [r["method"] for r in means if r["mono"] == "True"] == ["bi-anchor-reps"]
+    yield "No method is strictly monotone on any of the five base seeds.** Over their mean one is"
+    yield f"delta is as large ({interval(whole('sqsd-danger-theta-0'), name)} larger)"
+    calibrated = "sqsd-danger-calibrated"
+
+    def window(seed: int, place: str) -> str:
+        found = row(f"{STUDY}/methods.csv", experiment=f"seed-{seed}", method=calibrated)
+        return short(found[place])
+
+    yield (
+        f"its delta here is {interval(whole(calibrated), 'delta')}, {behind(calibrated)} below "
+        f"SQSD's: on seed 22 its S5 breaks the model too ({window(22, 's5')}), on seed 24 its S1 "
+        f"hardly does ({window(24, 's1')})."
+    )
+
+
+def ten_base_seeds() -> Said:
+    table, ablations = f"{SEEDS}/table1.csv", f"{SEEDS}/table3.csv"
+    seeds = [f"seed-{i}" for i in range(11, 21)]
+
+    def delta(method: str, file: str = table) -> dict[str, float]:
+        return {r["experiment"]: r["delta"] for r in rows(file, method=method)}
+
+    own = delta("sqsd-danger")
+    assert all(own[seed] > 0 for seed in seeds)
+    yield (
+        "its S1 breaks more than its S5 in every base seed, and its mean delta, "
+        f"{interval(mean(table, 'sqsd-danger'), 'delta')}, stands clear of that of random order, "
+        f"{interval(mean(table, 'random'), 'delta')}, and of response length, "
+        f"{interval(mean(table, 'length'), 'delta')}."
+    )
+    for control, seed in (("random", "seed-15"), ("length", "seed-14")):
+        other = delta(control)
+        assert [s for s in seeds if own[s] <= other[s]] == [seed]
+    yield "it is above each of the two in nine of ten: in seed 15 random order does better, in seed 14"
+    falls = [r["experiment"] for r in rows(table, method="sqsd-danger", mono="yes")]
+    assert len([name for name in falls if name in seeds]) == 4 and "mean of experiments" in falls
+    assert len({short(mean(table, "sqsd-danger")[w]) for w in ("s4", "s5")}) == 1
+    yield "in four of the ten seeds, and in the mean, where S4 and S5 are level to two decimals"
+    paired = {r["method"]: r for r in rows(f"{SEEDS}/paired.csv")}
+    for method, kept in paired.items():
+        other = delta(method, table if method in ("length", "random") else ablations)
+        differences = [own[seed] - other[seed] for seed in seeds]
+        # Both are rounded to two digits.
+        assert isclose(np.mean(differences), kept["difference"], abs_tol=0.0151), method
+        assert abs(sum(d > 0 for d in differences) - kept["above"]) <= sum(
+            abs(d) < 0.011 for d in differences
+        ), method
+
+    def behind(name: str, sign: int = 1) -> str:
+        return interval(paired[f"sqsd-danger-{name}"], "difference", sign=sign)
+
+    assert paired["sqsd-danger-unnormalised"]["above"] == 10
+    assert paired["sqsd-danger-danger-only"]["above"] == 9
+    yield (
+        f"without normalisation delta is {behind('unnormalised')} lower (paired by base seed, lower "
+        f"in all ten), with the danger term alone {behind('danger-only')} lower (in nine)."
+    )
+    yield (
+        f"with the safety term alone delta is as large ({behind('safety-only', -1)} larger), and at "
+        f"the *insensitive* states too ({behind('insensitive-state')} smaller)."
+    )
+    shares = [r["share"] for r in rows(f"{SEEDS}/other_openings.csv")]
+    yield f"by seed, {100 * min(shares):.0f} to {100 * max(shares):.0f} % of these rows"
+
+
+def searched_states() -> Said:
+    table = "docs/measured/sandbox-states/table3.csv"
+    deltas = [
+        [short(row(table, method=f"{name}-step-{step}")["delta"]) for step in (10, 20, 40, 60, 90)]
+        for name in ("danger-only", "sqsd")
+    ]
+    one, other = (f"{', '.join(found[:-1])} and {found[-1]}" for found in deltas)
+    yield f"delta is {one} for the danger term, {other} for the whole score"
+    last = [
+        {r["family"] for r in sorted(own, key=lambda r: r["mean_place_percent"])[-3:]}
+        for own in (
+            rows("docs/measured/sandbox-states/families.csv", method=f"danger-only-step-{step}")
+            for step in (10, 20, 40, 60, 90)
+        )
+    ]
+    assert len(last[0]) == 3 and all(found == last[0] for found in last)
+    yield "puts the same three families last at each"
+
+
+def another_processor() -> Said:
+    means = {r["method"]: r for r in rows(f"{XEON}/means.csv")}
+
+    def delta(name: str) -> str:
+        return short(means[f"sqsd-danger-{name}"]["delta"])
+
+    assert means["sqsd-danger"]["monotone_experiments"] == 0
+    yield (
+        f"There the steps of `sqsd-danger` are on average {steps(means['sqsd-danger'])}, none of "
+        f"the five seeds is strictly monotone, and the ablations' deltas are "
+        f"{delta('unnormalised')} (unnormalised), {delta('danger-only')} (danger only), "
+        f"{delta('safety-only')} (safety only), {delta('insensitive-state')} (insensitive states)."
+    )
+    moved = [
+        seed
+        for seed in (f"seed-{i}" for i in range(11, 16))
+        if abs(
+            row(f"{XEON}/table1.csv", experiment=seed, method="sqsd-danger")["delta"]
+            - row(f"{SEEDS}/table1.csv", experiment=seed, method="sqsd-danger")["delta"]
+        ) >= 0.5
+    ]  # fmt: skip
+    assert len(moved) == 2
+    yield "rounding alone moves delta by half in two of the five seeds"
+
+
+def paper_in_small() -> Said:
+    table = rows(f"{SMALL}/table10.csv")
+    monotone = [round(r["mono_share"] * 6) for r in table if r["method"].startswith("sqsd")]
+    assert {r["experiments"] for r in table} == {6} and monotone == [1, 2]
+    yield "it is strictly monotone in one and two of the six experiments"
+    targets = ("on-llama-3.1-8b", "on-qwen3-14b")
+
+    def rate(finetune: str, method: str, window: str) -> str:
+        found = row(f"{SMALL}/table2.csv", finetune=finetune, method=method)
+        return short(found[window])
+
+    first, last = (
+        " and ".join(rate(t, "sqsd-beaver", window) for t in targets) for window in ("s1", "s5")
+    )
+    full, chance = (
+        " to ".join(rate("full", method, window) for window in ("s1", "s5"))
+        for method in ("sqsd-beaver", "random")
+    )
+    yield f"(`table2`: S1 {first}, S5 {last})"
+    yield f"({full}; random order {chance})"
+
+
+def how_fast() -> Said:
+    found = saved("gradient_engine")
+    by_length = {(r["hidden"], r["tokens_per_row"]): r for r in found["by_length"]}
+    by_model = {r["model"]: r for r in found["results"]}
+
+    def ratio(hidden: int, tokens: int) -> str:
+        return f"{by_length[hidden, tokens]['published_over_engine']:.1f}x"
+
+    yield (
+        f"4x is reached for rows of up to some 60 tokens ({ratio(1024, 64)} at 64), 10x at 32 tokens "
+        f"({ratio(128, 32)}) and nowhere else"
+    )
+    others = [r for place, r in by_length.items() if place[1] > 64 or place == (128, 64)]
+    assert all(r["published_over_engine"] < (4 if r["hidden"] == 1024 else 10) for r in others)
+    low = [r for r in saved("precision_smollm2-135m")["results"] if r["dtype"] == "bfloat16"]
+    yield f"in bfloat16 the rank correlation is {short(low[0]['rank_correlation'], 3)} (SmolLM2)"
+    narrow, sandbox = (by_model[n] for n in ("Llama, d 128, 4 layers", "sandbox, d 128, 3 layers"))
+    wide = by_model["Llama, d 1024, 2 layers"]
+    yield (
+        f"| against the published way, d = 128: 10x | {narrow['published_over_engine']:.1f}x (Alpaca), "
+        f"{sandbox['published_over_engine']:.1f}x (sandbox), {ratio(128, 32)} (32 tokens per row) |"
+    )
+    yield (
+        f"| against the published way, d = 1,024: 4x | {wide['published_over_engine']:.1f}x (Alpaca), "
+        f"{ratio(1024, 64)} (64 tokens per row), {ratio(1024, 32)} (32) |"
+    )
+    yield f"| against bergson, d = 1,024: 1.3x | {wide['bergson_over_engine']:.1f}x | reached |"
+    bare = {name: r["engine_over_bare"] for name, r in by_model.items()}
+    wider = [v for name, v in bare.items() if re.search(r"d (512|1024|2048)", name)]
+    yield (
+        f"| pass at most 1.15x the bare pass | {min(wider):.2f} to {max(wider):.2f} from d = 512 on; "
+        f"{bare['Llama, d 128, 4 layers']:.2f} and {bare['sandbox, d 128, 3 layers']:.2f} at d = 128; "
+        f"{bare['SmolLM2-135M']:.2f} SmolLM2"
+    )
+    padding = max(r["padding_share"] for r in found["results"])
+    yield f"| padding at most 5 % on Alpaca lengths | at most {100 * padding:.1f} % | reached |"
+    scaling = saved("scaling")
+    yield (
+        "| memory beyond model and activations at 16 directions: under 5 % | "
+        f"{100 * scaling['memory_beyond_at_16']:.1f} % | reached |"
+    )
+    long = by_length[128, 256]["published_over_bare"]
+    assert 2.5 < long < 3.5  # three times
+    yield (
+        "At d = 128 a row of 32 tokens takes the published way "
+        f"{by_length[128, 32]['published_over_bare']:.1f} times as long as a bare pass takes for it"
+    )
+    of_product = [100 * r["engine_share_of_matmul"] * r["engine_over_bare"] for r in (narrow, sandbox)]
+    yield f"at d = 128 runs at {min(of_product):.0f} to {max(of_product):.0f} % of what a plain product"
+    yield f"the engine, readings and all, runs at {100 * wide['engine_share_of_matmul']:.0f} %."
+    slopes = {name: f"{value:.2f}" for name, value in scaling["slopes"].items()}
+    yield (
+        f"rows {slopes['rows']}, length {slopes['length']}, layers {slopes['layers']}, directions "
+        f"{slopes['directions']}."
+    )
+    peaks = [
+        p["extra_mb"] for p in scaling["points"] if (p["series"], p["way"]) == ("rows", "engine")
+    ]
+    yield f"64 times as many rows take {max(peaks) - min(peaks):.0f} MB more"
+    exact = next(
+        r for r in saved("precision_smollm2-135m")["results"]
+        if (r["dtype"], r["tokens_per_batch"]) == ("float64", 1)
+    )  # fmt: skip
+    yield f"two batch sizes agree to {exact['largest_difference'] / exact['score_std']:.0e}"
+    moved = max(r["largest_difference"] / r["score_std"] for r in low)
+    sandbox_low = [r for r in saved("precision_sandbox")["results"] if r["dtype"] == "bfloat16"]
+    assert {r["overlap_s5"] for r in sandbox_low} == {0.95} and low[0]["overlap_s5"] == 1
+    yield (
+        "one in twenty of the sandbox's lowest tenth, none of SmolLM2's (a tenth of 40 rows is 4), by "
+        f"{short(moved)} of a standard deviation at most"
+    )
+
+
+def cost_of_the_paper() -> Said:
+    found = saved("paper_cost")
+    total = next(r["jobs"] for r in found["rules"] if r["rule"] == "all")
+    yield f"# {total:,} jobs"
+
+
+SECTIONS: dict[str, list[Callable[[], Said]]] = {
+    "README.md": [grid, default_run, fresh_base_seeds, small_groups],
+    "docs/results.md": [ten_base_seeds, searched_states, another_processor, paper_in_small],
+    "docs/reproducing.md": [cost_of_the_paper],
+}
