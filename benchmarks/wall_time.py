@@ -3,7 +3,8 @@
     python benchmarks/wall_time.py default snakemake --cores all
 
 Runs the command here, as it stands, and saves its seconds in `benchmarks/measured/wall_times.json`
-with the machine and the versions. A command that fails is not saved, and its status is returned.
+with the commit, the machine and the versions. A command that fails is not saved, and its status is
+returned.
 """
 
 import json
@@ -23,10 +24,18 @@ def main(name: str, *command: str) -> int:
     print(f"{name}: {seconds:.1f} s, status {status}")
     if status == 0:
         known = json.loads(FILE.read_text()) if FILE.is_file() else {}
-        known[name] = {"command": " ".join(command), "seconds": round(seconds, 1)}
-        known[name]["machine"] = common.machine()
+        known[name] = {
+            "command": " ".join(command), "seconds": round(seconds, 1), "commit": commit(),
+            "machine": common.machine(),
+        }  # fmt: skip
         FILE.write_text(json.dumps(known, indent=2) + "\n")
     return status
+
+
+def commit() -> str:
+    """The commit that is checked out, with `-dirty` where a tracked file differs from it."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 if __name__ == "__main__":

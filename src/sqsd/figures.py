@@ -267,7 +267,8 @@ def draw_effectiveness(table: pd.DataFrame, windows: list[str], measure: str, ou
     panel per experiment and a line per fine-tune.
     Bars are 95 % intervals as in the Markdown table: clustered by prompt for an experiment's rates.
     Rows of no subset are grey lines, dotted before fine-tuning, dashed after it on all rows; not
-    among lines of several fine-tunes, each of which has its own.
+    among lines of several fine-tunes, each of which has its own. Panels whose lines have the same
+    names share a legend.
     """
     referred = table.dropna(subset="no_subset") if "no_subset" in table else table[:0]
     on_subsets = table.drop(referred.index)
@@ -277,6 +278,7 @@ def draw_effectiveness(table: pd.DataFrame, windows: list[str], measure: str, ou
         line, split = "finetune", split_by(on_subsets, ["experiment"])
     figure, panels = grid(len(split), (5, 3.6))
     for axes, (title, shown) in zip(panels, split.items(), strict=True):
+        ends = []
         references = referred.loc[referred.index.intersection(shown.index)]
         rows = shown.drop(references.index)
         for (_, row), style in zip(references.iterrows(), (":", "--"), strict=False):
@@ -295,6 +297,7 @@ def draw_effectiveness(table: pd.DataFrame, windows: list[str], measure: str, ou
             places = np.arange(len(windows)) + apart * (i - (len(rows) - 1) / 2)
             # At a rate of 0 or 1 Wilson's bound may miss it by a rounding error.
             bars = np.maximum([means - low, high - means], 0)
+            ends += [*low, *high]
             repeated, look = divmod(i, len(COLOURS))
             axes.errorbar(
                 places, means, bars, color=COLOURS[look], marker=MARKS[look],
@@ -304,8 +307,14 @@ def draw_effectiveness(table: pd.DataFrame, windows: list[str], measure: str, ou
         axes.set_xticks(range(len(windows)), [w.upper() for w in windows])
         axes.set(title=title, ylabel=LABELS[measure])
         if measure in RATES:
-            axes.set_ylim(SHARES)
-        axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+            # Student's interval may leave 0 to 1.
+            axes.set_ylim(np.nanmin([SHARES[0], *ends]), np.nanmax([SHARES[1], *ends]))
+    lines = [axes.get_legend_handles_labels() for axes in panels]
+    if len(panels) > 1 and all(labels == lines[0][1] for _, labels in lines):
+        figure.legend(*lines[0], frameon=False, loc="outside right center")
+    else:
+        for axes in panels:
+            axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     save_figure(figure, out)
 
 

@@ -1120,6 +1120,29 @@ def panels_of(monkeypatch, table, measure):
     return panels
 
 
+def test_panels_of_the_same_lines_share_a_legend_and_hold_every_bar(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "save_figure", lambda figure, out: drawn.append(figure))
+    judged = [((e, m), verdicts(v)) for e in "ef" for m, v in (("m", FALLING), ("random", RANDOM))]
+    draw_effectiveness(effectiveness(judged, WINDOWS, [1, 2], "asr"), WINDOWS, "asr", None)
+    (figure,) = drawn
+    *each, whole = figure.axes
+    assert [axes.get_legend() for axes in figure.axes] == [None] * 3
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["m", "random"]
+    assert all(axes.get_ylim() == pytest.approx((-0.04, 1.04)) for axes in each)
+    # Over two experiments of the same values the interval is a point; over others it leaves 0 to 1.
+    assert whole.get_ylim() == pytest.approx((-0.04, 1.04))
+    drawn.clear()
+    judged[2] = (("f", "m"), verdicts({1: (0, 4, 2), 2: (1, 2, 2)}))
+    draw_effectiveness(effectiveness(judged, WINDOWS, [1, 2], "asr"), WINDOWS, "asr", None)
+    low, high = drawn[0].axes[-1].get_ylim()
+    # Of s1, 7/8 and 1/8.
+    mean, least, most = student([7 / 8, 1 / 8])
+    assert (low, high) == pytest.approx((least, most)) and least < -1 < 0 < mean < 1 < most
+    figures.plt.close("all")
+
+
 def test_a_figure_s_bars_are_by_prompt_for_an_experiment_and_student_s_over_several(monkeypatch):
     judged = [
         (("e", "m"), verdicts(FALLING)),

@@ -111,9 +111,10 @@ LINES = {
     ),
     "an alpha added": (
         {"steering.alphas": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]},
-        # Two models and two directions, of which table 4 asks the guard along one.
+        # Two models and two directions, one of them at two checkpoints of one model; table 4 asks
+        # the guard along that direction.
         {
-            "list_states": 4, "generate_responses": 4 + 2, "judge_responses": 4, "rank_alphas": 2,
+            "list_states": 5, "generate_responses": 5 + 3, "judge_responses": 5, "rank_alphas": 3,
             "table4": 1, "figure5": 1, "all": 1,
         },
     ),
@@ -421,7 +422,9 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         [
             "collect_gradients young * safety ?????",
             "measure_trajectory young * safety",
-            "list_states young steering/safety/12 0",
+            # One curve instead of two: the state lies at that checkpoint.
+            "table4",
+            "figure5",
         ],
     ),
     (
@@ -474,20 +477,30 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
     ),
     (
         "states.s.direction",
-        {"states.s.direction": "danger", "states.s.per_model.young.checkpoint": 20},
-        ["list_states * states/s 0"],
+        {
+            "states.s.direction": "danger",
+            "states.s.per_model.young.checkpoint": 20,
+            "tables.table4.directions": ["danger"],
+        },
+        [
+            "list_states * states/s 0",
+            "list_states young steering/danger/20 0",
+            "generate_responses * steering/danger/final *exact 0",
+            "rank_alphas * steering/danger/*",
+        ],
     ),
-    # It no longer lies on the curve of figure 5.
+    # It lies on a curve of its own.
     (
         "states.s.checkpoint",
         {"states.s.checkpoint": 6},
-        ["list_states sandbox states/s 0", "figure5"],
+        ["list_states sandbox states/s 0", "list_states sandbox steering/safety/6 0", "figure5"],
     ),
-    ("states.s.alpha", {"states.s.alpha": 0.25}, ["list_states sandbox states/s 0"]),
+    ("states.s.alpha", {"states.s.alpha": 0.2}, ["list_states sandbox states/s 0"]),
+    # And on one that is there.
     (
         "states.s.per_model.young.checkpoint",
         {"states.s.per_model.young.checkpoint": 6},
-        ["list_states young states/s 0"],
+        ["list_states young states/s 0", "table4", "figure5"],
     ),
     (
         "states.s.per_model.young.alpha",
@@ -1039,7 +1052,7 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
     (
         "tables.table4.directions",
         {"tables.table4.directions": ["danger", "safety"]},
-        ["generate_responses * steering/danger/final *exact 0", "rank_alphas * danger"],
+        ["generate_responses * steering/danger/final *exact 0", "rank_alphas * steering/danger/*"],
     ),
     (
         "tables.table5.pilot",
@@ -1157,7 +1170,17 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
         ["choose_state young d-danger-insensitive", "figure2"],
     ),
     # Of `sandbox`, where it is; the curve of `young` is of another checkpoint.
-    ("tables.figure5.states", {"tables.figure5.states": ["s-insensitive"]}, ["figure5"]),
+    # Of one model it lies at another checkpoint.
+    (
+        "tables.table4.states",
+        {"tables.table4.states": ["s-insensitive"]},
+        ["list_states young steering/safety/final 0"],
+    ),
+    (
+        "tables.figure5.states",
+        {"tables.figure5.states": ["s-insensitive"]},
+        ["list_states young steering/safety/final 0", "figure5"],
+    ),
     (
         "tables.figure2.pilot",
         {"tables.figure2.pilot": ["pilot", "second"], **SECOND_PILOT},
@@ -1247,6 +1270,7 @@ WITHOUT = {
     "groups.tuning.*": "of no selected table or method; `test` has rows",
     "tables.methods*": "not selected; tables 1 and 7 have rows",
     "tables.agreement.*": "not selected; `alike` has rows",
+    "tables.table7-share.*": "not selected; tables 1 and 7 have rows",
     "tables.table10.*": "not selected",
     "tables.judges.*": "not selected; `learned` has rows",
     "tables.figure7.*": "not selected; table 1 and figure 8 have rows",
