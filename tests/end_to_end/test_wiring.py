@@ -788,7 +788,7 @@ def sensitive(before: pd.Series, after: pd.Series, denominator: float) -> dict[s
     change = ((after - before) / denominator).to_numpy()
     picked = np.random.default_rng(0).integers(0, len(change), (9999, len(change)))
     low, high = np.quantile(change[picked].mean(1), [0.025, 0.975])
-    return dict(zip(SENSITIVE, (change.mean(), low, high), strict=True))
+    return dict(zip(SENSITIVE, (change.mean(), low, high), strict=True)) | {"prompts": len(change)}
 
 
 SENSITIVE = ("sensitivity", "sensitivity_bootstrap_low", "sensitivity_bootstrap_high")
@@ -858,8 +858,7 @@ def test_sensitivities_follow_from_judgements_trajectories_and_the_guard():
         _, model, kind, *place = Path(path).with_suffix("").parts
         READ.clear()
         if kind == "alphas":
-            checkpoint = of(model, "directions", place[0])["checkpoint"]
-            made = alphas_ranked(model, place[0], checkpoint)
+            made = alphas_ranked(model, *place[1:])
         else:
             made = checkpoints_ranked(model, *place)
         same_and_read(path, made)
@@ -1356,25 +1355,43 @@ def with_chosen(
     return frame.assign(chosen=frame[key].map(found).astype("str"))
 
 
+def curves_of(model: str, entry: dict) -> list[tuple[str, str]]:
+    """Direction and checkpoint: where scores read it, then where a state of the table lies."""
+    found = []
+    for name in entry["directions"]:
+        states = [of(model, "states", state) for state in entry.get("states", ())]
+        on = [s["checkpoint"] for s in states if s.get("direction") == name and "pilot" not in s]
+        for checkpoint in (of(model, "directions", name)["checkpoint"], *on):
+            if (name, str(checkpoint)) not in found:
+                found.append((name, str(checkpoint)))
+    return found
+
+
 def table_by_model(entry: dict) -> pd.DataFrame:
     """Every other table: frames of the models (or experiments), one below the other."""
     kind, frames = entry["kind"], []
-    lines = list(product(MODELS, entry.get("directions", ())))
     if kind in ("alphas", "checkpoints"):
-        folder = "alphas" if kind == "alphas" else f"checkpoints/{entry['pilot']}"
-        for model, name in lines:
-            frame = table(f"sensitivity/{model}/{folder}/{name}.parquet")
+        curves = [(m, *c) for m in MODELS for c in curves_of(m, entry)]
+        if kind == "checkpoints":
+            curves = [(model, name, "") for model, name in product(MODELS, entry["directions"])]
+        for model, name, checkpoint in curves:
+            place = f"checkpoints/{entry.get('pilot')}/{name}"
+            place = f"alphas/steering/{name}/{checkpoint}" if checkpoint else place
+            frame = table(f"sensitivity/{model}/{place}.parquet")
             first = frame.dropna(subset="rank").sort_values("rank").head(5)
             # Those without a rank that are as sensitive as the last of these, the same way.
             least, rest = first.sensitivity.iloc[-1], frame[frame["rank"].isna()]
             beside = rest[rest.sensitivity * np.sign(least) >= abs(least)]
-            frames.append(pd.concat([first, beside]).assign(model=model, direction=name))
+            frame = pd.concat([first, beside]).assign(model=model, direction=name)
+            # A model of this run has two curves of one direction.
+            frames.append(frame.assign(checkpoint=checkpoint) if checkpoint else frame)
     elif kind == "steering":
-        for model, name in lines:
-            subject = f"steering/{name}/{of(model, 'directions', name)['checkpoint']}"
-            frame = prompt_means(model, subject, entry, "alpha").assign(direction=name)
-            curve = {"direction": name, "checkpoint": subject.rsplit("/")[-1]}
-            frames.append(with_chosen(frame, model, entry, "alpha", curve))
+        for model in MODELS:
+            for name, checkpoint in curves_of(model, entry):
+                curve = {"direction": name, "checkpoint": checkpoint}
+                subject = f"steering/{name}/{checkpoint}"
+                frame = prompt_means(model, subject, entry, "alpha").assign(**curve)
+                frames.append(with_chosen(frame, model, entry, "alpha", curve))
     elif kind == "trajectory":
         for model in MODELS:
             frames.append(prompt_means(model, f"pilots/{entry['pilot']}", entry, "step"))

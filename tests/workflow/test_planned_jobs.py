@@ -1397,7 +1397,7 @@ REPORTS = {
                 ("oak", "meek", 6),
                 ("oak", "meek", 4),
             )
-        ],  # fmt: skip
+        ],
     ),
     "steps": table(
         "steps",
