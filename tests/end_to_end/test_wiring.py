@@ -783,7 +783,7 @@ def exact_shares(model: str, subject: str, by: str) -> pd.Series:
     return exact.groupby(responses[by].astype(float)).mean()
 
 
-def sensitive(before: pd.Series, after: pd.Series, denominator: float) -> dict[str, float]:
+def sensitive(before: pd.Series, after: pd.Series, denominator: float) -> dict[str, Any]:
     """The mean change over the denominator, with percentiles of prompts drawn again."""
     change = ((after - before) / denominator).to_numpy()
     picked = np.random.default_rng(0).integers(0, len(change), (9999, len(change)))
