@@ -78,8 +78,9 @@ def step(name: str) -> Callable[[Record], str]:
     return shown
 
 
-def short(value: float) -> str:
-    return f"{value:.2f}".replace("0.", ".", 1)
+def short(value: float, digits: int = 2) -> str:
+    """Without the 0 before the point."""
+    return re.sub(r"^(-?)0\.", r"\1.", f"{value:.{digits}f}")
 
 
 def steps(row: Record) -> str:

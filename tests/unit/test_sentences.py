@@ -4,7 +4,6 @@ Tables: test_documents.py. Each sentence stands here with its figures left open,
 a figure in the documents that no sentence here gives, and that is no setting, is found too.
 """
 
-import csv
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -14,9 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ROOT
-from test_documents import DOCUMENTS, number
+from test_documents import DEFAULT, DOCUMENTS, SEEDS, STUDY, measured, short, steps
 
-STUDY, SEEDS = "docs/measured/sandbox-study", "docs/measured/sandbox-seeds"
 XEON = "docs/measured/sandbox-seeds-xeon"
 SMALL = "docs/measured/paper-small"
 Row = dict[str, Any]
@@ -24,10 +22,7 @@ Row = dict[str, Any]
 
 def rows(path: str, **where: object) -> list[Row]:
     """Records of a committed CSV file that have these values."""
-    found = [
-        {name: number(text) for name, text in row.items()}
-        for row in csv.DictReader((ROOT / path).open())
-    ]
+    found = map(dict, measured(path)())
     return [row for row in found if all(row[key] == value for key, value in where.items())]
 
 
@@ -43,12 +38,8 @@ def mean(path: str, method: str) -> Row:
 
 
 def saved(name: str) -> Any:
+    """What a benchmark has saved."""
     return json.loads((ROOT / f"benchmarks/measured/{name}.json").read_text())
-
-
-def short(value: float, digits: int = 2) -> str:
-    """As prose has it, without the 0 before the point."""
-    return re.sub(r"^(-?)0\.", r"\1.", f"{value:.{digits}f}")
 
 
 def small(value: float) -> str:
@@ -59,10 +50,6 @@ def interval(record: Row, name: str, kind: str = "t", sign: int = 1) -> str:
     """`value [low, high]`; of a sign -1 what is below instead of above."""
     low, high = (record[f"{name}_{kind}_{end}"] for end in ("low", "high")[::sign])
     return f"{short(sign * record[name])} [{short(sign * low)}, {short(sign * high)}]"
-
-
-def steps(record: Row) -> str:
-    return " ".join(short(record[f"s{k}"]) for k in range(1, 6))
 
 
 def clock(name: str) -> str:
@@ -85,8 +72,8 @@ def grid() -> Said:
 
 
 def default_run() -> Said:
-    ranked = rows("docs/measured/sandbox/table5.csv")
-    first, floored = ranked[0], row("docs/measured/sandbox/table5.csv", step=40.0)
+    ranked = f"{DEFAULT}/table5.csv"
+    first, floored = rows(ranked)[0], row(ranked, step=40.0)
     assert first["rank"] == 1 and floored["rank"] == "" and floored["denominator_floored"] == "True"
     assert floored["sensitivity"] < first["sensitivity"]
     yield f"State D is the checkpoint of step {first['step']:.0f}. Step 40 has a larger ratio"
