@@ -29,5 +29,6 @@ rule all:
 
 
 onstart:
+    check_slurm(workflow)
     write_config(PLAN)
     lift_default_rate_limit(workflow.scheduler)

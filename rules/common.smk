@@ -1,19 +1,35 @@
 import re
+import sys
+from pathlib import Path
 
 import yaml
 
 from sqsd.config import ALL, ALL_ROWS, check_layout, resolve
+from sqsd.devices import visible_gpus
+from sqsd.errors import SqsdError
 from sqsd.paths import NAME
 from sqsd.plan import Plan, is_pinned, write_config
 from sqsd.provenance import STAGE_VERSIONS, StageVersion
+from sqsd.slurm import check_arrays, check_no_earlier_jobs
 from sqsd.validation import check_keys, validate_config
 
-check_keys([ROOT / "config/config.yaml", *workflow.configfiles])
-RESOLVED = resolve(yaml.safe_load((ROOT / "config/config.yaml").read_text()), config)
-validate_config(RESOLVED, ROOT / "config/schemas/config.schema.json")
-PLAN = Plan(RESOLVED)
+
+def plan_of(configuration):
+    """The plan of a configuration. An error of ours is one message, without Snakemake's traceback."""
+    try:
+        check_keys([ROOT / "config/config.yaml", *workflow.configfiles])
+        default = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+        resolved = resolve(default, configuration)
+        validate_config(resolved, ROOT / "config/schemas/config.schema.json")
+        plan = Plan(resolved)
+        check_layout(plan.paths.root)
+        return plan
+    except SqsdError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+PLAN = plan_of(config)
 CONFIG, PATHS = PLAN.config, PLAN.paths
-check_layout(PATHS.root)
 
 VERSION = {stage: StageVersion(version) for stage, version in STAGE_VERSIONS.items()}
 SCRIPTS = "../workflow/scripts"
@@ -71,17 +87,56 @@ def threads_of(kind, model=model_of):
     return lambda w: PLAN.resource(kind, "threads", model(w))
 
 
-def resources_of(kind, model=model_of):
-    """The other resources of a job of a kind, likewise."""
-    return {
-        name: lambda w, name=name: PLAN.resource(kind, name, model(w))
-        for name in ("gpu", "mem_mb", "runtime")
+def resources_of(kind, model=model_of, gpu=None):
+    """The other resources of a job of a kind, likewise; gpu: its own count of GPUs.
+
+    Memory and time are twice as much at every further attempt, which only a profile with `retries`
+    makes: what was killed for want of them may succeed.
+    """
+    gpu = gpu or (lambda w: PLAN.resource(kind, "gpu", model(w)))
+    found = {"gpu": gpu} | {
+        name: lambda w, attempt, name=name: PLAN.resource(kind, name, model(w)) * 2 ** (attempt - 1)
+        for name in ("mem_mb", "runtime")
     }
+    if PLAN.names_gpu_models:
+        found["gpu_model"] = lambda w: PLAN.gpu_model(kind, model(w)) if gpu(w) else ""
+    return found
 
 
 def resources_of_one_gpu(kind):
     """The same, of a job whose model is never on more than one GPU."""
-    return resources_of(kind) | {"gpu": lambda w: min(1, PLAN.resource(kind, "gpu", w.model))}
+    return resources_of(kind, gpu=lambda w: min(1, PLAN.resource(kind, "gpu", w.model)))
+
+
+def cap_gpus(workflow):
+    """Let jobs of one machine have no more GPUs together than it has, unless --resources says.
+
+    Without one, jobs run on the CPU, and whatever needs two says so.
+    """
+    settings, there = workflow.resource_settings, len(visible_gpus())
+    # Whoever sends jobs elsewhere says to how many nodes at most.
+    here = workflow.is_main_process and settings.nodes is None
+    if there and here and "gpu" not in settings.resources:
+        workflow.register_resource("gpu", there)
+
+
+cap_gpus(workflow)
+
+
+def check_slurm(workflow):
+    """Where jobs go to SLURM, end a run that would get in its own or an earlier one's way."""
+    if workflow.executor_plugin.name != "slurm":
+        return
+    asked = {}
+    for job in workflow.dag.needrun_jobs():
+        names = ("gpu", "gpu_model", "mem_mb", "runtime")
+        found = {(name, job.resources.get(name)) for name in names} | {("threads", job.threads)}
+        asked.setdefault(job.rule.name, set()).add(frozenset(found))
+    try:
+        check_no_earlier_jobs(Path.cwd())
+        check_arrays(workflow.executor_settings.array_jobs, asked)
+    except SqsdError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
 
 
 def lift_default_rate_limit(scheduler):

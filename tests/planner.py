@@ -70,13 +70,18 @@ def make_plan(
     snakefile: str = "Snakefile",
     targets: Iterable[str] = (),
     versions: Mapping[str, int] | None = None,
+    attempt: int = 1,
 ) -> list[Job]:
-    """Every job of the workflow in `root` for a folder; `versions` stand for those of stages."""
+    """Every job of the workflow in `root` for a folder; `versions` stand for those of stages.
+
+    attempt: which one of each job it is, as a profile with `retries` counts them.
+    """
     from snakemake.api import SnakemakeApi
     from snakemake.settings.enums import Quietness
     from snakemake.settings.types import (
         ConfigSettings,
         DAGSettings,
+        ExecutionSettings,
         OutputSettings,
         ResourceSettings,
     )
@@ -95,7 +100,9 @@ def make_plan(
         )
         updated: list[str] = []
         workflow.dag(DAGSettings(targets=set(targets))).execute_workflow(
-            pseudo_executor="dryrun", updated_files=updated
+            pseudo_executor="dryrun",
+            execution_settings=ExecutionSettings(attempt=attempt),
+            updated_files=updated,
         )
         dag = workflow._workflow.dag
         assert dag is not None

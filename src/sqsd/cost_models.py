@@ -102,13 +102,26 @@ def load_cost_model(folder: str | Path, dtype: str = "float32") -> CostModel:
 
     Raises DataError naming the tensors that are missing, or that it has no place for.
     """
-    head = CostHead(AutoConfig.from_pretrained(folder))
+    head = CostHead(read_config(folder))
     tensors = read_tensors(Path(folder))
     check_tensors(head, tensors, str(folder))
     head.load_state_dict(tensors)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     head = head.to(device=device, dtype=getattr(torch, dtype)).eval()
-    return CostModel(head, AutoTokenizer.from_pretrained(folder))
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    return CostModel(head, tokenizer)
+
+
+def read_config(folder: str | Path) -> Any:
+    """A model's configuration, without code of its own. Raises DataError naming the folder."""
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{folder}: cannot be loaded ({reason}); give a folder of save_pretrained, of a class "
+            "that transformers has"
+        ) from error
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -187,7 +200,7 @@ def fetch_cost_model(spec: dict, out: Path) -> None:
         )  # fmt: skip
     else:
         folder = source
-    head = CostHead(AutoConfig.from_pretrained(folder))
+    head = CostHead(read_config(folder))
     check_tensors(head, read_tensors(Path(folder)), source)
     with written_whole(out) as temporary:
         shutil.copytree(folder, temporary)

@@ -1,7 +1,17 @@
 """Every exception the library raises on purpose; catch `SqsdError` for all of them."""
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
+
+# What to do where a file cannot be written; libraries of other languages give the text alone.
+REMEDIES = {
+    errno.ENOSPC: "free room on the disk of results/ and run again",
+    errno.EDQUOT: "free room in your quota on the disk of results/ and run again",
+    errno.EROFS: "run where results/ can be written",
+    errno.EACCES: "make the file or folder readable and writable for you, and run again",
+}
 
 
 class SqsdError(Exception):
@@ -26,6 +36,16 @@ class TrainingError(SqsdError):
 
 class UselessModelError(SqsdError):
     """A state answers too few benign prompts correctly to be worth measuring."""
+
+
+def remedy_for(error: BaseException) -> str | None:
+    """What to do about an error of a disk, whichever library has met it; None for any other."""
+    causes = [error, *filter(None, (error.__cause__, error.__context__))]
+    for cause in causes:
+        for number, remedy in REMEDIES.items():
+            if getattr(cause, "errno", None) == number or os.strerror(number) in str(cause):
+                return remedy
+    return None
 
 
 def not_known(name: str, kind: str, known: Iterable[str]) -> str:

@@ -1,6 +1,7 @@
 """Figures (PNG, SVG) of the report's tables."""
 
 import itertools
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -32,6 +33,11 @@ SHARES = np.array([-0.04, 1.04])
 MOST_TOKENS_SHOWN = 16
 
 
+def safety_score_in(unit: str) -> str:
+    """The name of an axis, on as many lines as it takes not to be longer than the axis."""
+    return textwrap.fill(f"Safety Score ({unit})", 34)
+
+
 def draw_trajectories(
     table: pd.DataFrame, units: Mapping[str, str], out: Mapping[str, str]
 ) -> None:
@@ -53,7 +59,7 @@ def draw_trajectories(
         )
         right = left.twinx()
         draw_curve(right, rows, "step", color="black", linestyle="--", label="Safety Score")
-        right.set_ylabel(f"Safety Score ({units[rows['model'].iloc[0]]})")
+        right.set_ylabel(safety_score_in(units[rows["model"].iloc[0]]))
         lines = [*left.get_lines(), *right.get_lines()]
         # What has no label of its own is the zero line, or the ring of a state.
         handles = [line for line in lines if not str(line.get_label()).startswith("_")]
@@ -78,7 +84,7 @@ def draw_steering(table: pd.DataFrame, units: Mapping[str, str], out: Mapping[st
         axes.set(
             title=name,
             xlabel=r"steering magnitude $\alpha$",
-            ylabel=f"Safety Score ({units[name]})",
+            ylabel=safety_score_in(units[name]),
         )
         axes.legend(frameon=False)
     save_figure(figure, out)

@@ -15,6 +15,7 @@ import torch
 from sqsd.config import rows_at_once
 from sqsd.errors import SqsdError, TrainingError
 from sqsd.models import check_gpus, load_model, load_on_cpu, load_tokenizer
+from sqsd.termination import Terminated
 from sqsd.training import (
     callbacks,
     common_arguments,
@@ -101,8 +102,14 @@ def launch(folder: Path, processes: int) -> int:
         command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            print(line, end="")
+        try:
+            for line in process.stdout:
+                print(line, end="")
+        except Terminated:
+            # The processes save, as one of its own does; the launcher ends with the last of them.
+            process.terminate()
+            print(process.stdout.read(), end="")
+            raise
     return process.returncode
 
 

@@ -116,10 +116,11 @@ def named_layer(model_folder: str, layer: int | str) -> dict[str, Any]:
     return {"layer": int(layer)}
 
 
-def write_layer(layer: Mapping[str, Any], path: str | Path) -> None:
-    """Write a layer to a JSON file, whole or not at all."""
+def write_layer(layer: Mapping[str, Any], path: str | Path, provenance: Mapping[str, Any]) -> None:
+    """Write a layer to a JSON file, whole or not at all, with what it was made from."""
     with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(layer, indent=2) + "\n")
+        content = {**layer, "made_from": provenance}
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def read_layer(path: str | Path) -> int:

@@ -7,8 +7,12 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from typing import TextIO
 
 from tqdm import tqdm
+
+from sqsd.errors import SqsdError, remedy_for
+from sqsd.termination import Terminated, leaving_on_sigterm, leaving_when_lost
 
 SECONDS_BETWEEN_LINES = 30
 PACKAGES = ("sqsd", "torch", "transformers", "peft", "trl")
@@ -18,27 +22,54 @@ PACKAGES = ("sqsd", "torch", "transformers", "peft", "trl")
 def log_to(path: str) -> Iterator[None]:
     """Send what is printed to the rule's log file, headed by the versions in use.
 
-    Bars stay on the terminal. An error is written to the log with its traceback and its message
-    goes to the terminal too.
+    Bars stay on the terminal. An error is written to the log with its traceback, and ends the
+    program with status 1; its message alone goes to the terminal, once. SIGTERM ends the program
+    too, after what is half written has been removed.
     """
     # What the imports made lives to the job's end: left out of garbage collection, it costs no
     # walk over 400,000 objects at exit (a second per job with torch and transformers).
     gc.freeze()
     terminal = sys.stderr
     with (
-        open(path, "w", buffering=1) as log,
+        log_file(path) as log,
         contextlib.redirect_stdout(log),
         contextlib.redirect_stderr(log),
+        leaving_on_sigterm(),
+        leaving_when_lost(),
     ):
-        print(" ".join(f"{package} {version(package)}" for package in PACKAGES))
         started = time.monotonic()
         try:
+            print(" ".join(f"{package} {version(package)}" for package in PACKAGES))
             yield
-        except Exception as error:
-            traceback.print_exc()
-            print(f"{type(error).__name__}: {error}", file=terminal)
+        except Terminated:
+            print(f"ended by SIGTERM after {time.monotonic() - started:.1f} s")
             raise
+        except Exception as error:
+            print(message_of(error, path), file=terminal)
+            with contextlib.suppress(OSError):  # of a full disk
+                traceback.print_exc()
+            sys.exit(1)
         print(f"done in {time.monotonic() - started:.1f} s")
+
+
+@contextlib.contextmanager
+def log_file(path: str) -> Iterator[TextIO]:
+    """A file that shows each line at once. What a full disk has kept from it is no second error."""
+    log = open(path, "w", buffering=1)  # noqa: SIM115, whose closing may fail
+    try:
+        yield log
+    finally:
+        with contextlib.suppress(OSError):
+            log.close()
+
+
+def message_of(error: Exception, log: str) -> str:
+    """What the terminal shows of an error: our own are made for it, of others where to read on."""
+    said = f"{type(error).__name__}: {error}"
+    if isinstance(error, SqsdError):
+        return said
+    remedy = remedy_for(error)
+    return f"{said}; {remedy}" if remedy else f"{said} (its traceback is in {log})"
 
 
 class LineBar(tqdm):

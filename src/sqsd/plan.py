@@ -821,6 +821,17 @@ class Plan:
         """A resource of the jobs of a kind (`train`, `infer`) for a model."""
         return for_model(self.config["resources"][kind], model)[name]
 
+    def gpu_model(self, kind: str, model: str) -> str:
+        """What a cluster calls the GPUs of these jobs; empty where any will do."""
+        return for_model(self.config["resources"][kind], model).get("gpu_model", "")
+
+    @property
+    def names_gpu_models(self) -> bool:
+        """Whether any job asks for GPUs by their name."""
+        kinds = self.config["resources"].values()
+        entries = [e for kind in kinds for e in (kind, *kind.get("per_model", {}).values())]
+        return any("gpu_model" in entry for entry in entries)
+
 
 def is_pinned(state: Mapping[str, Any]) -> bool:
     """Whether an entry of `states` names the state itself, rather than how to search it."""

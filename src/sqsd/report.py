@@ -1,6 +1,8 @@
 """Tables (Parquet, CSV, Markdown) from measured Parquet, and the figures drawn of them."""
 
+import html
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -798,7 +800,8 @@ def save_ranking(
         if scored["family"].notna().any():
             lines += ["", "## By family", "", family_table(scored)]
         if without:
-            reasons = group["reason"].value_counts().rename_axis("reason").reset_index(name="rows")
+            reasons = group["reason"].map(plain, na_action="ignore").value_counts()
+            reasons = reasons.rename_axis("reason").reset_index(name="rows")
             lines += ["", "## Without a score", "", reasons.to_markdown(index=False)]
     Path(out["md"]).write_text("\n".join(lines) + "\n")
 
@@ -821,6 +824,7 @@ def family_table(scored: pd.DataFrame) -> str:
     place = 100 * (scored["rank"].astype(float) - 1) / max(len(scored) - 1, 1)
     groups = place.groupby(scored["family"]).agg(["size", "mean"]).sort_values("mean")
     groups.columns = pd.Index(["rows", "mean_place_percent"])
+    groups.index = groups.index.map(plain)
     return groups.reset_index().to_markdown(index=False, floatfmt=".0f")
 
 
@@ -834,9 +838,17 @@ def page_table(part: pd.DataFrame) -> str:
 
 
 def shortened(text: str, most: int = 120) -> str:
-    """One line of at most `most` characters that cannot break a Markdown table."""
-    line = " ".join(text.split()).replace("|", "\\|")
-    return line if len(line) <= most else line[: most - 1] + "…"
+    """At most `most` characters of a text on one line of Markdown, where it stands for itself."""
+    line = " ".join(text.split())
+    return plain(line if len(line) <= most else line[: most - 1] + "…")
+
+
+def plain(text: str) -> str:
+    """A text in Markdown that is read as it stands: no link, no image, no HTML, no new cell.
+
+    The texts are of whoever wrote the data set, and a page may be shown where others read it.
+    """
+    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", html.escape(text, quote=False))
 
 
 def save_table(

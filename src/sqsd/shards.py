@@ -1,5 +1,6 @@
 """One shard of a data set: from rows to Parquet readings."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from sqsd.logs import progress
 from sqsd.models import load_model, load_tokenizer
 from sqsd.packing import EncodedSample
 from sqsd.probes import FullGradient, HiddenStates, LoraUpdate, WeightUpdate, mean_gradient
+from sqsd.provenance import KEY
 from sqsd.readings import shard_rows
 from sqsd.states import State, direction_folder
 from sqsd.tables import write_table
@@ -133,6 +135,7 @@ def make_anchor(
     max_length_tokens: int,
     dtype: str,
     out: str,
+    provenance: Mapping[str, Any],
 ) -> None:
     """Write the mean of the rows' normalised gradients over all parameters as safetensors.
 
@@ -149,7 +152,8 @@ def make_anchor(
     cut = samples if first_tokens is None else [sample.first(first_tokens) for sample in samples]
     gradients = mean_gradient(load_model(model, dtype), cut)
     with written_whole(out) as temporary:
-        save_file({name: g.cpu().contiguous() for name, g in gradients.items()}, temporary)
+        tensors = {name: g.cpu().contiguous() for name, g in gradients.items()}
+        save_file(tensors, temporary, metadata={KEY: json.dumps(provenance)})
 
 
 def read_probe(

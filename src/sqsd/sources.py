@@ -105,6 +105,18 @@ def is_hub(source: str) -> bool:
     return source.startswith("hub:")
 
 
+def wheel_parts(source: str) -> tuple[str, str] | None:
+    """Requirement and member of a model's source in a wheel; None where it is written otherwise.
+
+    A requirement that pip would take for an option, or a member outside the wheel, is otherwise.
+    """
+    requirement, member = r"[A-Za-z0-9][\w.-]*==[\w.!+-]+", r"[^/:][^:]*\.gguf"
+    found = re.fullmatch(f"wheel:({requirement}):({member})", source)
+    if found is None or ".." in found[2].split("/"):
+        return None
+    return found[1], found[2]
+
+
 def parse_hub(source: str) -> tuple[str, str | None, str]:
     """Name, subset (or null) and split of a hub data set; its files, in place of a split.
 

@@ -1,7 +1,7 @@
 """States of a model: which weights, which adapter on them, how strongly, and where it came from."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -72,12 +72,16 @@ class State:
         return cls(name, folder if full else model, None if full else folder, 1.0, origin)
 
 
-def write_states(states: Sequence[State], path: str | Path) -> None:
-    """Write states to a JSON file, whole or not at all. Raises DataError as `read_states`."""
+def write_states(states: Sequence[State], path: str | Path, provenance: Mapping[str, Any]) -> None:
+    """Write states to a JSON file, whole or not at all, with what they were made from.
+
+    Raises DataError as `read_states`.
+    """
     records = [asdict(state) for state in states]
     check(records, path)
     with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(records, indent=2) + "\n")
+        content = {"states": records, "made_from": provenance}
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def read_states(path: str | Path) -> list[State]:
@@ -87,13 +91,15 @@ def read_states(path: str | Path) -> list[State]:
     unknown or wrong value, or a name that occurs twice.
     """
     try:
-        records = json.loads(Path(path).read_text())
+        content = json.loads(Path(path).read_text())
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; ask snakemake for it to make it") from error
     except ValueError as error:
         raise DataError(f"{path}: not JSON ({error}); delete it and run again") from error
-    check(records, path)
-    return [State(**record) for record in records]
+    if not isinstance(content, dict) or "states" not in content:
+        raise DataError(f"{path}: not a file of states: it has no 'states'; delete it, run again")
+    check(content["states"], path)
+    return [State(**record) for record in content["states"]]
 
 
 def read_state(path: str | Path) -> State:

@@ -13,6 +13,7 @@ from pandera.errors import SchemaErrors
 
 from sqsd.errors import DataError, not_known
 from sqsd.files import written_whole
+from sqsd.provenance import KEY
 from sqsd.states import ORIGIN_COLUMNS
 
 
@@ -153,10 +154,10 @@ def write_frame(frame: pd.DataFrame, path: str | Path, metadata: Mapping[str, An
     Raises OSError, or an error of pyarrow where a value has no Parquet type.
     """
     table = pyarrow.Table.from_pandas(frame, preserve_index=False)
-    provenance = json.dumps(metadata)
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"sqsd": provenance})
+    said = {KEY: json.dumps(metadata)}
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **said})
     with written_whole(path) as temporary:
-        parquet.write_table(table, temporary)
+        parquet.write_table(table, temporary, write_page_checksum=True)
 
 
 def read_table(path: str | Path, schema: str) -> pd.DataFrame:
@@ -169,7 +170,7 @@ def read_table(path: str | Path, schema: str) -> pd.DataFrame:
     if Path(path).stat().st_size == 0:
         raise DataError(f"{path}: the file is empty; delete it and run again")
     try:
-        frame = pd.read_parquet(path)
+        frame = parquet.read_table(path, page_checksum_verification=True).to_pandas()
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{path}: not a Parquet file ({error}); delete it and run again") from error
     frame = _checked(frame, path, schema)

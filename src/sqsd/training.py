@@ -1,13 +1,14 @@
 """SFT, DPO and reward runs through TRL and PEFT: models, directions, pilots, subset fine-tunes."""
 
+import fcntl
 import hashlib
 import json
 import math
 import os
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from sqsd.cost_models import encode, from_sequence_classifier
 from sqsd.errors import DataError, TrainingError
 from sqsd.logs import progress
 from sqsd.states import checkpoints
+from sqsd.termination import Notice, Terminated
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 # Columns of a table that training reads.
@@ -80,6 +82,28 @@ class SaveCallback(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs):
         self.saved = time.monotonic()
+
+
+class SaveWhenTerminated(TrainerCallback):
+    """At SIGTERM, a checkpoint at the end of the step, and out.
+
+    transformers has one of its own (enable_jit_checkpoint). It saves in the middle of a step, each
+    process when its own timer is up, and then returns as from a training that is done.
+    """
+
+    def __init__(self, notice: Notice):
+        self.notice = notice
+        self.leaving = False
+
+    def on_step_end(self, args, state, control, **kwargs):
+        # By the notice of the first process: all of them save a sharded model together.
+        self.leaving = broadcast_object_list([self.notice.given])[0]
+        control.should_save = control.should_save or self.leaving
+
+    def on_save(self, args, state, control, **kwargs):
+        if self.leaving:
+            print(f"SIGTERM: saved at step {state.global_step}, to be gone on from")
+            raise Terminated
 
 
 class ProgressCallback(TrainerCallback):
@@ -295,11 +319,27 @@ def train_once(
     place; it is called again for a run that was killed in it, or after it.
     """
     work /= record["stamp"]
-    if not is_trained(work):
-        run(work)
-    if finish is not None:
-        finish(work / "final")
-    publish(work, out, record)
+    with only_one(work):
+        if not is_trained(work):
+            run(work)
+        if finish is not None:
+            finish(work / "final")
+        publish(work, out, record)
+
+
+@contextmanager
+def only_one(work: Path) -> Iterator[None]:
+    """Wait until no other process trains in a folder: one that was told to leave may still save."""
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process that trains in {work}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:  # some shared file systems have none
+            print(f"{work}: cannot be locked ({error})")
+        yield
 
 
 def lora_config(lora: dict | None) -> LoraConfig | None:
@@ -410,7 +450,9 @@ def train(trainer, work: Path) -> None:
     """
     try:
         folder = Path(trainer.args.output_dir)
-        result = trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
+        with Notice() as notice:
+            trainer.add_callback(SaveWhenTerminated(notice))
+            result = trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
         # The last few steps are in no log line, so a loss that left the rails there shows here;
         # each process has its own.
         for loss in gather_object([result.training_loss]):
@@ -423,6 +465,8 @@ def train(trainer, work: Path) -> None:
     trainer.save_model(str(unfinished))
     if trainer.is_world_process_zero():
         unfinished.rename(work / "final")
+    if notice.given:  # too late for a step to end with it
+        raise Terminated
 
 
 def is_trained(work: Path) -> bool:
@@ -439,8 +483,9 @@ def publish(work: Path, out: Path, record: dict[str, Any]) -> None:
         work / "final", out, dirs_exist_ok=True, copy_function=link_or_copy,
         ignore=shutil.ignore_patterns("training_args.bin"),
     )  # fmt: skip
-    for _, folder in checkpoints(work):
-        kept = ADAPTER_FILES if record["save_steps"] else ()
+    saved = checkpoints(work)
+    for step, folder in saved:
+        kept = ADAPTER_FILES if is_planned(step, saved[-1][0], record["save_steps"]) else ()
         for path in folder.iterdir():
             if path.name not in kept:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -452,6 +497,11 @@ def publish(work: Path, out: Path, record: dict[str, Any]) -> None:
     for other in work.parent.iterdir():
         if other != work and other.is_dir():
             shutil.rmtree(other)
+
+
+def is_planned(step: int, last_step: int, save_steps: int | None) -> bool:
+    """Whether a checkpoint is one that was asked for, or was saved at a SIGTERM or by the clock."""
+    return save_steps is not None and (step % save_steps == 0 or step == last_step)
 
 
 def link_or_copy(source, target) -> None:

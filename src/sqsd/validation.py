@@ -40,6 +40,7 @@ from sqsd.sources import (
     parse_hub,
     row_keys,
     several,
+    wheel_parts,
 )
 
 # Options of a kind, beside what every kind has: those that it needs, and those that it may have.
@@ -583,7 +584,7 @@ def model_source_problems(place: str, spec: Mapping[str, Any]) -> Iterator[str]:
     if source in MADE_HERE:
         yield from keys_problems(place, spec, f"source '{source}'", known, ())
     elif source.startswith("wheel:"):
-        if not re.fullmatch(r"wheel:[^:]+==[^:]+:[^:]+\.gguf", source):
+        if wheel_parts(source) is None:
             yield f"{place}.source: '{source}' is no wheel; allowed: {MODEL_SOURCES}"
         yield from keys_problems(place, spec, f"source '{source}'", (*known, "sha256"), ())
     elif source.startswith("hub:"):

@@ -12,6 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
 from itertools import combinations, groupby, pairwise, product
@@ -26,6 +27,7 @@ import torch
 import yaml
 from conftest import ROOT, TINY
 from numpy.testing import assert_allclose
+from safetensors import safe_open
 from safetensors.torch import load_file
 from scipy.stats import rankdata, spearmanr
 from scipy.stats import t as student
@@ -169,11 +171,18 @@ def tables(pattern: str) -> pd.DataFrame:
 
 def states_in(path: str) -> list[dict]:
     READ.add(f"{RUN}/{path}")
-    return json.loads((RUN / path).read_text())
+    return json.loads((RUN / path).read_text())["states"]
 
 
 @cache
 def provenance(path: str) -> dict:
+    if (RUN / path).is_dir():
+        return json.loads((RUN / path / "provenance.json").read_text())
+    if path.endswith(".json"):
+        return json.loads((RUN / path).read_text())["made_from"]
+    if path.endswith(".safetensors"):
+        with safe_open(RUN / path, "np") as file:
+            return json.loads(file.metadata()["sqsd"])
     return json.loads((parquet.read_schema(RUN / path).metadata or {})[b"sqsd"])
 
 
@@ -849,7 +858,7 @@ def test_the_guard_refuses_what_would_be_the_most_sensitive_checkpoint():
     refused = ranking[ranking["rank"].isna()]
     first = ranking.sort_values("sensitivity").step.tolist()[0]
     assert ranking["rank"].notna().any() and first in refused.step.tolist()
-    (state,) = json.loads(Path(RUN, "states/sandbox/d-danger.json").read_text())
+    (state,) = states_in("states/sandbox/d-danger.json")
     assert state["origin"]["step"] not in refused.step.tolist()
 
 
@@ -1530,25 +1539,67 @@ STAGES = {
     r"evaluations/.*/responses/\d+\.": "generate_responses",
     r"evaluations/.*/judgements/[^/]+/\d+\.": "judge_responses",
     r"tables/": "make_table",
+    r"pretrained/": "pretrain_model",
+    r"models/cost$": "train_cost_model",
+    r"models/guard$": "train_guard_model",
+    r"models/(?!(cost|guard)$)": "align_model",
+    r"directions/": "train_direction",
+    r"pilots/": "train_pilot",
+    r"finetunes/(?!.*all-rows)": "finetune_subsets",
+    r"finetunes/.*all-rows": "finetune_all_rows",
+    r"group-runs/": "finetune_groups",
+    r"anchors/": "make_anchor",
+    r"states/": "choose_state",
+    r"evaluations/.*/states/\d+\.json": "list_states",
 }
+
+
+# Stages that draw: their params have a seed.
+SEEDED = {
+    "pretrain_model", "align_model", "train_cost_model", "train_guard_model", "train_direction",
+    "train_pilot", "score_samples", "finetune_subsets", "finetune_all_rows", "finetune_groups",
+    "make_groups",
+}  # fmt: skip
 
 
 @cache
 def content_hash(path: str) -> str:
     root, found = Path(path), hashlib.sha256()
-    for file in sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]:
+    files = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]
+    for file in files:
+        if file == root / "provenance.json":
+            continue
         name, content = file.relative_to(root) if root.is_dir() else "", file.read_bytes()
         found.update(f"{name}\0{len(content)}\0".encode() + content)
     return found.hexdigest()[:16]
 
 
 def test_provenance_names_versions_and_what_lies_on_disk():
-    for path in names("**/*.parquet"):
-        (stage,) = [stage for pattern, stage in STAGES.items() if re.match(pattern, path)]
+    given = {"make_dataset": "datasets", "make_preferences": "preferences"}
+    given |= {"make_benchmark": "benchmarks"}
+    outright = {"pretrain_model", "train_cost_model", "train_guard_model"}
+    folders = [str(Path(path).parent) for path in names("**/provenance.json")]
+    # Of groups, one run has trained them all; a pilot's checkpoints are in its folder.
+    trained = {str(Path(path).parent) for path in names("**/training.json")}
+    assert {Path(f).parent if f.startswith("group-runs") else Path(f) for f in trained} == {
+        Path(folder) for folder in folders
+    }
+    files = [*names("**/*.parquet"), *names("**/states/**/*.json"), *names("layers/**/*.json")]
+    for path in [*files, *folders, *names("anchors/**/*.safetensors")]:
+        (stage,) = {stage for pattern, stage in STAGES.items() if re.match(pattern, path)}
+        if path.startswith("layers/") and path.endswith(".json"):
+            stage = "choose_layer"
         found = provenance(path)
         assert (found["stage"], found["stage_version"]) == (stage, STAGE_VERSIONS[stage]), path
         assert found["version"] == sqsd.__version__, path
-        outright = stage in ("make_benchmark", "make_dataset", "make_preferences")
-        assert bool(found["inputs"]) is not outright, path
+        assert found["device"] and datetime.fromisoformat(found["time"]) < datetime.now(UTC)
+        if stage in given:
+            entry = CONFIG[given[stage]][Path(path).stem]
+            sandbox = entry["source"].startswith("sandbox:")
+            assert list(found["inputs"]) == ([] if sandbox else [entry["source"]]), path
+            assert found["seed"] == entry.get("seed"), path
+        else:
+            assert bool(found["inputs"]) is (stage not in outright), path
+            assert (found["seed"] is not None) is (stage in SEEDED), (path, found["seed"])
         for source, value in found["inputs"].items():
             assert content_hash(source) == value, (path, source)

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from sqsd.errors import DataError
 from sqsd.models import load_model, make_model, make_word_tokenizer
+from sqsd.provenance import provenance_of
 from sqsd.readings import Gradient, HiddenState, read_readings
 from sqsd.scorers import make_scorer, score_method
 from sqsd.shards import Shard, collect_full_gradients, collect_hidden_states, make_anchor
@@ -120,7 +121,7 @@ def read(tmp_path: Path, folder: str, reading, dtype: str):
         else:
             anchors = {name: str(tmp_path / f"{name}.safetensors") for name in reading.anchors}
             for name, path in anchors.items():
-                make_anchor(SETS[name], folder, FIRST[name], MAX_LENGTH, dtype, path)
+                make_anchor(SETS[name], folder, FIRST[name], MAX_LENGTH, dtype, path, {})
             collect_full_gradients(part, folder, anchors, paths["samples"], paths["products"], {})
         for role, path in paths.items():
             files[role].append(path)
@@ -245,7 +246,9 @@ def test_a_shard_without_a_usable_row(tmp_path, folder):
 
 
 def test_an_anchor_is_kept_by_parameter(tmp_path, folder, exact):
-    make_anchor(SETS["good"], folder, None, MAX_LENGTH, "float32", str(tmp_path / "a.safetensors"))
+    path = str(tmp_path / "a.safetensors")
+    make_anchor(SETS["good"], folder, None, MAX_LENGTH, "float32", path, {"stage": "make_anchor"})
+    assert provenance_of(path) == {"stage": "make_anchor"}
     found = load_file(tmp_path / "a.safetensors")
     shapes = {name: value.shape for name, value in exact.named_parameters()}
     assert {name: value.shape for name, value in found.items()} == shapes
@@ -256,5 +259,5 @@ def test_an_anchor_without_a_gradient_is_named(tmp_path, folder):
     rows = dataset("a", range(3), unusable=1)
     message = r"anchor a1 has no gradient \(empty response\); correct the anchors' data set"
     with pytest.raises(DataError, match=message):
-        make_anchor(rows, folder, 2, MAX_LENGTH, "float32", str(tmp_path / "a.safetensors"))
+        make_anchor(rows, folder, 2, MAX_LENGTH, "float32", str(tmp_path / "a.safetensors"), {})
     assert list(tmp_path.iterdir()) == []

@@ -344,7 +344,7 @@ def test_a_checkpoint_by_rank(tmp_path, pilot):
     }  # fmt: skip
     folder = str(tmp_path / "run/checkpoint-450")
     assert state == State("the-state", "theta", folder, 1.0, origin)
-    write_states([state], tmp_path / "state.json")
+    write_states([state], tmp_path / "state.json", {})
     assert read_state(tmp_path / "state.json") == state
 
 
@@ -428,7 +428,7 @@ def test_theta_0_reads_nothing_and_was_chosen_by_nothing(tmp_path):
     state = found({"unadapted": True}, {"run": []} | NO_GUARD)
     unknown = dict.fromkeys(("rank", "sensitivity", *BOUNDS, "exact_share"))
     assert state == State("the-state", "theta", None, 1.0, unknown)  # pyright: ignore
-    write_states([state], tmp_path / "state.json")
+    write_states([state], tmp_path / "state.json", {})
     assert read_state(tmp_path / "state.json") == state
 
 

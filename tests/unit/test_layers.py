@@ -22,6 +22,7 @@ from sqsd.layers import (
     write_layer,
 )
 from sqsd.models import make_model, make_word_tokenizer
+from sqsd.provenance import provenance_of
 
 ARCHITECTURE = {
     "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1,
@@ -156,8 +157,9 @@ def test_a_named_layer_beyond_the_last(folder):
 
 
 def test_a_layer_is_read_as_it_was_written(tmp_path):
-    write_layer({"layer": 6, "effect": 0.5}, tmp_path / "l.json")
+    write_layer({"layer": 6, "effect": 0.5}, tmp_path / "l.json", {"stage": "choose_layer"})
     assert read_layer(tmp_path / "l.json") == 6
+    assert provenance_of(tmp_path / "l.json") == {"stage": "choose_layer"}
     assert [path.name for path in tmp_path.iterdir()] == ["l.json"]
 
 

@@ -1,4 +1,6 @@
+import errno
 import io
+import os
 import re
 import sys
 from contextlib import redirect_stderr
@@ -7,6 +9,7 @@ from importlib.metadata import version
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 
 from sqsd import logs
 from sqsd.errors import DataError
@@ -42,10 +45,10 @@ def test_an_error_goes_to_the_log_with_its_traceback_and_to_the_terminal(tmp_pat
         raise DataError("rows.csv: row 3 has no response")
 
     path = tmp_path / "rule.log"
-    with pytest.raises(DataError, match="row 3 has no response") as caught, log_to(str(path)):
+    with pytest.raises(SystemExit) as left, log_to(str(path)):
         print("before")
         fail()
-    assert type(caught.value) is DataError
+    assert left.value.code == 1  # an exit, so that Python shows no traceback on the terminal
     first, *rest = log_lines(path)
     assert first.startswith("sqsd ")
     assert rest[:2] == ["before", "Traceback (most recent call last):"]
@@ -56,12 +59,54 @@ def test_an_error_goes_to_the_log_with_its_traceback_and_to_the_terminal(tmp_pat
     assert capsys.readouterr() == ("", message)
 
 
+def test_what_is_no_error_of_ours_is_told_in_short_with_the_place_of_the_rest(tmp_path, capsys):
+    path = str(tmp_path / "rule.log")
+    with pytest.raises(SystemExit) as left, log_to(path):
+        raise KeyError("x")
+    assert left.value.code == 1
+    assert capsys.readouterr() == ("", f"KeyError: 'x' (its traceback is in {path})\n")
+
+
+DISK = {
+    errno.ENOSPC: "free room on the disk of results/ and run again",
+    errno.EDQUOT: "free room in your quota on the disk of results/ and run again",
+    errno.EROFS: "run where results/ can be written",
+    errno.EACCES: "make the file or folder readable and writable for you, and run again",
+}
+
+
+@pytest.mark.parametrize("number", DISK)
+@pytest.mark.parametrize("told", ["by number", "by text", "as its cause"])
+def test_an_error_of_the_disk_is_told_with_its_remedy(tmp_path, capsys, number, told):
+    error: Exception = OSError(number, os.strerror(number), "results/a.parquet")
+    if told == "by text":  # as libraries of other languages do
+        error = SafetensorError(f"I/O error: {os.strerror(number)} (os error {number})")
+    with pytest.raises(SystemExit), log_to(str(tmp_path / "rule.log")):
+        if told == "as its cause":
+            raise RuntimeError("cannot save") from error
+        raise error
+    said = capsys.readouterr().err
+    assert said.endswith(f"; {DISK[number]}\n") and said.count("\n") == 1
+    shown = "cannot save" if told == "as its cause" else os.strerror(number)
+    assert said.startswith(f"{type(error).__name__}: " if told != "as its cause" else "Runtime")
+    assert shown in said
+
+
+def test_a_log_on_a_full_disk_hides_no_error(monkeypatch, capsys):
+    # /dev/full: every write to it fails as on a full disk.
+    with pytest.raises(SystemExit) as left, log_to("/dev/full"):
+        print("does not fit")
+    assert left.value.code == 1
+    said = capsys.readouterr().err
+    assert said == f"OSError: [Errno 28] No space left on device; {DISK[errno.ENOSPC]}\n"
+
+
 def test_printing_is_as_before_after_the_block(tmp_path, capsys):
     streams = sys.stdout, sys.stderr
     with log_to(str(tmp_path / "good.log")):
         assert sys.stdout is sys.stderr is not streams[0]
     assert (sys.stdout, sys.stderr) == streams
-    with pytest.raises(ValueError, match="wrong"), log_to(str(tmp_path / "bad.log")):
+    with pytest.raises(SystemExit), log_to(str(tmp_path / "bad.log")):
         raise ValueError("wrong")
     assert (sys.stdout, sys.stderr) == streams
     print("after")

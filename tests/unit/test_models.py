@@ -176,6 +176,13 @@ def test_wrong_members_of_a_wheel(tmp_path, source, sha256, message):
         "wheel:tiny-model:tiny.gguf",
         "wheel:tiny-model==1.0:tiny.bin",
         "wheel:tiny-model==1.0:a:tiny.gguf",
+        "wheel:tiny-model==1.0:/etc/tiny.gguf",
+        "wheel:tiny-model==1.0:../tiny.gguf",
+        "wheel:tiny-model==1.0:a/../../tiny.gguf",
+        "wheel:--index-url=tiny==1.0:tiny.gguf",
+        "wheel:-rtiny==1.0:tiny.gguf",
+        "wheel:tiny-model==1.0 other==2:tiny.gguf",
+        "wheel:tiny-model @ file==1.0:tiny.gguf",
         "hub:name",
         "hub:owner/name:main",
         "hub:",
@@ -276,8 +283,9 @@ def test_hub_models_are_asked_for_by_name_and_revision(
         read = getattr(models, kind).from_pretrained
         monkeypatch.setattr(models, kind, recorded(read))
     fetch_model({"source": "hub:owner/name", **spec}, tmp_path / "out")
-    options = {"revision": revision}
-    assert calls == [("owner/name", options), ("owner/name", options | {"dtype": "auto"})]
+    options = {"revision": revision, "trust_remote_code": False}
+    weights = options | {"dtype": "auto", "use_safetensors": True}
+    assert calls == [("owner/name", options), ("owner/name", weights)]
     assert (tmp_path / "out/model.safetensors").is_file()
 
 

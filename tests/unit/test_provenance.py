@@ -4,16 +4,33 @@ import os
 import pickle
 import re
 import shutil
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 import sqsd
 from sqsd import provenance
-from sqsd.provenance import STAGE_VERSIONS, StageVersion, content_hash, made_from
+from sqsd.errors import DataError
+from sqsd.provenance import (
+    STAGE_VERSIONS,
+    StageVersion,
+    content_hash,
+    made_from,
+    provenance_of,
+    write_provenance,
+)
+from sqsd.tables import write_frame
 
 
 def write(folder, files):
@@ -24,18 +41,143 @@ def write(folder, files):
     return folder
 
 
+def job(inputs=(), **params) -> Any:
+    return SimpleNamespace(input=list(inputs), params=Params(version=StageVersion(3), **params))
+
+
+class Params(SimpleNamespace):
+    def items(self):
+        return vars(self).items()
+
+
 def test_what_a_table_was_made_from(tmp_path):
-    write(tmp_path, {"a": b"1", "model/weights": b"2"})
+    write(tmp_path, {"a": b"1", "model/weights": b"2", "rows.csv": b"3"})
     inputs = [str(tmp_path / name) for name in ("model", "a", "a")]
-    found = made_from(inputs, "score_samples", 3)
+    sources = [str(tmp_path / "rows.csv"), "hub:owner/name:train", "sandbox:benign"]
+    method = {"kind": "random", "windows": ["s1", "s2"]}
+    before = datetime.now(UTC).replace(microsecond=0)
+    found = made_from(job(inputs, method=method, seed=7, work="w"), "score_samples", sources)
+    after = datetime.now(UTC)
+    assert before <= datetime.fromisoformat(found.pop("time")) <= after
+    expected = {*inputs, sources[0]}
+    settings = hashlib.sha256(json.dumps({"method": method, "seed": 7}).encode()).hexdigest()[:16]
+    packages = ("torch", "transformers", "peft", "trl", "numpy", "pandas")
+    assert found.pop("device")
     assert found == {
         "version": sqsd.__version__,
         "stage": "score_samples",
         "stage_version": 3,
-        "inputs": {path: content_hash(path) for path in sorted(set(inputs))},
+        "settings": settings,
+        "seed": 7,
+        "packages": {name: version(name) for name in packages},
+        "inputs": {path: content_hash(path) for path in sorted(expected)},
     }
     assert list(found["inputs"]) == sorted(found["inputs"])
-    assert made_from(reversed(inputs), "score_samples", 3) == found
+    json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("params", "same"),
+    [
+        ({"lora": {"r": 8}, "work": "elsewhere"}, True),
+        ({"lora": {"r": 9}}, False),
+        ({"lora": {"r": 8}, "more": None}, False),
+    ],
+)
+def test_the_settings_are_those_that_change_what_is_made(params, same):
+    first = made_from(job(lora={"r": 8}, work="here"), "train_pilot")["settings"]
+    assert (made_from(job(**params), "train_pilot")["settings"] == first) == same
+
+
+@pytest.mark.parametrize(
+    ("params", "seed"),
+    [({}, None), ({"run": {"seed": 3, "save_steps": 2}}, 3), ({"spec": {"seed": 0}}, 0),
+     ({"groups": {"a": {"seed": 2}}, "seed": 5}, 5)],
+)  # fmt: skip
+def test_the_seed_of_a_job(params, seed):
+    assert made_from(job(**params), "train_pilot")["seed"] == seed
+
+
+def test_the_device_is_the_gpu_where_a_job_could_compute_on_one(monkeypatch):
+    cuda = SimpleNamespace(is_available=lambda: True, get_device_name=lambda: "NVIDIA H200")
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    assert provenance.device() == "NVIDIA H200"
+    monkeypatch.delitem(sys.modules, "torch")
+    assert provenance.device() not in ("", "NVIDIA H200")
+
+
+def say(path, said):
+    """A file or folder of each kind that says what it was made from."""
+    if path.suffix == ".parquet":
+        write_frame(pd.DataFrame({"a": [1]}), path, said)
+    elif path.suffix == ".safetensors":
+        save_file({"a": np.zeros(2)}, path, metadata={"sqsd": json.dumps(said)})
+    elif path.suffix == ".json":
+        path.write_text(json.dumps({"states": [], "made_from": said}))
+    else:
+        path.mkdir()
+        write_provenance(path, said)
+
+
+KINDS = pytest.mark.parametrize("name", ["a.parquet", "a.safetensors", "a.json", "a"])
+
+
+@KINDS
+def test_what_a_file_says_it_was_made_from(tmp_path, name):
+    said = {"stage": "make_dataset", "stage_version": 1, "inputs": {"x": "12"}}
+    say(tmp_path / name, said)
+    assert provenance_of(tmp_path / name) == provenance_of(str(tmp_path / name)) == said
+
+
+def test_files_of_others_say_nothing(tmp_path):
+    write(tmp_path, {"rows.csv": b"a", "list.json": b"[1]", "other.json": b"{}", "model/w": b"1"})
+    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "a.parquet")
+    save_file({"a": np.zeros(2)}, tmp_path / "a.safetensors")
+    assert [provenance_of(path) for path in sorted(tmp_path.iterdir())] == [None] * 6
+    made_from(job(map(str, tmp_path.iterdir())), "make_table")
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.safetensors", "a.json"])
+@pytest.mark.parametrize("kept", [0, 10, -1])
+def test_a_file_that_was_cut_short_is_told(tmp_path, name, kept):
+    path = tmp_path / name
+    say(path, {"stage": "make_dataset", "stage_version": 1})
+    path.write_bytes(path.read_bytes()[:kept])
+    message = rf"{re.escape(str(path))}: cannot be read \(.*\); delete it and run again"
+    with pytest.raises(DataError, match=message):
+        made_from(job([str(path)]), "make_table")
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("stage", "by", "now"),
+    [
+        ("make_dataset", 0, "that stage has version 1 now"),
+        ("make_dataset", 2, "that stage has version 1 now"),
+        ("brew_tea", 1, "there is no such stage now"),
+    ],
+)
+def test_what_another_version_of_a_stage_made_is_refused(
+    tmp_path, monkeypatch, name, stage, by, now
+):
+    monkeypatch.setitem(STAGE_VERSIONS, "make_dataset", 1)
+    path = tmp_path / name
+    say(path, {"stage": stage, "stage_version": by})
+    message = (
+        rf"{re.escape(str(path))}: made by version {by} of {stage}, and {now}: what it says may "
+        "mean something else; delete it and run again"
+    )
+    with pytest.raises(DataError, match=message):
+        made_from(job([str(path)]), "make_table")
+
+
+def test_a_folder_s_own_provenance_is_no_content(tmp_path):
+    write(tmp_path, {"model/weights": b"1", "model/below/provenance.json": b"2"})
+    first = content_hash(tmp_path / "model")
+    write_provenance(tmp_path / "model", {"time": "now"})
+    assert content_hash(tmp_path / "model") == first
+    write(tmp_path, {"model/below/provenance.json": b"3"})
+    assert content_hash(tmp_path / "model") != first
 
 
 def test_a_hash_is_of_the_content_and_not_of_place_or_time(tmp_path):

@@ -14,6 +14,7 @@ import pyarrow.parquet as parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from sqsd import figures, report
 from sqsd.errors import DataError
@@ -832,7 +833,8 @@ def test_a_single_score_has_no_spread(tmp_path, count):
     assert f"{count} rows scored, 1 without" in text and "median" not in text
 
 
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
+# Without control characters, which no Markdown has.
+TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=200)
 MARKS = st.lists(st.sampled_from(["|", "\\|", "\n", "\r\n", "a", " ", "| - |"])).map("".join)
 
 
@@ -850,14 +852,38 @@ def test_no_prompt_breaks_the_page(texts):
         assert [row["response"] for row in shown] == [f"response to z0{i}" for i in range(3)]
 
 
-@given(TEXTS | MARKS)
-def test_a_shortened_text_is_one_line_that_parts_no_cell(text):
+MARKUP = st.lists(
+    st.sampled_from(
+        ["<script>x</script>", "<img src=x>", "![a](http://b)", "[a](http://b)", "[a]: http://b",
+         "`a`", "**a**", "_a_", "~~a~~", "&lt;", "&", "\\", "\\<", "<http://a>", "<!--", "# ", "a "]
+    )
+).map("".join)  # fmt: skip
+
+
+@settings(deadline=None)
+@given(TEXTS | MARKS | MARKUP)
+def test_a_shortened_text_is_one_cell_that_reads_as_it_stands(text):
+    """By a parser of Markdown: the cell is text alone, and all of it."""
     line = shortened(text)
-    assert len(line) <= 120 and len(line.splitlines()) <= 1
-    assert re.search(r"(?<!\\)\|", line) is None
+    assert len(line.splitlines()) <= 1
+    parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    parts = parser.parse(f"| before | text | after |\n| - | - | - |\n| b | {line} | a |\n")
+    cells = [token for token in parts if token.type == "inline"][3:]
+    assert [cell.content for cell in (cells[0], cells[2])] == ["b", "a"] and len(cells) == 3
+    children = cells[1].children or []
+    assert {child.type for child in children} <= {"text", "text_special"}
     whole = " ".join(text.split())
-    if "\\" not in whole and len(whole) + whole.count("|") <= 120:
-        assert line.replace("\\|", "|") == whole
+    shown = whole if len(whole) <= 120 else f"{whole[:119]}…"
+    assert "".join(child.content for child in children) == shown.strip()
+
+
+def test_reasons_and_families_read_as_they_stand_too(tmp_path):
+    scores, rows = scored(3, ["missing field <b>"])
+    rows["family"] = "[a](http://b)"
+    save_ranking(ranking_table([arm("e", "m")], [scores], [rows]), outputs(tmp_path), {})
+    text = (tmp_path / "table.md").read_text()
+    assert "missing field &lt;b&gt;" in text and "<b>" not in text
+    assert "\\[a\\](http://b)" in text
 
 
 def test_a_long_text_is_cut_with_an_ellipsis():
@@ -1324,7 +1350,7 @@ def test_a_table_of_states_from_files(tmp_path):
     parts = []
     for part, origin in zip(STATES, ORIGINS, strict=True):
         path = tmp_path / f"{part.names['state']}.json"
-        write_states([State(part.names["state"], "m", "v", 1.0, origin)], path)
+        write_states([State(part.names["state"], "m", "v", 1.0, origin)], path, {})
         parts.append(Part(part.names, {}, {"state": [str(path)]}))
     table, text = made(tmp_path, "states", parts)
     pd.testing.assert_frame_equal(table, states_table(STATES, ORIGINS), check_dtype=False)
@@ -1390,7 +1416,7 @@ def test_judgements_that_occur_twice_are_refused(tmp_path):
 
 
 def state_file(path, name, origin):
-    write_states([State(name, "m", "v", 1.0, origin)], path)
+    write_states([State(name, "m", "v", 1.0, origin)], path, {})
     return str(path)
 
 
@@ -1983,3 +2009,9 @@ def test_judgements_of_other_responses_are_no_reference(tmp_path):
     part = judge_part(tmp_path, "guard", "asr", truth, truth[:1])
     with pytest.raises(ValueError, match="zip"):
         made(tmp_path, "judges", [part], reference="r")
+
+
+def test_the_name_of_an_axis_is_no_longer_than_the_axis():
+    unit = "log-odds of a refusal against a compliant opening"
+    lines = figures.safety_score_in(unit).splitlines()
+    assert " ".join(lines) == f"Safety Score ({unit})" and max(map(len, lines)) <= 34

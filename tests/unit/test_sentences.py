@@ -12,11 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from conftest import ROOT
+from scipy.stats import spearmanr
 from test_documents import DEFAULT, DOCUMENTS, SEEDS, STUDY, measured, short, steps
+
+from sqsd.termination import SECONDS_TO_SAVE
 
 XEON = "docs/measured/sandbox-seeds-xeon"
 SMALL = "docs/measured/paper-small"
+REAL = "docs/measured/smollm2-135m"
 Row = dict[str, Any]
 
 
@@ -385,16 +390,69 @@ def cost_of_the_paper() -> Said:
     yield f"({short(shares[0])} for training and gradients, {short(shares[1])} for forward passes)"
 
 
+def real_rows() -> Said:
+    scores = rows(f"{REAL}/scores.csv")
+    assert {r["reason"] for r in scores} == {""} and len({r["sample_id"] for r in scores}) == 320
+    peak = max(r["peak_mb"] for r in saved("rule_times_smollm2-135m"))
+    yield (
+        f"{len(scores)} rows scored in 210 modules at two pinned states, none without a score, at "
+        f"most {peak / 1024:.1f} GB in a job"
+    )
+
+    def steered(direction: str, alpha: float) -> Row:
+        return row(f"{REAL}/figure5.csv", direction=direction, alpha=alpha)
+
+    def score(found: Row, digits: int) -> str:
+        names = ("safety_score", "safety_score_t_low", "safety_score_t_high")
+        value, low, high = (f"{found[name]:.{digits}f}" for name in names)
+        return f"{value} [{low}, {high}]"
+
+    base, half, full = (steered("refusal", alpha) for alpha in (0, 0.5, 1))
+    yield f"on {base['prompts']:.0f} held-out goals"
+    yield (
+        f"from {score(base, 1)} at \N{GREEK SMALL LETTER ALPHA} = 0 to {score(half, 1)} at 0.5 and "
+        f"{score(full, 1)} at 1.0, and the share of answers without a refusal phrase from "
+        f"{short(base['asr'])} to {short(half['asr'])} and {short(full['asr'])}; the compliance "
+        f"direction moves the score to "
+        f"{steered('compliance', 0.5)['safety_score']:.1f} and "
+        f"{steered('compliance', 1)['safety_score']:.1f}."
+    )
+    yield f"refuses little to begin with ({100 * (1 - base['asr']):.0f} % of those goals"
+    pilot = rows(f"{REAL}/figure2.csv")
+    first, last = pilot[0], pilot[-1]
+    assert first["projection.compliance"] == first["projection.refusal"] == 0
+    yield (
+        f"A pilot of {last['step']:.0f} steps on benign Alpaca rows drifts along the danger "
+        f"direction (projection 0 to {last['projection.compliance']:.3f}) and against the safety "
+        f"direction (0 to {last['projection.refusal']:.3f}), and the Safety Score falls from "
+        f"{score(first, 2)} to {score(last, 2)}"
+    )
+    values, lengths = (np.array([r[key] for r in scores]) for key in ("score", "response_tokens"))
+    found: Any = spearmanr(values, lengths)
+    yield (
+        f"Scores run from {values.min():.1f} to {values.max():.1f} (median "
+        f"{np.median(values):.1f}) and hardly follow response length (rank correlation "
+        f"{short(found.statistic)};"
+    )
+
+
+def on_a_cluster() -> Said:
+    profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
+    yield f"the profile waits {profile['latency-wait']} s for them"
+    yield f"at the end of its step and leaves, within {SECONDS_TO_SAVE} s"
+
+
 SECTIONS: dict[str, list[Callable[[], Said]]] = {
-    "README.md": [grid, default_run, fresh_base_seeds, small_groups, how_fast_in_short],
+    "README.md": [
+        grid, default_run, fresh_base_seeds, small_groups, how_fast_in_short, real_rows,
+    ],
     "docs/results.md": [
         ten_base_seeds, another_processor, paper_in_small,
     ],
     "docs/gradient_engine.md": [how_fast, full_gradients],
     "docs/reproducing.md": [cost_of_the_paper],
+    "docs/cluster.md": [on_a_cluster],
 }  # fmt: skip
-# Sections about a run whose numbers have not been kept: to be made again.
-UNKEPT = ("## Real rows: a 135M chat model",)
 # Settings, versions, places and arithmetic that look like figures.
 SETTINGS = (
     r"arXiv:2605\.04572", r"Python 3\.11", r"torch 2\.13\.0", r"bergson 2\.5\.1", r"95 %",
@@ -420,8 +478,6 @@ def text_of(document: str) -> str:
 def prose_of(document: str) -> str:
     """Without code, tables, comments, the targets of links and what is unkept."""
     text = re.sub(r"```.*?```", "", (ROOT / document).read_text(), flags=re.DOTALL)
-    for heading in UNKEPT:
-        text = re.sub(rf"^{heading}$.*?^##", "##", text, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"(?:^\|.*\n)+|<!--.*?-->", "", text, flags=re.MULTILINE)
     return " ".join(re.sub(r"\]\([^)]*\)", "]", text).split())
 

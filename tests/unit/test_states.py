@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqsd.errors import ConfigurationError, DataError
+from sqsd.provenance import provenance_of
 from sqsd.states import (
     State,
     checkpoint_folder,
@@ -192,21 +193,22 @@ origins = st.dictionaries(st.text(), st.none() | st.integers() | st.floats(-9, 9
 )
 def test_states_read_back_as_they_were_written(found):
     with tempfile.TemporaryDirectory() as folder:
-        write_states(found, Path(folder) / "states.json")
+        write_states(found, Path(folder) / "states.json", {})
         assert read_states(Path(folder) / "states.json") == found
         assert os.listdir(folder) == ["states.json"]
 
 
 def test_a_file_of_one_state(tmp_path):
     path = tmp_path / "state.json"
-    write_states(STATES[1:2], path)
+    write_states(STATES[1:2], path, {"stage": "choose_state"})
     assert read_state(path) == STATES[1]
+    assert provenance_of(path) == {"stage": "choose_state"}
 
 
 @pytest.mark.parametrize("count", [0, 2, 3])
 def test_another_count_than_one_is_refused(tmp_path, count):
     path = tmp_path / "state.json"
-    write_states(STATES[:count], path)
+    write_states(STATES[:count], path, {})
     message = rf"state\.json: holds {count} states, expected one; delete it and run again"
     with pytest.raises(DataError, match=message):
         read_state(path)
@@ -233,7 +235,7 @@ GOOD = {"name": "a", "model": "m", "adapter": "d", "multiplier": 1.0, "origin": 
 )
 def test_a_wrong_state_is_told_with_its_place(tmp_path, change, message):
     path = tmp_path / "states.json"
-    path.write_text(json.dumps([GOOD | {"name": "b"}, GOOD | change]))
+    path.write_text(json.dumps({"states": [GOOD | {"name": "b"}, GOOD | change]}))
     for read in (read_states, read_state):
         with pytest.raises(DataError, match=rf"states\.json: not a file of states: {message}"):
             read(path)
@@ -242,7 +244,7 @@ def test_a_wrong_state_is_told_with_its_place(tmp_path, change, message):
 @pytest.mark.parametrize("key", GOOD)
 def test_a_missing_value_is_told_with_its_place(tmp_path, key):
     path = tmp_path / "states.json"
-    path.write_text(json.dumps([{k: v for k, v in GOOD.items() if k != key}]))
+    path.write_text(json.dumps({"states": [{k: v for k, v in GOOD.items() if k != key}]}))
     message = rf"not a file of states: \$\[0\]: '{key}' is a required property"
     with pytest.raises(DataError, match=message):
         read_states(path)
@@ -250,7 +252,7 @@ def test_a_missing_value_is_told_with_its_place(tmp_path, key):
 
 def test_everything_wrong_is_told_at_once(tmp_path):
     path = tmp_path / "states.json"
-    path.write_text(json.dumps([GOOD | {"model": 1}, GOOD | {"multiplier": None}]))
+    path.write_text(json.dumps({"states": [GOOD | {"model": 1}, GOOD | {"multiplier": None}]}))
     with pytest.raises(DataError, match=r"\$\[0\]\.model: 1 is .*; \$\[1\]\.multiplier: None is"):
         read_states(path)
 
@@ -258,8 +260,17 @@ def test_everything_wrong_is_told_at_once(tmp_path):
 @pytest.mark.parametrize("content", ['{"name": "a"}', "3", '"a"', "null"])
 def test_a_file_must_hold_a_list(tmp_path, content):
     path = tmp_path / "states.json"
-    path.write_text(content)
+    path.write_text(f'{{"states": {content}}}')
     with pytest.raises(DataError, match=r"not a file of states: \$: .* is not of type 'array'"):
+        read_states(path)
+
+
+# The last one is the form of earlier versions.
+@pytest.mark.parametrize("content", ['{"name": "a"}', "3", '"a"', "null", "[]"])
+def test_a_file_must_hold_states(tmp_path, content):
+    path = tmp_path / "states.json"
+    path.write_text(content)
+    with pytest.raises(DataError, match="not a file of states: it has no 'states'; delete it"):
         read_states(path)
 
 
@@ -280,26 +291,26 @@ def test_a_missing_file_is_told(tmp_path):
 
 def test_what_cannot_be_read_is_not_written(tmp_path):
     path = tmp_path / "states.json"
-    write_states(STATES, path)
+    write_states(STATES, path, {})
     before = path.read_bytes()
     message = r"states\.json: not a file of states: state 'tuned' occurs twice$"
     with pytest.raises(DataError, match=message):
-        write_states([*STATES, replace(STATES[2], model="other")], path)
+        write_states([*STATES, replace(STATES[2], model="other")], path, {})
     with pytest.raises(DataError, match=r"\$\[0\]\.multiplier: 'x' is not of type 'number'"):
-        write_states([replace(STATES[0], multiplier="x")], path)  # pyright: ignore
+        write_states([replace(STATES[0], multiplier="x")], path, {})  # pyright: ignore
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_killed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     path = tmp_path / "states.json"
-    write_states(STATES[:1], path)
+    write_states(STATES[:1], path, {})
 
     def fail(*_):
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        write_states(STATES, path)
+        write_states(STATES, path, {})
     assert read_states(path) == STATES[:1]
     assert list(tmp_path.iterdir()) == [path]

@@ -146,7 +146,7 @@ def test_failed_writes_leave_the_old_file_and_no_other(tmp_path, monkeypatch):
     with pytest.raises(DataError):
         write_table(example("scores").assign(sample_id="a"), path, "scores", {})
 
-    def write_half(table, where):
+    def write_half(table, where, **options):
         where.write_bytes(b"half")
         raise OSError("disk full")
 
@@ -155,6 +155,20 @@ def test_failed_writes_leave_the_old_file_and_no_other(tmp_path, monkeypatch):
         write_table(example("scores"), path, "scores", {})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_changed_byte_in_a_column_is_found_by_its_checksum(tmp_path):
+    path = tmp_path / "t.parquet"
+    write_table(example("scores"), path, "scores", {})
+    column = parquet.ParquetFile(path).metadata.row_group(0).column(1)
+    assert column.path_in_schema == "score"
+    last = column.data_page_offset + column.total_compressed_size - 1
+    content = bytearray(path.read_bytes())
+    content[last - 2] ^= 1
+    path.write_bytes(content)
+    message = r"t\.parquet: not a Parquet file \(.*checksum.*\); delete it and run again"
+    with pytest.raises(DataError, match=message):
+        read_table(path, "scores")
 
 
 def test_missing_table(tmp_path):

@@ -6,7 +6,10 @@ import json
 import math
 import os
 import re
+import signal
 import tempfile
+import threading
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,14 +27,17 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from sqsd import training
 from sqsd.errors import DataError, TrainingError
 from sqsd.models import load_model, load_tokenizer, make_model, make_word_tokenizer
+from sqsd.termination import Terminated
 from sqsd.training import (
     DPOTrainer,
     ProgressCallback,
     SaveCallback,
+    SaveWhenTerminated,
     SFTTrainer,
     StopOnNonFiniteLoss,
     last_whole_checkpoint,
     link_or_copy,
+    only_one,
     sft_dataset,
     train_dpo,
     train_sft,
@@ -155,8 +161,11 @@ class Killed(Exception):
 
 @pytest.fixture
 def steps(monkeypatch):
-    """The steps that are trained, in order; `steps.kill_at` ends a run after that one."""
-    seen = SimpleNamespace(trained=[], kill_at=None)
+    """The steps that are trained, in order; `steps.kill_at` ends a run after that one.
+
+    At `steps.terminate_at` the process gets a SIGTERM.
+    """
+    seen = SimpleNamespace(trained=[], kill_at=None, terminate_at=None)
     real = ProgressCallback.on_step_end
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -164,6 +173,8 @@ def steps(monkeypatch):
         seen.trained.append(state.global_step)
         if state.global_step == seen.kill_at:
             raise Killed
+        if state.global_step == seen.terminate_at:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(ProgressCallback, "on_step_end", on_step_end)
     return seen
@@ -444,6 +455,28 @@ def test_a_run_without_save_steps_resumes_from_the_last_time_it_saved(
     assert_same_weights(weights(out), {name: undisturbed[objective][name]})
 
 
+@OBJECTIVES
+@pytest.mark.parametrize(("at", "save_steps"), [(1, 2), (3, 2), (4, 2), (6, 2), (3, None)])
+def test_a_run_that_sigterm_ends_has_saved_its_last_step(
+    base, tmp_path, undisturbed, steps, capsys, objective, at, save_steps
+):
+    handlers = [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGALRM)]
+    steps.terminate_at = at
+    with pytest.raises(SystemExit) as left:
+        run(objective, base, tmp_path, save_steps=save_steps)
+    assert left.value.code == 128 + 15
+    assert f"SIGTERM: saved at step {at}, to be gone on from\n" in capsys.readouterr().out
+    assert steps.trained == list(range(1, at + 1)) and not (tmp_path / "out").exists()
+    assert [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGALRM)] == handlers
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    steps.trained, steps.terminate_at = [], None
+    out = run(objective, base, tmp_path, save_steps=save_steps)
+    assert steps.trained == list(range(at + 1, 7))
+    # No checkpoint that was not asked for is among those of the result.
+    names = list(undisturbed[objective]) if save_steps else ["adapter_model.safetensors"]
+    assert_same_weights(weights(out), {name: undisturbed[objective][name] for name in names})
+
+
 def test_a_short_run_without_save_steps_saves_its_end_alone(base, tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(SFTTrainer, "_save_checkpoint", lambda *args, **kwargs: saved.append(args))
@@ -499,6 +532,55 @@ def test_all_processes_save_when_the_first_one_s_time_has_come(monkeypatch):
         callback.on_train_begin(None, None, None)
         callback.on_step_end(None, None, control)
         assert control.should_save == (not first)
+
+
+def test_sigterm_after_the_last_step_leaves_a_finished_run(
+    base, tmp_path, undisturbed, steps, monkeypatch
+):
+    real = ProgressCallback.on_train_end
+
+    def on_train_end(self, args, state, control, **kwargs):
+        real(self, args, state, control, **kwargs)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch, pytest.raises(Terminated):
+        patch.setattr(ProgressCallback, "on_train_end", on_train_end)
+        run(SFT, base, tmp_path)
+    assert steps.trained == [1, 2, 3, 4, 5, 6]
+    out = run(SFT, base, tmp_path)
+    assert steps.trained == [1, 2, 3, 4, 5, 6]
+    assert_same_weights(weights(out), undisturbed[SFT])
+
+
+def test_two_processes_do_not_train_in_one_folder_at_once(base, tmp_path, capsys):
+    work, order = tmp_path / "work", []
+
+    def other():
+        with only_one(work):
+            order.append("other")
+
+    with only_one(work):
+        waiting = threading.Thread(target=other)
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive()
+        order.append("first")
+    waiting.join(10)
+    assert order == ["first", "other"]
+    assert f"waiting for another process that trains in {work}" in capsys.readouterr().out
+
+
+def test_all_processes_leave_when_the_first_one_has_got_sigterm(monkeypatch):
+    for own, first in ((True, False), (False, True)):
+        monkeypatch.setattr(training, "broadcast_object_list", lambda given, first=first: [first])
+        notice: Any = SimpleNamespace(given=own)
+        callback: Any = SaveWhenTerminated(notice)
+        control = TrainerControl()
+        callback.on_step_end(None, None, control)
+        assert control.should_save == first
+        leaving = pytest.raises(Terminated) if first else nullcontext()
+        with leaving:
+            callback.on_save(None, TrainerState(global_step=3), control)
 
 
 def test_training_all_weights_resumes_too(base, tmp_path, steps, monkeypatch):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, write_config
 from planner import TWO, distinct_versions, relative
 
 from sqsd.config import resolve
@@ -1733,6 +1733,34 @@ def test_job(planned, name):
     assert {k: v for k, v in job.resources.items() if k in given} == expected.resources
     # Models are fetched where the network is, and need memory there.
     assert job.local == ("gpu" not in expected.resources)
+
+
+def test_a_further_attempt_gets_twice_the_memory_and_time(planned, planner, tmp_path):
+    found = {job.name: job for job in planner.plan(tmp_path, TWO, attempt=3)}
+    sent = [name for name, job in found.items() if not job.local]
+    assert len(sent) > 50 and found.keys() == planned.keys()
+    for name in sent:
+        first, third = planned[name].resources, found[name].resources
+        for key in ("mem_mb", "runtime"):
+            assert third[key] == 4 * first[key], (name, key)
+        assert [third[k] for k in ("gpu", "threads")] == [first[k] for k in ("gpu", "threads")]
+
+
+def test_gpus_are_asked_for_by_their_name_where_a_model_has_one(planned, planner, tmp_path):
+    named = {"train": {"gpu_model": "a100"}, "infer": {"per_model": {"oak": {"gpu_model": "h100"}}}}
+    config = write_config(tmp_path / "gpus.yaml", resources=named)
+    found = {job.name: job for job in planner.plan(tmp_path, TWO, config)}
+    for name, job in found.items():
+        assert "gpu_model" not in planned[name].resources
+        if job.local:
+            continue
+        oak = planned[name].resources["mem_mb"] == 1005  # what it has to respond or judge
+        trains = planned[name].resources["mem_mb"] in (1001, 1002)
+        asked = "a100" if trains else "h100" if oak else ""
+        # A judge that loads no model asks for no GPU, and so for none by its name.
+        assert job.resources["gpu_model"] == (asked if job.resources["gpu"] else ""), name
+    names = {job.resources.get("gpu_model") for job in found.values()}
+    assert names == {None, "", "a100", "h100"}
 
 
 def test_every_rule_is_expected_for_both_experiments():

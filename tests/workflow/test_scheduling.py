@@ -1,5 +1,8 @@
 """How often Snakemake looks for jobs to start."""
 
+import re
+
+import pytest
 from conftest import job_counts, snakemake
 
 TARGETS = ("results/sandbox/data/mixed.parquet", "results/sandbox/benchmarks/test.parquet")
@@ -18,3 +21,20 @@ def test_a_limit_that_was_asked_for_stays(tmp_path):
     output = snakemake(tmp_path, *TARGETS, "--cores", "2", *limit).stdout
     assert job_counts(output)["total"] == 2
     assert output.count("Execute 1 jobs...") == 2
+
+
+@pytest.mark.parametrize(
+    ("gpus", "options", "provided"),
+    [
+        ("0,1", (), ["2"]),
+        ("0,1", ("--resources", "gpu=1"), ["1"]),
+        ("", (), []),  # without a GPU jobs run on the CPU
+    ],
+)
+def test_jobs_of_one_machine_have_no_more_gpus_than_it_has(
+    tmp_path, monkeypatch, gpus, options, provided
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    output = snakemake(tmp_path, TARGETS[0], "--cores", "1", *options).stdout
+    assert job_counts(output)["total"] == 1
+    assert re.findall(r"^Provided resources: gpu=\D*(\d+)", output, re.MULTILINE) == provided

@@ -97,6 +97,8 @@ class StandIn:
             return str(value)
         if isinstance(value, Named):
             return value.label
+        if isinstance(value, SimpleNamespace):
+            return "the job"
         if isinstance(value, dict):
             return {key: self.noted(below) for key, below in value.items()}
         return [self.noted(v) for v in value] if isinstance(value, list | tuple) else value
@@ -153,6 +155,9 @@ def calls_of(job: Job, script: str, **params: Any) -> list[Call]:
         runpy.run_path(str(path), {"snakemake": given})
     logged, *calls = calls
     assert logged == call("log_to", path=given.log[0])
+    if "gpu" in job.resources:  # before anything is computed
+        owned, *calls = calls
+        assert owned == call("own_gpus", count=job.resources["gpu"])
     used = [below for made in calls for below in within(made.given)]
     return [made for made in calls if made not in used]
 
@@ -180,12 +185,18 @@ def read(path: str, schema: str) -> Call:
     return call("read_table", path=path, schema=schema)
 
 
-def made_from(stage: str) -> Call:
-    return call("made_from", inputs="the inputs", stage=stage, version=VERSIONS[stage])
+def made_from(stage: str, **sources: list[str]) -> Call:
+    return call("made_from", job="the job", stage=stage, **sources)
 
 
-def written(stage: str, frame: Call, path: str, schema: str) -> Call:
-    return call("write_table", frame=frame, path=path, schema=schema, provenance=made_from(stage))
+def written(stage: str, frame: Call, path: str, schema: str, **sources: list[str]) -> Call:
+    provenance = made_from(stage, **sources)
+    return call("write_table", frame=frame, path=path, schema=schema, provenance=provenance)
+
+
+def told(stage: str, folder: str, **sources: list[str]) -> Call:
+    """The call that says in a folder what it was made from."""
+    return call("write_provenance", folder=folder, provenance=made_from(stage, **sources))
 
 
 def loaded(model: str, **gpus: int) -> dict[str, Call]:
@@ -233,6 +244,7 @@ EXPECTED: dict[str, list[Call]] = {
             call("make_dataset", spec={"source": "sandbox:benign", "rows": 70, "seed": 41}),
             "data/grain.parquet",
             "dataset",
+            sources=["sandbox:benign"],
         )
     ],
     "make_preferences fruit-calm": [
@@ -241,6 +253,7 @@ EXPECTED: dict[str, list[Call]] = {
             call("make_preferences", spec={"source": "sandbox:safety", "rows": 56, "seed": 48}),
             "preferences/fruit-calm.parquet",
             "preferences",
+            sources=["sandbox:safety"],
         )
     ],
     "make_benchmark ash-exam": [
@@ -249,16 +262,20 @@ EXPECTED: dict[str, list[Call]] = {
             call("make_benchmark", spec={"source": "sandbox:test", "seed": 56}),
             "benchmarks/ash-exam.parquet",
             "benchmark",
+            sources=["sandbox:test"],
         )
     ],
     "fetch_model ash": [
-        call("fetch_model", spec={"source": "hub:wood/ash", "revision": "v2"}, out="models/ash")
+        call("fetch_model", spec={"source": "hub:wood/ash", "revision": "v2"}, out="models/ash"),
+        told("fetch_model", "models/ash", sources=["hub:wood/ash"]),
     ],
     "fetch_model yew": [
-        call("fetch_model", spec={"source": "hub:wood/yew", "guard": True}, out="models/yew")
+        call("fetch_model", spec={"source": "hub:wood/yew", "guard": True}, out="models/yew"),
+        told("fetch_model", "models/yew", sources=["hub:wood/yew"]),
     ],
     "fetch_model fig": [
-        call("fetch_cost_model", spec={"source": "hub:wood/fig"}, out="models/fig")
+        call("fetch_cost_model", spec={"source": "hub:wood/fig"}, out="models/fig"),
+        told("fetch_model", "models/fig", sources=["hub:wood/fig"]),
     ],
     "train_cost_model bay": [
         call(
@@ -275,7 +292,8 @@ EXPECTED: dict[str, list[Call]] = {
             work="resume/models/bay",
             seed=35,
             **trained("train_cost_model"),
-        )
+        ),
+        told("train_cost_model", "models/bay"),
     ],
     "train_guard_model ivy": [
         call(
@@ -295,6 +313,7 @@ EXPECTED: dict[str, list[Call]] = {
             **trained("train_guard_model"),
         ),
         call("publish_template", folder="models/ivy"),
+        told("train_guard_model", "models/ivy"),
     ],
     "judge_rows firm fruit 00002": [
         written(
@@ -371,7 +390,8 @@ EXPECTED: dict[str, list[Call]] = {
             lora=None,
             seed=31,
             **trained("pretrain_model"),
-        )
+        ),
+        told("pretrain_model", "pretrained/elm"),
     ],
     "align_model elm": [
         call(
@@ -383,7 +403,8 @@ EXPECTED: dict[str, list[Call]] = {
             lora=None,
             seed=31,
             **trained("align_model"),
-        )
+        ),
+        told("align_model", "models/elm"),
     ],
     "train_direction elm ill": [
         call(
@@ -396,7 +417,8 @@ EXPECTED: dict[str, list[Call]] = {
             seed=31,
             save_steps=2,
             **trained("train_direction"),
-        )
+        ),
+        told("train_direction", "directions/elm/ill"),
     ],
     "train_direction oak calm": [
         call(
@@ -409,7 +431,8 @@ EXPECTED: dict[str, list[Call]] = {
             seed=32,
             save_steps=2,
             **trained("train_direction"),
-        )
+        ),
+        told("train_direction", "directions/oak/calm"),
     ],
     "train_pilot oak walk": [
         call(
@@ -422,7 +445,8 @@ EXPECTED: dict[str, list[Call]] = {
             seed=32,
             save_steps=3,
             **trained("train_pilot"),
-        )
+        ),
+        told("train_pilot", "pilots/oak/walk"),
     ],
     "measure_trajectory elm walk ill": [
         written(
@@ -485,6 +509,7 @@ EXPECTED: dict[str, list[Call]] = {
                 )
             ],
             path="states/elm/d-north.json",
+            provenance=made_from("choose_state"),
         )
     ],
     "choose_state elm bare": [
@@ -501,6 +526,7 @@ EXPECTED: dict[str, list[Call]] = {
                 )
             ],
             path="states/elm/bare.json",
+            provenance=made_from("choose_state"),
         )
     ],
     "encode_samples oak fruit": [
@@ -555,6 +581,7 @@ EXPECTED: dict[str, list[Call]] = {
             "write_layer",
             layer=call("most_sensitive", search=read("layers/elm/deep.parquet", "layer_search")),
             path="layers/elm/deep.json",
+            provenance=made_from("choose_layer"),
         )
     ],
     "choose_layer oak flat": [
@@ -562,6 +589,7 @@ EXPECTED: dict[str, list[Call]] = {
             "write_layer",
             layer=call("named_layer", model_folder="models/oak", layer=5),
             path="layers/oak/flat.json",
+            provenance=made_from("choose_layer"),
         )
     ],
     "collect_hidden_states oak fruit flat -4 00002": [
@@ -584,6 +612,7 @@ EXPECTED: dict[str, list[Call]] = {
             max_length_tokens=67,
             dtype="float32",
             out="anchors/oak/bad.safetensors",
+            provenance=made_from("make_anchor"),
         )
     ],
     "collect_full_gradients oak fruit norm+bad+fine+good 00001": [
@@ -762,13 +791,14 @@ EXPECTED: dict[str, list[Call]] = {
                 seed=seed,
                 **trained("finetune_groups"),
             )
-            for place in ("/".join([finetune, *dataset.split(), groups]),)
             for name, group in groups_in(f"groups/{'/'.join(dataset.split())}/{groups}.parquet")
         ]
+        + [told("finetune_groups", f"group-runs/{place}/seed-{seed}")]
         for finetune, dataset, groups, seed, target, lora, gpus in (
             ("short", "elm grain", "few", 11, "elm", {"r": 3, "lora_alpha": 5}, 3),
             ("brief", "oak fruit", "lots", 15, "ash", None, 8),
         )
+        for place in ("/".join([finetune, *dataset.split(), groups]),)
     },
     "make_subsets elm grain long-north": [
         written(
@@ -794,32 +824,40 @@ EXPECTED: dict[str, list[Call]] = {
         for i in (0, 1)
     ],
     "finetune_subsets north elm grain sqsd-north 7": [
-        call(
-            "finetune",
-            model="models/elm",
-            gpus=3,
-            rows=read(f"subsets/elm/grain/sqsd-north/{window}.parquet", "subset"),
-            out=f"finetunes/north/elm/grain/sqsd-north/seed-7/{window}",
-            work=f"resume/finetunes/north/elm/grain/sqsd-north/seed-7/{window}",
-            lora={"r": 3, "lora_alpha": 5},
-            seed=7,
-            **trained("finetune_subsets"),
-        )
+        made
         for window in ("s1", "s2")
+        for made in (
+            call(
+                "finetune",
+                model="models/elm",
+                gpus=3,
+                rows=read(f"subsets/elm/grain/sqsd-north/{window}.parquet", "subset"),
+                out=f"finetunes/north/elm/grain/sqsd-north/seed-7/{window}",
+                work=f"resume/finetunes/north/elm/grain/sqsd-north/seed-7/{window}",
+                lora={"r": 3, "lora_alpha": 5},
+                seed=7,
+                **trained("finetune_subsets"),
+            ),
+            told("finetune_subsets", f"finetunes/north/elm/grain/sqsd-north/seed-7/{window}"),
+        )
     ],
     "finetune_subsets south oak fruit chance-south 6": [
-        call(
-            "finetune",
-            model="models/ash",
-            gpus=8,
-            rows=read(f"subsets/oak/fruit/chance-south/{window}.parquet", "subset"),
-            out=f"finetunes/south/oak/fruit/chance-south/seed-6/{window}",
-            work=f"resume/finetunes/south/oak/fruit/chance-south/seed-6/{window}",
-            lora=None,
-            seed=6,
-            **trained("finetune_subsets"),
-        )
+        made
         for window in ("s1", "s2")
+        for made in (
+            call(
+                "finetune",
+                model="models/ash",
+                gpus=8,
+                rows=read(f"subsets/oak/fruit/chance-south/{window}.parquet", "subset"),
+                out=f"finetunes/south/oak/fruit/chance-south/seed-6/{window}",
+                work=f"resume/finetunes/south/oak/fruit/chance-south/seed-6/{window}",
+                lora=None,
+                seed=6,
+                **trained("finetune_subsets"),
+            ),
+            told("finetune_subsets", f"finetunes/south/oak/fruit/chance-south/seed-6/{window}"),
+        )
     ],
     "finetune_all_rows south oak fruit 3": [
         call(
@@ -832,7 +870,8 @@ EXPECTED: dict[str, list[Call]] = {
             lora=None,
             seed=3,
             **trained("finetune_all_rows"),
-        )
+        ),
+        told("finetune_all_rows", "finetunes/south/oak/fruit/all-rows/seed-3/all"),
     ],
     "finetune_all_rows north elm grain 6": [
         call(
@@ -845,7 +884,8 @@ EXPECTED: dict[str, list[Call]] = {
             lora={"r": 3, "lora_alpha": 5},
             seed=6,
             **trained("finetune_all_rows"),
-        )
+        ),
+        told("finetune_all_rows", "finetunes/north/elm/grain/all-rows/seed-6/all"),
     ],
     "list_states elm pilots/walk 1": [
         call(
@@ -856,6 +896,7 @@ EXPECTED: dict[str, list[Call]] = {
                 listing={"pilot": "pilots/elm/walk", "part": [3, 6]},
             ),
             path="evaluations/elm/pilots/walk/states/1.json",
+            provenance=made_from("list_states"),
         )
     ],
     "generate_responses oak pilots/walk oak-try 0": [

@@ -1,11 +1,13 @@
 from pathlib import Path
 
+from sqsd.devices import own_gpus
 from sqsd.logs import log_to
 from sqsd.models import load_model, load_tokenizer
+from sqsd.provenance import made_from, write_provenance
 from sqsd.sandbox import alignment_rows
 from sqsd.training import train_sft
 
-with log_to(snakemake.log[0]):
+with log_to(snakemake.log[0]), own_gpus(snakemake.resources.gpu):
     parameters = snakemake.params
     train_sft(
         model=load_model(snakemake.input.model, parameters.training["dtype"]),
@@ -18,3 +20,4 @@ with log_to(snakemake.log[0]):
         seed=parameters.seed,
         version=parameters.version,
     )
+    write_provenance(snakemake.output.model, made_from(snakemake, "align_model"))

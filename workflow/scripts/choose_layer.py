@@ -1,5 +1,6 @@
 from sqsd.layers import most_sensitive, named_layer, write_layer
 from sqsd.logs import log_to
+from sqsd.provenance import made_from
 from sqsd.tables import read_table
 
 with log_to(snakemake.log[0]):
@@ -9,4 +10,4 @@ with log_to(snakemake.log[0]):
     else:
         layer = named_layer(snakemake.input.model, named)
     print(layer)
-    write_layer(layer, snakemake.output[0])
+    write_layer(layer, snakemake.output[0], made_from(snakemake, "choose_layer"))

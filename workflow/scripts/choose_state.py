@@ -1,5 +1,6 @@
 from sqsd.initial_states import find_state
 from sqsd.logs import log_to
+from sqsd.provenance import made_from
 from sqsd.states import write_states
 
 with log_to(snakemake.log[0]):
@@ -11,4 +12,4 @@ with log_to(snakemake.log[0]):
         sensitivity=snakemake.params.sensitivity,
     )
     print(state)
-    write_states([state], snakemake.output[0])
+    write_states([state], snakemake.output[0], made_from(snakemake, "choose_state"))

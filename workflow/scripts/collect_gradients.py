@@ -1,10 +1,11 @@
+from sqsd.devices import own_gpus
 from sqsd.logs import log_to
 from sqsd.provenance import made_from
 from sqsd.shards import Shard, collect_shard
 from sqsd.states import read_state
 from sqsd.tables import read_table
 
-with log_to(snakemake.log[0]):
+with log_to(snakemake.log[0]), own_gpus(snakemake.resources.gpu):
     parameters = snakemake.params
     rows = read_table(snakemake.input.rows, "dataset")
     collect_shard(
@@ -14,5 +15,5 @@ with log_to(snakemake.log[0]):
         checkpoint=parameters.checkpoint,
         samples_out=snakemake.output.samples,
         modules_out=snakemake.output.modules,
-        provenance=made_from(snakemake.input, "collect_gradients", parameters.version),
+        provenance=made_from(snakemake, "collect_gradients"),
     )

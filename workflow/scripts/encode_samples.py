@@ -9,5 +9,5 @@ with log_to(snakemake.log[0]):
     rows = read_table(snakemake.input.rows, "dataset")
     tokenizer = load_tokenizer(snakemake.input.model)
     samples = samples_table(encode_rows(rows, tokenizer, snakemake.params.max_length_tokens))
-    provenance = made_from(snakemake.input, "encode_samples", snakemake.params.version)
+    provenance = made_from(snakemake, "encode_samples")
     write_table(samples, snakemake.output[0], "samples", provenance)

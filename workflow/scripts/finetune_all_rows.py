@@ -1,10 +1,12 @@
 from pathlib import Path
 
+from sqsd.devices import own_gpus
 from sqsd.finetuning import finetune
 from sqsd.logs import log_to
+from sqsd.provenance import made_from, write_provenance
 from sqsd.tables import read_table
 
-with log_to(snakemake.log[0]):
+with log_to(snakemake.log[0]), own_gpus(snakemake.resources.gpu):
     parameters = snakemake.params
     finetune(
         model=snakemake.input.model,
@@ -17,3 +19,4 @@ with log_to(snakemake.log[0]):
         version=parameters.version,
         gpus=snakemake.resources.gpu,
     )
+    write_provenance(snakemake.output[0], made_from(snakemake, "finetune_all_rows"))

@@ -1,11 +1,14 @@
 from pathlib import Path
 
+from sqsd.devices import own_gpus
 from sqsd.finetuning import finetune
 from sqsd.logs import log_to
+from sqsd.provenance import made_from, write_provenance
 from sqsd.tables import read_table
 
-with log_to(snakemake.log[0]):
+with log_to(snakemake.log[0]), own_gpus(snakemake.resources.gpu):
     parameters = snakemake.params
+    provenance = made_from(snakemake, "finetune_subsets")
     for window in parameters.windows:
         finetune(
             model=snakemake.input.model,
@@ -18,3 +21,4 @@ with log_to(snakemake.log[0]):
             version=parameters.version,
             gpus=snakemake.resources.gpu,
         )
+        write_provenance(snakemake.output[window], provenance)

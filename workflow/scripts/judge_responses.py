@@ -1,10 +1,11 @@
+from sqsd.devices import own_gpus
 from sqsd.evaluation import judge_responses
 from sqsd.logs import log_to
 from sqsd.provenance import made_from
 from sqsd.states import read_states
 from sqsd.tables import read_table, write_table
 
-with log_to(snakemake.log[0]):
+with log_to(snakemake.log[0]), own_gpus(snakemake.resources.gpu):
     parameters = snakemake.params
     judgements = judge_responses(
         responses=read_table(snakemake.input.responses, "responses"),
@@ -16,5 +17,5 @@ with log_to(snakemake.log[0]):
         version=parameters.version,
         gpus=snakemake.resources.gpu,
     )
-    provenance = made_from(snakemake.input, "judge_responses", parameters.version)
+    provenance = made_from(snakemake, "judge_responses")
     write_table(judgements, snakemake.output[0], "judgements", provenance)

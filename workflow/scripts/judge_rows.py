@@ -1,9 +1,10 @@
+from sqsd.devices import own_gpus
 from sqsd.evaluation import judge_rows
 from sqsd.logs import log_to
 from sqsd.provenance import made_from
 from sqsd.tables import read_table, write_table
 
-with log_to(snakemake.log[0]):
+with log_to(snakemake.log[0]), own_gpus(snakemake.resources.gpu):
     parameters = snakemake.params
     judged = judge_rows(
         rows=read_table(snakemake.input.rows, "dataset"),
@@ -14,5 +15,5 @@ with log_to(snakemake.log[0]):
         own_model=next(iter(snakemake.input.judge_model), None),
         gpus=snakemake.resources.gpu,
     )
-    provenance = made_from(snakemake.input, "judge_rows", parameters.version)
+    provenance = made_from(snakemake, "judge_rows")
     write_table(judged, snakemake.output[0], "row_judgements", provenance)

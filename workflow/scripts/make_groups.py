@@ -9,5 +9,5 @@ with log_to(snakemake.log[0]):
         samples=read_table(snakemake.input.samples, "samples"),
         **snakemake.params.groups,
     )
-    provenance = made_from(snakemake.input, "make_groups", snakemake.params.version)
+    provenance = made_from(snakemake, "make_groups")
     write_table(groups, snakemake.output[0], "groups", provenance)

@@ -17,5 +17,5 @@ with log_to(snakemake.log[0]):
         ],
         settings=parameters.settings,
         out=dict(snakemake.output.items()),
-        provenance=made_from(snakemake.input, "make_table", parameters.version),
+        provenance=made_from(snakemake, "make_table"),
     )

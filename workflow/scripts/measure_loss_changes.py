@@ -1,3 +1,4 @@
+from sqsd.devices import own_gpus
 from sqsd.logs import log_to
 from sqsd.losses import measure_loss_changes
 from sqsd.provenance import made_from
@@ -5,7 +6,7 @@ from sqsd.shards import Shard
 from sqsd.states import read_state
 from sqsd.tables import read_table, write_table
 
-with log_to(snakemake.log[0]):
+with log_to(snakemake.log[0]), own_gpus(snakemake.resources.gpu):
     parameters = snakemake.params
     rows = read_table(snakemake.input.rows, "dataset")
     changes = measure_loss_changes(
@@ -16,5 +17,5 @@ with log_to(snakemake.log[0]):
         checkpoint=parameters.checkpoint,
         alphas=parameters.steps["alphas"],
     )
-    provenance = made_from(snakemake.input, "measure_loss_changes", parameters.version)
+    provenance = made_from(snakemake, "measure_loss_changes")
     write_table(changes, snakemake.output[0], "loss_changes", provenance)

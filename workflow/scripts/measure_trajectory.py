@@ -7,6 +7,6 @@ from sqsd.tables import write_table
 with log_to(snakemake.log[0]):
     parameters = snakemake.params
     folder = direction_folder(snakemake.input.direction, parameters.checkpoint)
-    provenance = made_from(snakemake.input, "measure_trajectory", parameters.version)
+    provenance = made_from(snakemake, "measure_trajectory")
     frame = measure_trajectory(snakemake.input.pilot, folder)
     write_table(frame, snakemake.output[0], "trajectory", provenance)

@@ -7,5 +7,5 @@ with log_to(snakemake.log[0]):
     parameters = snakemake.params
     measured = Measured.read(snakemake.input, "alpha")
     ranking = rank_alphas(measured, **parameters.sensitivity)
-    provenance = made_from(snakemake.input, "rank_alphas", parameters.version)
+    provenance = made_from(snakemake, "rank_alphas")
     write_table(ranking, snakemake.output[0], "linear_ranking", provenance)

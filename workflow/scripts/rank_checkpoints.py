@@ -10,5 +10,5 @@ with log_to(snakemake.log[0]):
         measured=Measured.read(snakemake.input, "step"),
         **parameters.sensitivity,
     )
-    provenance = made_from(snakemake.input, "rank_checkpoints", parameters.version)
+    provenance = made_from(snakemake, "rank_checkpoints")
     write_table(ranking, snakemake.output[0], "drift_ranking", provenance)

@@ -13,5 +13,5 @@ with log_to(snakemake.log[0]):
         for name, reading in make_scorer(parameters.method).needs().items()
     }
     scores = score_method(parameters.method, readings, parameters.seed)
-    provenance = made_from(snakemake.input, "score_samples", parameters.version)
+    provenance = made_from(snakemake, "score_samples")
     write_table(scores, snakemake.output[0], "scores", provenance)

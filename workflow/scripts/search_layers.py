@@ -1,9 +1,10 @@
+from sqsd.devices import own_gpus
 from sqsd.layers import search_layers
 from sqsd.logs import log_to
 from sqsd.provenance import made_from
 from sqsd.tables import read_table, write_table
 
-with log_to(snakemake.log[0]):
+with log_to(snakemake.log[0]), own_gpus(snakemake.resources.gpu):
     parameters = snakemake.params
     search = search_layers(
         prompts=read_table(snakemake.input.prompts, "benchmark"),
@@ -12,5 +13,5 @@ with log_to(snakemake.log[0]):
         **parameters.search,
         **parameters.generation,
     )
-    provenance = made_from(snakemake.input, "search_layers", parameters.version)
+    provenance = made_from(snakemake, "search_layers")
     write_table(search, snakemake.output[0], "layer_search", provenance)
