@@ -30,5 +30,8 @@ rule all:
 
 onstart:
     check_slurm(workflow)
-    write_config(PLAN)
+    try:
+        write_config(PLAN)
+    except OSError as error:
+        sys.exit(message_of_disk(error, f"{PATHS.config}: cannot be written"))
     lift_default_rate_limit(workflow.scheduler)

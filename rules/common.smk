@@ -6,12 +6,29 @@ import yaml
 
 from sqsd.config import ALL, ALL_ROWS, check_layout, resolve
 from sqsd.devices import visible_gpus
-from sqsd.errors import SqsdError
+from sqsd.errors import SqsdError, message_of_disk, not_known
 from sqsd.paths import NAME
 from sqsd.plan import Plan, is_pinned, write_config
 from sqsd.provenance import STAGE_VERSIONS, StageVersion
 from sqsd.slurm import check_arrays, check_no_earlier_jobs
-from sqsd.validation import check_keys, validate_config
+from sqsd.validation import check_keys, kind_of, validate_config
+
+REGISTRIES = (
+    "models",
+    "datasets",
+    "preferences",
+    "benchmarks",
+    "directions",
+    "pilots",
+    "states",
+    "layers",
+    "anchors",
+    "methods",
+    "finetunes",
+    "groups",
+    "judges",
+    "tables",
+)
 
 
 def plan_of(configuration):
@@ -28,7 +45,28 @@ def plan_of(configuration):
         sys.exit(f"{type(error).__name__}: {error}")
 
 
+class Registry(dict):
+    """Entries by name. Asking for one that is not there, as a path may, ends the run."""
+
+    def __init__(self, called, entries):
+        super().__init__(entries)
+        self.called = called
+
+    def __missing__(self, name):
+        problem = not_known(name, kind_of(self.called), self)
+        sys.exit(f"ConfigurationError: a target asks for what there is not: {problem}")
+
+
+def with_registries(configuration):
+    """The configuration, its registries telling which name of a path they do not have."""
+    return {
+        key: Registry(key, value) if key in REGISTRIES else value
+        for key, value in configuration.items()
+    }
+
+
 PLAN = plan_of(config)
+PLAN.config = with_registries(PLAN.config)
 CONFIG, PATHS = PLAN.config, PLAN.paths
 
 VERSION = {stage: StageVersion(version) for stage, version in STAGE_VERSIONS.items()}

@@ -7,6 +7,7 @@ from datetime import date
 from itertools import cycle
 
 import pandas as pd
+from jinja2 import TemplateError
 
 from sqsd.errors import DataError
 from sqsd.packing import EncodedSample
@@ -56,9 +57,15 @@ def written(tokenizer, *texts: str, opened: bool = False) -> str:
     roles = cycle(("user", "assistant"))
     messages = [{"role": r, "content": t} for r, t in zip(roles, texts, strict=False)]
     # A template that does not know of thinking leaves the variable unread.
-    return tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=opened, enable_thinking=False
-    )
+    try:
+        return tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=opened, enable_thinking=False
+        )
+    except TemplateError as error:
+        raise DataError(
+            f"{tokenizer.name_or_path}: the chat template cannot be used ({error}); correct "
+            "chat_template.jinja in a local folder"
+        ) from error
 
 
 def written_prompt(tokenizer, prompt: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import pre_tokenizers
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from transformers import (
 from sqsd.chat import defused
 from sqsd.errors import DataError
 from sqsd.files import written_whole
-from sqsd.models import make_config, make_word_tokenizer
+from sqsd.models import HUB_HINT, make_config, make_word_tokenizer
 
 TEXT = "BEGINNING OF CONVERSATION: USER: {prompt} ASSISTANT:{blank}{response}"
 TEXTS_PER_BATCH = 32
@@ -129,7 +130,12 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise DataError(f"{folder}: no safetensors file; a cost model is read from no other")
-    tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    try:
+        tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    except SafetensorError as error:
+        raise DataError(
+            f"{folder}: weights that cannot be read ({error}); give the whole files"
+        ) from error
     return {name: tensor for name, tensor in tensors.items() if not name.endswith(COMPUTED)}
 
 
@@ -193,11 +199,16 @@ def fetch_cost_model(spec: dict, out: Path) -> None:
     source = spec["source"]
     if source.startswith("hub:"):
         from huggingface_hub import snapshot_download
+        from huggingface_hub.utils import httpx
 
-        folder = snapshot_download(
-            source.removeprefix("hub:"), revision=spec.get("revision") or "main",
-            allow_patterns=["*.json", "*.safetensors", "tokenizer*", "*.model"],
-        )  # fmt: skip
+        try:
+            folder = snapshot_download(
+                source.removeprefix("hub:"), revision=spec.get("revision") or "main",
+                allow_patterns=["*.json", "*.safetensors", "tokenizer*", "*.model"],
+            )  # fmt: skip
+        except (OSError, ValueError, httpx.HTTPError) as error:
+            reason = " ".join(str(error).split())
+            raise DataError(f"{source}: cannot be loaded ({reason}); {HUB_HINT}") from error
     else:
         folder = source
     head = CostHead(read_config(folder))

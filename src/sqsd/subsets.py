@@ -21,12 +21,14 @@ def window_starts(n: int, size: int, count: int = 5) -> list[int]:
     if size > n:
         raise DataError(
             f"windows of size {size} do not fit {n} ranked samples; "
-            f"make the subset size {n} or smaller, or score more samples"
+            f"make the size of a subset (subsets.rows) {n} or smaller, or score more samples"
         )
     return [int(start) for start in np.linspace(0, n - size, count)]
 
 
-def windows(scores: pd.DataFrame, size: int, count: int = 5) -> list[pd.DataFrame]:
+def windows(
+    scores: pd.DataFrame, size: int, count: int = 5, place: str = "scores"
+) -> list[pd.DataFrame]:
     """The subsets S1..S<count>, riskiest first: `size` consecutive ranks of a `scores` table each.
 
     Columns sample_id, score, rank. Rows without a rank are in none. Raises DataError as
@@ -34,9 +36,15 @@ def windows(scores: pd.DataFrame, size: int, count: int = 5) -> list[pd.DataFram
     """
     ranking = scores.dropna(subset=["rank"]).astype({"rank": "int64"}).sort_values("rank")
     if ranking["rank"].tolist() != list(range(1, len(ranking) + 1)):
-        raise DataError(f"the ranks of {len(ranking)} rows are not 1 to {len(ranking)}, each once")
+        raise DataError(
+            f"{place}: the ranks of {len(ranking)} rows are not 1 to {len(ranking)}, each once; "
+            "delete it and run again"
+        )
     columns = ranking[["sample_id", "score", "rank"]]
-    starts = window_starts(len(ranking), size, count)
+    try:
+        starts = window_starts(len(ranking), size, count)
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error
     return [columns.iloc[start : start + size].reset_index(drop=True) for start in starts]
 
 

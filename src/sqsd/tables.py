@@ -137,6 +137,9 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
 MAY_BE_EMPTY = frozenset({"gradient_modules", "anchor_products", "responses", "judgements"})
 
 
+AGAIN = "delete it and run again"
+
+
 def write_table(
     frame: pd.DataFrame, path: str | Path, schema: str, provenance: Mapping[str, Any]
 ) -> None:
@@ -165,6 +168,8 @@ def read_table(path: str | Path, schema: str) -> pd.DataFrame:
 
     Raises DataError naming the path when it is missing, empty, unreadable or not as declared.
     """
+    if Path(path).is_dir():
+        raise DataError(f"{path}: a folder in the place of a file; {AGAIN}")
     if not Path(path).is_file():
         raise DataError(f"{path}: no such table; ask snakemake for this file to make it")
     if Path(path).stat().st_size == 0:
@@ -173,7 +178,10 @@ def read_table(path: str | Path, schema: str) -> pd.DataFrame:
         frame = parquet.read_table(path, page_checksum_verification=True).to_pandas()
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{path}: not a Parquet file ({error}); delete it and run again") from error
-    frame = _checked(frame, path, schema)
+    try:
+        frame = _checked(frame, path, schema)
+    except DataError as error:
+        raise DataError(f"{error}; {AGAIN}") from error
     if frame.empty and schema not in MAY_BE_EMPTY:
         raise DataError(f"{path}: the '{schema}' table has no rows; look at the step that wrote it")
     return frame

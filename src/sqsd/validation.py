@@ -432,19 +432,23 @@ def reference_problems(config: Mapping[str, Any]) -> Checks:
         yield "tables.all: 'all' is the target that makes every selected table; rename it"
 
 
+def kind_of(registry: str) -> str:
+    """What an entry of a registry is called in a message."""
+    return CALLED.get(registry, registry.removesuffix("s"))
+
+
 def pointer_problems(
     config: Mapping[str, Any], place: str, entry: Mapping[str, Any], keys: Mapping[str, str]
 ) -> Iterator[str]:
     """Names under an entry's keys, one or a list of each, that their registries do not have."""
     for key, registry in keys.items():
-        kind = CALLED.get(registry, registry.removesuffix("s"))
         known = config["evaluation"]["benchmarks"] if registry == ROLES else config[registry]
         given = entry.get(key)
         several = isinstance(given, list)
         for i, name in enumerate(given if several else [given]):
             if name is not None and name not in known:
                 where = f"{place}.{key}[{i}]" if several else f"{place}.{key}"
-                yield f"{where}: {not_known(name, kind, known)}"
+                yield f"{where}: {not_known(name, kind_of(registry), known)}"
 
 
 def against_problems(place: str, table: Mapping[str, Any]) -> Iterator[str]:
@@ -525,7 +529,7 @@ def row_source_problems(registry: str, place: str, spec: Mapping[str, Any]) -> I
             return
     elif not is_file(source):
         yield (
-            f"{place}.source: '{source}' does not exist; allowed: a .jsonl, .json, .csv or "
+            f"{place}.source: '{source}' {why_no_file(source)}; allowed: a .jsonl, .json, .csv or "
             ".parquet file, hub:owner/name:split, or sandbox:part"
         )
         return
@@ -569,6 +573,13 @@ def score_file_problems(place: str, method: Mapping[str, Any]) -> Iterator[str]:
         load_scores(method["source"], method["fields"])
     except DataError as error:
         yield f"{place}: {error}"
+
+
+def why_no_file(source: str) -> str:
+    try:
+        return "is no file" if Path(source).exists() else "does not exist"
+    except OSError:
+        return "does not exist"
 
 
 def is_file(source: str | Path) -> bool:

@@ -70,7 +70,7 @@ def test_ranks_that_are_no_ranks_are_refused(ranks):
 
 def test_windows_that_do_not_fit_are_refused():
     table = scores_table([1, 2, None])
-    with pytest.raises(DataError, match="size 3 do not fit 2 ranked samples; make the subset size"):
+    with pytest.raises(DataError, match="size 3 do not fit 2 ranked samples; make the size of a"):
         windows(table, size=3)
     with pytest.raises(DataError, match="size 0, count 5: both must be 1 or more"):
         windows(table, size=0)
