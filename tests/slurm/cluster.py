@@ -22,6 +22,7 @@ CONFIGURATION = Path("/etc/slurm")
 MEMORY_MB, CPUS = 16_000, 8
 SECONDS_TO_START = 60
 
+OURS = "ClusterName=tests\n"
 SLURM_CONF = """\
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
@@ -75,6 +76,9 @@ def missing() -> str | None:
         return "SLURM's daemons are started as root"
     if running := subprocess.run(["pgrep", "-x", "slurmctld"], capture_output=True).stdout:
         return f"a slurmctld runs already, with pid {running.decode().strip()}"
+    theirs = CONFIGURATION / "slurm.conf"
+    if theirs.exists() and not theirs.read_text().startswith(OURS):
+        return f"{theirs} is a configuration of this machine's own"
     absent = [name for name in NEEDED if shutil.which(name) is None]
     return f"{', '.join(absent)} not installed: run tests/slurm/install.sh" if absent else None
 
@@ -129,6 +133,9 @@ def started(state: Path) -> Iterator[Cluster]:
     finally:
         for pid in (state / "slurmd.pid", state / "slurmctld.pid", munge / "munged.pid"):
             stop(pid)
+        # With it, every start of Snakemake would wait 9 s for a controller that is gone.
+        for name in ("slurm.conf", "gres.conf"):
+            (CONFIGURATION / name).unlink(missing_ok=True)
 
 
 def wait_until_idle(state: Path) -> None:
