@@ -35,7 +35,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests/end_to_end/tiny.yaml"
 # A disk of so many MB is filled up by a tiny run, of which this is less than half.
-DISK_MB, LARGER_DISK_MB = 60, 2000
+DISK_MB, LARGER_DISK_MB = 25, 2000
 SCRIPT = re.compile(r"\.snakemake/scripts/\w+\.(\w+)\.py")
 KILLED = ("SIGKILL", "SIGTERM")
 
