@@ -19,7 +19,7 @@ def test_every_dependency_is_pinned_and_in_the_conda_environment():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     environment = yaml.safe_load((ROOT / "envs/sqsd.yaml").read_text())
     expected = {f"{name}=={pins()[name]}" for name in project["dependencies"]}
-    assert set(environment["dependencies"][-1]["pip"]) == expected
+    assert set(environment["dependencies"][-1]["pip"]) == expected | {"-e ${SQSD_SOURCE}"}
     for extra in project["optional-dependencies"].values():
         assert all(name.split("[")[0] in pins() for name in extra)
 
