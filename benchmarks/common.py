@@ -6,6 +6,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,7 @@ def pass_flops(model, samples: list[EncodedSample]) -> int:
 
 
 def machine() -> dict[str, Any]:
-    packages = ("torch", "transformers", "sqsd")
+    packages = ("torch", "transformers", "snakemake", "sqsd")
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "device": gpu or processor(),
@@ -168,9 +169,10 @@ def processor() -> str:
 
 
 def save(name: str, result: dict[str, Any]) -> None:
-    """Write the result beside the versions and the device that gave it."""
+    """Write the result beside the day, the versions and the device that gave it."""
     path = MEASURED / f"{name}.json"
-    path.write_text(json.dumps({"machine": machine(), **result}, indent=2) + "\n")
+    made = {"date": date.today().isoformat(), "machine": machine()}
+    path.write_text(json.dumps(made | result, indent=2) + "\n")
     print(f"saved {path}")
 
 

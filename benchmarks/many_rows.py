@@ -2,10 +2,11 @@
 
     python benchmarks/many_rows.py [--rows 100000] [--folder FOLDER]
 
-The rows are the sandbox's, in JSONL files as a user brings them; the model is the default's.
-Both data sets are scored by SQSD at pinned states. Prints and saves `measured/many_rows.json`: the
-peak memory of a gradient shard and of the score table for either, the seconds that the score table
-takes from finished shards, and those that a plan takes.
+The rows are the sandbox's, in JSONL files as a user brings them; the model is the default's. Both
+data sets are scored by SQSD at the model itself, a state that needs no search. Shards that an
+earlier call has finished in FOLDER stay, with their times. Prints, and saves
+`measured/many_rows.json`: seconds of a plan; for either data set the seconds of all shards together
+and the peak memory of one; seconds and peak memory of the score table from finished shards.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import common
@@ -23,21 +25,17 @@ import yaml
 from sqsd.sandbox import benign_rows
 
 ROOT = Path(__file__).parents[1]
-RUN, METHOD = "results/many-rows", "sqsd-danger"
+RUN, METHOD = "results/many-rows", "sqsd-danger-theta-0"
 FIELDS = {"instruction": "prompt", "response": "response"}
 
 
-def configuration(rows: dict[str, int]) -> dict:
-    """Two data sets of one model at states that need no search."""
+def configuration(rows: Iterable[str]) -> dict:
+    """Two data sets of one model."""
     return {
         "run": "many-rows",
         "selection": {"experiments": list(rows), "tables": ["ranking"]},
         "experiments": {name: {"model": "sandbox", "dataset": name} for name in rows},
-        "datasets": {
-            name: {"source": f"{name}.jsonl", "fields": FIELDS, "rows": count}
-            for name, count in rows.items()
-        },
-        "states": {"d-danger": {"pilot": "pilot", "step": 10}},
+        "datasets": {name: {"source": f"{name}.jsonl", "fields": FIELDS} for name in rows},
         "gradients": {"rows_per_shard": 5000},
     }
 
@@ -55,12 +53,12 @@ def watched(command: list[str], script: str) -> tuple[float, float]:
 
     def watch() -> None:
         while not done.wait(0.02):
-            for child in psutil.Process(process.pid).children(recursive=True):
-                try:
+            try:
+                for child in psutil.Process(process.pid).children(recursive=True):
                     if script in " ".join(child.cmdline()):
                         peak[0] = max(peak[0], child.memory_info().rss / 2**20)
-                except psutil.Error:
-                    continue
+            except psutil.Error:  # one that has ended
+                continue
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -72,10 +70,10 @@ def watched(command: list[str], script: str) -> tuple[float, float]:
     return time.perf_counter() - started, peak[0]
 
 
-def shard_memory(folder: Path, dataset: str) -> float:
-    """Peak memory in MB of the gradient shards of a data set."""
+def shard_times(folder: Path, dataset: str) -> pd.DataFrame:
+    """What Snakemake has measured of the gradient shards of a data set, a row each."""
     files = (folder / RUN / f"times/collect_gradients/sandbox/{dataset}").rglob("*.tsv")
-    return max(float(pd.read_csv(path, sep="\t")["max_rss"].max()) for path in files)
+    return pd.concat([pd.read_csv(path, sep="\t") for path in files])
 
 
 def main() -> None:
@@ -95,16 +93,16 @@ def main() -> None:
     print(f"planned in {plan_s:.1f} s", flush=True)
     for name, count in sizes.items():
         target = f"{RUN}/scores/sandbox/{name}/{METHOD}.parquet"
-        shards_s, _ = watched(
-            snakemake(folder, target, "--omit-from", "score_samples"), "collect_gradients"
-        )
+        watched(snakemake(folder, target, "--until", "collect_gradients"), "collect_gradients")
+        shards = shard_times(folder, name)
         (folder / target).unlink(missing_ok=True)
         score_s, score_mb = watched(snakemake(folder, target), "score_samples")
         found.append(
             {
                 "rows": count,
-                "shards_s": round(shards_s, 1),
-                "shard_peak_mb": round(shard_memory(folder, name), 1),
+                "shards": len(shards),
+                "shards_job_s": round(float(shards["s"].sum()), 1),
+                "shard_peak_mb": round(float(shards["max_rss"].max()), 1),
                 "score_table_s": round(score_s, 1),
                 "score_table_peak_mb": round(score_mb, 1),
             }

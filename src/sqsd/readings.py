@@ -116,8 +116,8 @@ class ScoreFile:
 
 
 Reading = Update | Tokens | Texts | HiddenState | Gradient | Judged | Scores | Outcomes | ScoreFile
-# The tables of a reading, each with all its shards, by role. `samples`, of a reading of rows, has a
-# row per sample, its `reason` null where the row can be scored.
+# The tables of a reading, each with all its shards (`read_shard`), by role. `samples`, of a reading
+# of rows, has a row per sample, its `reason` null where the row can be scored.
 Readings = Mapping[str, pd.DataFrame]
 
 
@@ -132,6 +132,30 @@ def read_readings(reading: Reading, files: Mapping[str, Sequence[str]]) -> Readi
         (dataset,), (path,) = files["rows"], files["file"]
         return {"samples": match_scores(dataset, path, reading.fields)}
     return {
-        role: pd.concat([read_table(path, schema) for path in files[role]], ignore_index=True)
+        role: pd.concat([read_shard(path, schema) for path in files[role]], ignore_index=True)
         for role, schema in reading.tables.items()
     }
+
+
+def read_shard(path: str, schema: str) -> pd.DataFrame:
+    """A table of a shard; of updates the sums over modules, of which a large model has hundreds."""
+    table = read_table(path, schema)
+    return sums_over_modules(table) if schema == "gradient_modules" else table
+
+
+def sums_over_modules(modules: pd.DataFrame) -> pd.DataFrame:
+    """Columns sample_id, cosine and projection, summed over modules (Eq. 12).
+
+    A module whose update or direction is exactly zero points nowhere: it adds nothing.
+    """
+    norm = modules["direction_norm"]
+    along = (modules["inner_product"] / norm).mask(norm == 0, 0.0)
+    zero = modules["update_norm"] == 0
+    values = pd.DataFrame(
+        {
+            "sample_id": modules["sample_id"],
+            "cosine": (along / modules["update_norm"]).mask(zero, 0.0),
+            "projection": along,
+        }
+    )
+    return values.groupby("sample_id").sum().reset_index()

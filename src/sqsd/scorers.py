@@ -66,7 +66,7 @@ class SqsdScorer(Scorer):
         column = "cosine" if self.normalised else "projection"
         parts = []
         for name, reading in readings.items():
-            parts.append(self.signs[name] * sums_over_modules(reading["modules"])[column])
+            parts.append(self.signs[name] * reading["modules"].set_index("sample_id")[column])
         return pd.concat(parts, axis=1).sum(axis=1, skipna=False)
 
 
@@ -360,24 +360,6 @@ def merged_samples(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
         reasons = other.set_index("sample_id")["reason"]
         merged["reason"] = merged["reason"].fillna(merged["sample_id"].map(reasons))
     return merged
-
-
-def sums_over_modules(modules: pd.DataFrame) -> pd.DataFrame:
-    """Columns cosine and projection per sample_id, summed over modules (Eq. 12).
-
-    A module whose update or direction is exactly zero points nowhere: it adds nothing.
-    """
-    norm = modules["direction_norm"]
-    along = (modules["inner_product"] / norm).mask(norm == 0, 0.0)
-    zero = modules["update_norm"] == 0
-    values = pd.DataFrame(
-        {
-            "sample_id": modules["sample_id"],
-            "cosine": (along / modules["update_norm"]).mask(zero, 0.0),
-            "projection": along,
-        }
-    )
-    return values.groupby("sample_id").sum()
 
 
 def score_table(scores: pd.Series, samples: pd.DataFrame) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from sqsd.readings import (
     Tokens,
     Update,
     read_readings,
+    sums_over_modules,
 )
 from sqsd.scorers import (
     make_scorer,
@@ -68,7 +69,7 @@ def reading(values, reasons=None):
     """Of rows with values, and of those with a reason after them."""
     return {
         "samples": samples_of(dict.fromkeys(values) | (reasons or {})),
-        "modules": modules_of(values),
+        "modules": sums_over_modules(modules_of(values)),
     }
 
 
