@@ -2,9 +2,7 @@ import re
 import sys
 from pathlib import Path
 
-import yaml
-
-from sqsd.config import ALL, ALL_ROWS, check_layout, resolve
+from sqsd.config import ALL, ALL_ROWS, check_layout, read_default, resolve
 from sqsd.devices import visible_gpus
 from sqsd.errors import SqsdError, message_of_disk, not_known
 from sqsd.paths import NAME
@@ -35,7 +33,7 @@ def plan_of(configuration):
     """The plan of a configuration. An error of ours is one message, without Snakemake's traceback."""
     try:
         check_keys([ROOT / "config/config.yaml", *workflow.configfiles])
-        default = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+        default = read_default(ROOT / "config/config.yaml")
         resolved = resolve(default, configuration)
         validate_config(resolved, ROOT / "config/schemas/config.schema.json")
         plan = Plan(resolved)

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from sqsd.errors import ConfigurationError
 from sqsd.sources import (
     COMPARISON,
@@ -30,6 +32,11 @@ DRAWN = frozenset(
         "first-order",
     )
 )  # fmt: skip
+# Far more than any configuration has; a value that holds itself, by an alias of YAML, has no end.
+MOST_LEVELS = 50
+# Of numpy, and of tables.
+LARGEST_INTEGER = 2**63 - 1
+SURROGATE = re.compile("[\ud800-\udfff]")
 # In the paths of fine-tunes on all rows, where those on subsets have a method's name and a window.
 ALL_ROWS, ALL = "all-rows", "all"
 SHAPES = {
@@ -39,21 +46,61 @@ SHAPES = {
 }
 
 
+def read_default(path: str | Path) -> Any:
+    """What a YAML file holds. Raises ConfigurationError where it cannot be read."""
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    # Of a value that is not of the kind it is marked as, the constructors of YAML raise the rest.
+    except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError) as error:
+        raise ConfigurationError(f"{path}: cannot be read as YAML ({error}); correct it") from error
+
+
 def resolve(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration of a run: what is given laid over the defaults, axes written out.
 
     Dictionaries are merged, everything else is replaced. An axis is a list of values under
     `axes`; a key or an item of a list that holds its name in braces stands for one for each
     value, and so does what lies below it. A text that is a whole number once its braces are
-    filled becomes one. Raises ConfigurationError for a value that an axis has twice, two keys
-    that become one, and braces of an axis where no key or item above them has it.
+    filled becomes one. Raises ConfigurationError for a value that no configuration has
+    (`refuse_value`), one that an axis has twice, two keys that become one, and braces of an axis
+    where no key or item above them has it.
     """
+    for part in (defaults, given):
+        refuse_value(part)
+        if not isinstance(part, Mapping):
+            problem = f"(top level): {type(part).__name__} is no dictionary; give values by key"
+            raise ConfigurationError(listed([problem]))
     config = merged(defaults, given)
     axes = config.pop("axes", {})
     problems = list(axis_problems(axes))
     if problems:
         raise ConfigurationError(listed(problems))
     return expanded(config, axes, {})
+
+
+def refuse_value(value: Any, place: str = "", level: int = 0) -> None:
+    """Raises ConfigurationError for the first value, at or below one, that JSON could not hold.
+
+    YAML has other kinds of values too, and such as hold themselves.
+    """
+    problem = None
+    if level > MOST_LEVELS:
+        problem = f"nested more than {MOST_LEVELS} levels deep, or within itself; nest it less"
+    elif isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+        problem = f"an integer of {value.bit_length()} bits; allowed: -(2^63 - 1) to 2^63 - 1"
+    elif isinstance(value, str) and SURROGATE.search(value):
+        problem = f"{value!r} is not Unicode; take the surrogates out"
+    elif not isinstance(value, Mapping | list | str | int | float | None):
+        problem = f"{type(value).__name__} is no kind of value here; write a text, in quotes"
+    if problem:
+        raise ConfigurationError(listed([f"{place or '(top level)'}: {problem}"]))
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            refuse_value(key, place, level)
+            refuse_value(below, f"{place}.{key}".removeprefix("."), level + 1)
+    elif isinstance(value, list):
+        for i, below in enumerate(value):
+            refuse_value(below, f"{place}[{i}]", level + 1)
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

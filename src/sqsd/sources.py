@@ -265,7 +265,8 @@ def load_scores(path: str, fields: Mapping[str, str]) -> pd.DataFrame:
     rows = []
     for where, row in source.records:
         prompt, response, _ = _read_pair(source, row)
-        rows.append((prompt or "", response or "", _score(row, fields["score"], where)))
+        texts = (_storable(text, where) for text in (prompt, response))
+        rows.append((*texts, _score(row, fields["score"], where)))
     return pd.DataFrame(rows, columns=pd.Index(["prompt", "response", "score"]))
 
 
@@ -463,6 +464,8 @@ def _read_messages(source: Source, row: Row) -> tuple[str | None, str | None, st
         response, response_problem = _text(messages[-1], "content", "response")
     if [m.get("role") for m in messages] != ["user", "assistant"]:
         roles = ", ".join(str(m.get("role")) for m in messages) or "none"
+        # No table can hold a surrogate.
+        roles = roles.encode(errors="backslashreplace").decode()
         return prompt, response, f"{CONVERSATION_PROBLEM}: {roles}"
     return prompt, response, _joined(problem, response_problem)
 
@@ -568,6 +571,13 @@ def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
         rows = parquet.read_table(path).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{path}: not a Parquet file ({error})") from error
+    except UnicodeDecodeError:
+        raise
+    except (LookupError, OverflowError, ValueError) as error:
+        raise DataError(
+            f"{path}: holds a value that cannot be read ({error}), such as a date beyond the year "
+            "9999; store its column as text, or leave it out"
+        ) from error
     for number, row in enumerate(rows, start=1):
         yield f"{path}, row {number}", row
 

@@ -94,14 +94,20 @@ Checks = Iterable["str | Checks"]
 def check_keys(files: Iterable[str | Path]) -> None:
     """Raises ConfigurationError listing every key that a mapping of a YAML or JSON file has twice.
 
+    Or that a file cannot be read as YAML, which knows less than all of JSON.
     Who reads such a file gets the last of them, and is told nothing. What is no file here, as a
     pipe that Snakemake has read, is left out.
     """
     problems: list[str] = []
     for file in filter(is_file, files):
-        # To JSON a tab is a blank, to YAML an error.
-        text = Path(file).read_text(encoding="utf-8").replace("\t", " ")
-        problems += key_problems(yaml.compose(text, yaml.SafeLoader), file, "", set())
+        try:
+            # To JSON a tab is a blank, to YAML an error.
+            text = Path(file).read_text(encoding="utf-8").replace("\t", " ")
+            root = yaml.compose(text, yaml.SafeLoader)
+        except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+            problems.append(f"{file}: cannot be read as YAML ({error}); correct it")
+            continue
+        problems += key_problems(root, file, "", set())
     if problems:
         raise ConfigurationError(listed(list(dict.fromkeys(problems))))
 
@@ -589,6 +595,13 @@ def is_file(source: str | Path) -> bool:
         return False
 
 
+def is_folder(source: str | Path) -> bool:
+    try:
+        return Path(source).is_dir()
+    except OSError:  # likewise
+        return False
+
+
 def model_source_problems(place: str, spec: Mapping[str, Any]) -> Iterator[str]:
     source = spec["source"]
     known = ("source", "seed")
@@ -602,7 +615,7 @@ def model_source_problems(place: str, spec: Mapping[str, Any]) -> Iterator[str]:
         if not re.fullmatch(r"hub:[\w.-]+/[\w.-]+", source):
             yield f"{place}.source: '{source}' is no model of the hub; allowed: {MODEL_SOURCES}"
         yield from keys_problems(place, spec, f"source '{source}'", known, ("revision", "head"))
-    elif not Path(source).is_dir():
+    elif not is_folder(source):
         yield f"{place}.source: '{source}' is no folder; allowed: {MODEL_SOURCES}"
     else:
         yield from keys_problems(place, spec, f"source '{source}'", known, ("head",))

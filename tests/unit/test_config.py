@@ -22,6 +22,7 @@ from sqsd.config import (
     expanded,
     for_model,
     merged,
+    read_default,
     resolve,
     rows_at_once,
     training_steps,
@@ -257,6 +258,39 @@ BAD_AXES = {
 }
 
 
+BAD_VALUES = {
+    "a list within itself": (
+        "run: &x [*x]",
+        r"run(\[0\]){50}: nested more than 50 levels deep, or",
+    ),
+    "a dictionary within itself": ("lora: &x {r: *x}", r"lora(\.r){50}: nested more than 50"),
+    "a long integer": (
+        "lora: {r: 0x" + "f" * 5000 + "}",
+        r"lora\.r: an integer of 20000 bits; allo",
+    ),
+    "a key": ("lora: {0x" + "f" * 1000 + ": 1}", r"lora: an integer of 4000 bits; allowed: "),
+    "in an axis": ("axes: {x: [-0x8000000000000000]}", r"axes\.x\[0\]: an integer of 64 bits"),
+    "a surrogate": (
+        'tables: {x: {title: "\\ud800"}}',
+        r"tables\.x\.title: '\\ud800' is not Unicode;",
+    ),
+    "a date": ("run: 2020-01-01", r"run: date is no kind of value here; write a text, in quotes"),
+    "bytes": (
+        "sandbox: {architecture: {x: !!binary aGk=}}",
+        r"sandbox\.architecture\.x: bytes is no ",
+    ),
+    "no dictionary": ("[run, x]", r"\(top level\): list is no dictionary; give values by key"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_VALUES.values(), ids=BAD_VALUES)
+def test_values_that_no_configuration_has_are_named_by_their_place(text, message):
+    given = yaml.safe_load(text)
+    for defaults, over in ((DEFAULT, given), (given, {})):
+        with pytest.raises(ConfigurationError, match=rf"^1 problem\(s\) in .*:\n  {message}"):
+            resolve(defaults, over)
+
+
 @pytest.mark.parametrize(("text", "message"), BAD_AXES.values(), ids=BAD_AXES)
 def test_axes_that_mean_nothing(text, message):
     with pytest.raises(ConfigurationError, match=message):
@@ -326,6 +360,36 @@ ONCE = {
 def test_keys_that_are_there_once(tmp_path, text):
     (tmp_path / "my.yaml").write_text(text)
     check_keys([tmp_path / "my.yaml"])
+
+
+UNREADABLE = {
+    "cut short": b"run: [x",
+    "not UTF-8": b"run: \xff",
+    "a control character, which JSON may have": b'{"run": "\x7f"}',
+    "a long key, which JSON may have": b'{"' + b"x" * 1100 + b'": 1}',
+    "nested too deeply": b"[" * 5000,
+}
+
+
+@pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE)
+def test_files_that_are_not_yaml(tmp_path, content):
+    file = tmp_path / "my.yaml"
+    file.write_bytes(content)
+    with pytest.raises(
+        ConfigurationError, match=r"(?s)my\.yaml: cannot be read as YAML \(.*; correct"
+    ):
+        check_keys([file])
+    with pytest.raises(
+        ConfigurationError, match=r"(?s)my\.yaml: cannot be read as YAML \(.*; correct"
+    ):
+        read_default(file)
+
+
+@pytest.mark.parametrize("value", ["2020-99-99", "!!int x", "!!timestamp x", "!!bool x", "!x y"])
+def test_values_that_are_not_of_their_kind_in_a_default(tmp_path, value):
+    (tmp_path / "my.yaml").write_text(f"run: {value}")
+    with pytest.raises(ConfigurationError, match=r"my\.yaml: cannot be read as YAML \("):
+        read_default(tmp_path / "my.yaml")
 
 
 def test_a_pipe_is_not_read_a_second_time(tmp_path):
@@ -1259,7 +1323,7 @@ CASES = {
     ),
     "folder for a file": (
         "benchmarks: {mine: {source: docs, fields: {a: b}}}",
-        r"benchmarks\.mine\.source: 'docs' does not exist; allowed: ",
+        r"benchmarks\.mine\.source: 'docs' is no file; allowed: ",
     ),
     "nonsense of the hub as rows": (
         "datasets: {mine: {source: 'hub:nonsense', fields: {instruction: a, response: b}}}",
@@ -1367,6 +1431,11 @@ CASES = {
         r"models\.big\.source: 'no/such/folder' is no folder; allowed: sandbox, .*hub:owner/name, "
         r"wheel:.*, or a folder with a model",
     ),
+    "model folder of a name that no disk has": (
+        f"models: {{big: {{source: {'x' * 300}, seed: 1}}}}",
+        r"models\.big\.source: 'x{300}' is no folder; allowed: sandbox",
+    ),
+    "name that no disk has": (f"run: {'x' * 101}", r"run: 'x{101}' is too long"),
     "revision of the sandbox": (
         "models: {sandbox: {revision: main}}",
         r"models\.sandbox: 'revision' means nothing for source 'sandbox', which has source, seed; "

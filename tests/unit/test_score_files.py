@@ -205,3 +205,12 @@ def test_a_row_without_a_score_keeps_its_place_and_one_that_cannot_be_read_its_r
     assert found["score"].dropna().to_dict() == {1: 2.0, 3: 4.0}
     assert found["rank"].dropna().to_dict() == {1: 2, 3: 1}
     assert found["reason"].dropna().to_dict() == {0: "not in the score file", 2: "too long"}
+
+
+@pytest.mark.parametrize("row", [{"q": "\ud800", "a": "y"}, {"q": "x", "a": "\udfff"}])
+def test_texts_that_are_not_unicode_are_named_by_their_line(tmp_path, row):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps(row | {"score": 1}))
+    fields = {"instruction": "q", "response": "a", "score": "score"}
+    with pytest.raises(DataError, match=r"mine\.jsonl:1: text that is not Unicode"):
+        load_scores(str(path), fields)

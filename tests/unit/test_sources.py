@@ -7,6 +7,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
+import pyarrow
+import pyarrow.parquet as parquet
 import pytest
 from datasets.exceptions import DatasetsError
 from huggingface_hub.utils import httpx
@@ -136,6 +138,7 @@ ROLES = "messages are not one user message and then one assistant message: "
         ([USER, USER, ASSISTANT], "x", ROLES + "user, user, assistant"),
         ([{"role": "system", "content": "s"}, USER, ASSISTANT], "x", ROLES + "system, user, as"),
         ([ASSISTANT, USER], "x", ROLES + "assistant, user"),
+        ([USER, {"role": "\ud800", "content": "y"}], "x", ROLES + "user, \\ud800"),
         ([USER, {"role": "assistant", "content": ""}], "x", "empty response"),
         ([USER, {"role": "assistant"}], "x", "missing field content"),
         ([{"role": "user", "content": ""}, ASSISTANT], "", "empty instruction"),
@@ -197,6 +200,22 @@ def test_unusable_files(tmp_path, name, content, message):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=message):
         read(path, FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "stored"),
+    [
+        (pyarrow.date32(), pyarrow.int32()),
+        (pyarrow.time64("us"), pyarrow.int64()),
+        (pyarrow.duration("s"), pyarrow.int64()),
+    ],
+    ids=str,
+)
+def test_values_of_parquet_that_python_has_none_for(tmp_path, kind, stored):
+    column = pyarrow.array([2**31 - 1 if stored == "int32" else 2**62], stored).view(kind)
+    parquet.write_table(pyarrow.table({"q": ["x"], "a": column}), tmp_path / "r.parquet")
+    with pytest.raises(DataError, match=r"r\.parquet: holds a value that cannot be read \(.*store"):
+        read(tmp_path / "r.parquet", {"instruction": "q", "response": "a"})
 
 
 def test_missing_file(tmp_path):
