@@ -1,4 +1,6 @@
 rule make_dataset:
+    input:
+        lambda w: PLAN.own_files("datasets", w.dataset),
     output:
         PATHS.dataset("{dataset}"),
     log:
@@ -14,6 +16,8 @@ rule make_dataset:
 
 
 rule make_preferences:
+    input:
+        lambda w: PLAN.own_files("preferences", w.dataset),
     output:
         PATHS.preferences("{dataset}"),
     log:
@@ -29,6 +33,8 @@ rule make_preferences:
 
 
 rule make_benchmark:
+    input:
+        lambda w: PLAN.own_files("benchmarks", w.benchmark),
     output:
         PATHS.benchmark("{benchmark}"),
     log:

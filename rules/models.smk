@@ -1,4 +1,6 @@
 rule fetch_model:
+    input:
+        lambda w: PLAN.own_files("models", w.model),
     output:
         model=directory(PATHS.model("{model}")),
     log:

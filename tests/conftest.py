@@ -1,10 +1,12 @@
 """What tests share: a tiny model and its adapters, and running snakemake as a user does."""
 
+import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +106,24 @@ def job_counts(output: str) -> dict[str, int]:
 def write_config(path: Path, **values) -> Path:
     path.write_text(yaml.safe_dump(values, sort_keys=False))
     return path
+
+
+@functools.cache
+def model_files() -> dict[str, bytes]:
+    """A sound model and its tokenizer, as save_pretrained writes them."""
+    from sqsd.models import make_model, make_word_tokenizer
+
+    tokenizer = make_word_tokenizer(["Hello there , answer me"])
+    with tempfile.TemporaryDirectory() as folder:
+        make_model(tokenizer, ONE_LAYER, seed=3).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def write_model(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for name, content in model_files().items():
+        (folder / name).write_bytes(content)
 
 
 @pytest.fixture(scope="session")

@@ -123,6 +123,15 @@ class Plan:
         spec = {k: v for k, v in self.config["models"][model].items() if k != "seed"}
         return spec | ({"guard": True} if is_guard else {})
 
+    def own_files(self, registry: str, name: str) -> list[str]:
+        """The user's own files that an entry is made of: one of rows, or those of a model's folder.
+
+        Where one of them changes, so does what is made of it.
+        """
+        path = Path(self.config[registry][name]["source"])
+        files = path.iterdir() if path.is_dir() else [path]
+        return sorted(str(file) for file in files if file.is_file())
+
     def benchmark(self, model: str, role: str) -> str:
         """The benchmark that plays a role (`tuning`, `test`, ...) for a model."""
         return self.setting("evaluation", model)["benchmarks"][role]

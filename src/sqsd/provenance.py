@@ -4,7 +4,7 @@ import hashlib
 import json
 import platform
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -85,16 +85,16 @@ class Job(Protocol):
     params: Any
 
 
-def made_from(job: Job, stage: str, sources: Iterable[str] = ()) -> dict[str, Any]:
+def made_from(job: Job, stage: str) -> dict[str, Any]:
     """Provenance of a job's output.
 
     Returns versions of the package, the stage and the packages in use; the hash of the job's
     params, and its seed where it has one; the device, the time (UTC); and the hash of every input
-    by its path, and of those of `sources`, which the user has given, that are local.
+    by its path.
     Raises DataError for an input that an earlier version of its stage made, or that is cut short.
     """
     settings = {name: value for name, value in job.params.items() if name not in NOT_SETTINGS}
-    inputs = sorted({*map(str, job.input), *(s for s in sources if Path(s).exists())})
+    inputs = sorted({*map(str, job.input)})
     for path in inputs:
         check_stage(path)
     return {

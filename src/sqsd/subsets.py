@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from sqsd.errors import DataError
+from sqsd.tables import read_table
 
 # Of a data set's rows by response length (paper, figures 8 to 10).
 LENGTH_GROUPS = ("longest", "middle", "shortest")
@@ -26,9 +27,7 @@ def window_starts(n: int, size: int, count: int = 5) -> list[int]:
     return [int(start) for start in np.linspace(0, n - size, count)]
 
 
-def windows(
-    scores: pd.DataFrame, size: int, count: int = 5, place: str = "scores"
-) -> list[pd.DataFrame]:
+def windows(scores: pd.DataFrame, size: int, count: int = 5) -> list[pd.DataFrame]:
     """The subsets S1..S<count>, riskiest first: `size` consecutive ranks of a `scores` table each.
 
     Columns sample_id, score, rank. Rows without a rank are in none. Raises DataError as
@@ -37,15 +36,33 @@ def windows(
     ranking = scores.dropna(subset=["rank"]).astype({"rank": "int64"}).sort_values("rank")
     if ranking["rank"].tolist() != list(range(1, len(ranking) + 1)):
         raise DataError(
-            f"{place}: the ranks of {len(ranking)} rows are not 1 to {len(ranking)}, each once; "
+            f"the ranks of {len(ranking)} rows are not 1 to {len(ranking)}, each once; "
             "delete it and run again"
         )
     columns = ranking[["sample_id", "score", "rank"]]
-    try:
-        starts = window_starts(len(ranking), size, count)
-    except DataError as error:
-        raise DataError(f"{place}: {error}") from error
+    starts = window_starts(len(ranking), size, count)
     return [columns.iloc[start : start + size].reset_index(drop=True) for start in starts]
+
+
+def make_subsets(scores: str, rows: str, size: int, count: int) -> list[pd.DataFrame]:
+    """The `subset` tables of a file of scores, with the texts of a file of rows.
+
+    Raises DataError naming the files, as `windows`, and where a row is not among the rows.
+    """
+    table = read_table(scores, "scores")
+    try:
+        cut = windows(table, size, count)
+    except DataError as error:
+        raise DataError(f"{scores}: {error}") from error
+    texts = read_table(rows, "dataset")[["sample_id", "prompt", "response"]]
+    subsets = [subset.merge(texts, on="sample_id") for subset in cut]
+    for subset, made in zip(cut, subsets, strict=True):
+        if lost := sorted({*subset["sample_id"]} - {*made["sample_id"]}):
+            raise DataError(
+                f"{scores}: {len(lost)} rows, as {lost[0]}, are not in {rows}; delete the scores "
+                "and run again"
+            )
+    return subsets
 
 
 def length_groups(samples: pd.DataFrame, size: int) -> dict[str, pd.DataFrame]:

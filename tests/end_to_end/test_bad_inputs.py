@@ -4,12 +4,10 @@ Each case runs the real command in a folder of its own, or, where it takes a job
 others whose set-up is the same. A message is written here as a user needs it.
 """
 
-import functools
 import json
 import os
 import re
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -21,7 +19,6 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import (
-    ONE_LAYER,
     ROOT,
     SHAPES,
     V_PROJ,
@@ -29,6 +26,7 @@ from conftest import (
     snakemake,
     write_adapter,
     write_config,
+    write_model,
 )
 
 from sqsd.config import merged
@@ -485,24 +483,6 @@ ROW_JOBS = [
 
 
 # Models in folders.
-@functools.cache
-def model_files() -> dict[str, bytes]:
-    """A sound model and its tokenizer, as save_pretrained writes them."""
-    from sqsd.models import make_model, make_word_tokenizer
-
-    tokenizer = make_word_tokenizer(["Hello there , answer me"])
-    with tempfile.TemporaryDirectory() as folder:
-        make_model(tokenizer, ONE_LAYER, seed=3).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-
-
-def write_model(folder: Path) -> None:
-    folder.mkdir(parents=True)
-    for name, content in model_files().items():
-        (folder / name).write_bytes(content)
-
-
 def with_settings(file: Path, **values: Any) -> None:
     """Change some keys of a JSON file; None takes one away."""
     both = json.loads(file.read_text()) | values

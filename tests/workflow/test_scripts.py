@@ -185,18 +185,18 @@ def read(path: str, schema: str) -> Call:
     return call("read_table", path=path, schema=schema)
 
 
-def made_from(stage: str, **sources: list[str]) -> Call:
-    return call("made_from", job="the job", stage=stage, **sources)
+def made_from(stage: str) -> Call:
+    return call("made_from", job="the job", stage=stage)
 
 
-def written(stage: str, frame: Call, path: str, schema: str, **sources: list[str]) -> Call:
-    provenance = made_from(stage, **sources)
+def written(stage: str, frame: Call, path: str, schema: str) -> Call:
+    provenance = made_from(stage)
     return call("write_table", frame=frame, path=path, schema=schema, provenance=provenance)
 
 
-def told(stage: str, folder: str, **sources: list[str]) -> Call:
+def told(stage: str, folder: str) -> Call:
     """The call that says in a folder what it was made from."""
-    return call("write_provenance", folder=folder, provenance=made_from(stage, **sources))
+    return call("write_provenance", folder=folder, provenance=made_from(stage))
 
 
 def loaded(model: str, **gpus: int) -> dict[str, Call]:
@@ -244,7 +244,6 @@ EXPECTED: dict[str, list[Call]] = {
             call("make_dataset", spec={"source": "sandbox:benign", "rows": 70, "seed": 41}),
             "data/grain.parquet",
             "dataset",
-            sources=["sandbox:benign"],
         )
     ],
     "make_preferences fruit-calm": [
@@ -253,7 +252,6 @@ EXPECTED: dict[str, list[Call]] = {
             call("make_preferences", spec={"source": "sandbox:safety", "rows": 56, "seed": 48}),
             "preferences/fruit-calm.parquet",
             "preferences",
-            sources=["sandbox:safety"],
         )
     ],
     "make_benchmark ash-exam": [
@@ -262,20 +260,19 @@ EXPECTED: dict[str, list[Call]] = {
             call("make_benchmark", spec={"source": "sandbox:test", "seed": 56}),
             "benchmarks/ash-exam.parquet",
             "benchmark",
-            sources=["sandbox:test"],
         )
     ],
     "fetch_model ash": [
         call("fetch_model", spec={"source": "hub:wood/ash", "revision": "v2"}, out="models/ash"),
-        told("fetch_model", "models/ash", sources=["hub:wood/ash"]),
+        told("fetch_model", "models/ash"),
     ],
     "fetch_model yew": [
         call("fetch_model", spec={"source": "hub:wood/yew", "guard": True}, out="models/yew"),
-        told("fetch_model", "models/yew", sources=["hub:wood/yew"]),
+        told("fetch_model", "models/yew"),
     ],
     "fetch_model fig": [
         call("fetch_cost_model", spec={"source": "hub:wood/fig"}, out="models/fig"),
-        told("fetch_model", "models/fig", sources=["hub:wood/fig"]),
+        told("fetch_model", "models/fig"),
     ],
     "train_cost_model bay": [
         call(
@@ -804,20 +801,12 @@ EXPECTED: dict[str, list[Call]] = {
         written(
             "make_subsets",
             call(
-                ".merge",
-                of=call(
-                    "windows",
-                    scores=read("scores/elm/grain/long-north.parquet", "scores"),
-                    size=20,
-                    count=2,
-                )[i],
-                on="sample_id",
-                **{
-                    "": (
-                        read("data/grain.parquet", "dataset")[["sample_id", "prompt", "response"]],
-                    )
-                },
-            ),
+                "make_subsets",
+                scores="scores/elm/grain/long-north.parquet",
+                rows="data/grain.parquet",
+                size=20,
+                count=2,
+            )[i],
             f"subsets/elm/grain/long-north/s{i + 1}.parquet",
             "subset",
         )

@@ -9,4 +9,4 @@ with log_to(snakemake.log[0]):
     spec = dict(snakemake.params.spec)
     head = spec.pop("head", "language")
     (fetch_cost_model if head == "cost" else fetch_model)(spec, Path(snakemake.output.model))
-    write_provenance(snakemake.output.model, made_from(snakemake, "fetch_model", [spec["source"]]))
+    write_provenance(snakemake.output.model, made_from(snakemake, "fetch_model"))

@@ -7,5 +7,5 @@ from sqsd.tables import write_table
 with log_to(snakemake.log[0]):
     spec = snakemake.params.spec
     load = make_benchmark if spec["source"].startswith("sandbox:") else load_benchmark
-    provenance = made_from(snakemake, "make_benchmark", [spec["source"]])
+    provenance = made_from(snakemake, "make_benchmark")
     write_table(load(spec), snakemake.output[0], "benchmark", provenance)

@@ -7,5 +7,5 @@ from sqsd.tables import write_table
 with log_to(snakemake.log[0]):
     spec = snakemake.params.spec
     load = make_dataset if spec["source"].startswith("sandbox:") else load_dataset
-    provenance = made_from(snakemake, "make_dataset", [spec["source"]])
+    provenance = made_from(snakemake, "make_dataset")
     write_table(load(spec), snakemake.output[0], "dataset", provenance)

@@ -7,5 +7,5 @@ from sqsd.tables import write_table
 with log_to(snakemake.log[0]):
     spec = snakemake.params.spec
     load = make_preferences if spec["source"].startswith("sandbox:") else load_preferences
-    provenance = made_from(snakemake, "make_preferences", [spec["source"]])
+    provenance = made_from(snakemake, "make_preferences")
     write_table(load(spec), snakemake.output[0], "preferences", provenance)
