@@ -212,7 +212,7 @@ def _load(source: str, place: str | Path, hint: str, options: dict) -> tuple[Any
         tokenizer.name_or_path = source
         check_template(tokenizer)
         # Without the option it would raise a RuntimeError that names no weight.
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             place, **options, output_loading_info=True, ignore_mismatched_sizes=True
         )
     except (DataError, MemoryError):
@@ -220,6 +220,7 @@ def _load(source: str, place: str | Path, hint: str, options: dict) -> tuple[Any
     except Exception as error:  # a broken file is a KeyError, a TypeError, an error of Rust
         reason = " ".join(str(error).split())
         raise DataError(f"{source}: cannot be loaded ({reason}); {hint}") from error
+    model, found = loaded
     check_weights(source, found)
     if len(tokenizer) > (rows := model.get_input_embeddings().num_embeddings):
         raise DataError(
