@@ -4,12 +4,12 @@
                               [--folder FOLDER]
 
 A run that nothing disturbs is made first, or taken from an earlier soak in FOLDER. Then runs are
-started in fresh folders, one after another; in each, at random moments, a random process of the run
-gets SIGKILL or SIGTERM, what is left of it is waited for, and the run is started again, until it is
-done. That goes on until there were so many kills and each rule that runs a model was hit. In the
-end all scores and tables must be those of the undisturbed run, to the last bit, and nothing that a
-run had finished may have been made again. Prints, and saves `measured/soak.json`; exit status 1
-where something was lost.
+started in fresh folders, one after another; in each, at random moments, a process of the run gets
+SIGKILL or SIGTERM, what is left of it is waited for, and the run is started again, until it is
+done. The process is one of a rule that runs a model and was not hit yet, or, until there were so
+many kills, any. That goes on until both are reached. In the end all scores and tables must be those
+of the undisturbed run, to the last bit, and nothing that a run had finished may have been made
+again. Prints, and saves `measured/soak.json`; exit status 1 where something was lost.
 """
 
 import argparse
@@ -111,13 +111,19 @@ def outputs(log: Path) -> Iterator[tuple[str, str, bool]]:
             yield file, job, job in finished
 
 
-def disturb(folder: Path, config: Path, wanted: set[str], draw: random.Random, record: Record):
-    """One run in a folder, killed and started again until it is done; wanted: rules to be hit."""
+def disturb(
+    folder: Path, config: Path, wanted: set[str], kills: int, draw: random.Random, record: Record
+):
+    """One run in a folder, killed and started again until it is done.
+
+    wanted: rules to be hit; kills: how many there are to be at least, of any process.
+    """
     done: set[str] = set()
     while True:
         process, log = start(folder, config)
         record.starts += 1
-        hit = kill_one(process, wanted - set(record.kills), draw)
+        enough = sum(record.kills.values()) >= kills
+        hit = kill_one(process, wanted - set(record.kills), not enough, draw)
         process.wait()
         wait_for_the_rest(folder)
         for file, _, _ in outputs(log):
@@ -134,18 +140,18 @@ def disturb(folder: Path, config: Path, wanted: set[str], draw: random.Random, r
 
 
 def kill_one(
-    process: subprocess.Popen, wanted: set[str], draw: random.Random
+    process: subprocess.Popen, wanted: set[str], others: bool, draw: random.Random
 ) -> tuple[str, str] | None:
     """Kill a process of a run at a random moment; None where the run was done before.
 
-    wanted: rules that were not hit yet. The first process of one of them is taken, else after some
-    time any.
+    wanted: rules that were not hit yet. The first process of one of them is taken; others: else
+    after some time any.
     """
     moment = time.monotonic() + draw.uniform(5, 60)
     while process.poll() is None:
         members = family(process)
         scripts = [member for member in members if rule_of(member) in wanted]
-        if scripts or time.monotonic() > moment:
+        if scripts or (others and time.monotonic() > moment):
             member = draw.choice(scripts or members)
             # Anywhere in its life: while it imports, computes or writes.
             if scripts:
@@ -269,7 +275,7 @@ def main() -> int:
     record, draw = Record(), random.Random(given.seed)
     while sum(record.kills.values()) < given.kills or wanted - set(record.kills):
         folder = fresh(given.folder / f"run-{record.runs}", config)
-        disturb(folder, config, wanted, draw, record)
+        disturb(folder, config, wanted, given.kills, draw, record)
         record.different += differences(folder, calm)
         record.runs += 1
     result = {
