@@ -1,15 +1,21 @@
 """Runs under fire: processes killed at random, a disk that fills up, two runs on one folder.
 
-    python benchmarks/soak.py [--config tests/end_to_end/tiny.yaml] [--kills 25] [--seed 1]
-                              [--folder FOLDER]
+    python benchmarks/soak.py [kills] [disk] [two] [--config tests/end_to_end/tiny.yaml]
+                              [--kills 25] [--seed 1] [--folder FOLDER]
 
-A run that nothing disturbs is made first, or taken from an earlier soak in FOLDER. Then runs are
-started in fresh folders, one after another; in each, at random moments, a process of the run gets
-SIGKILL or SIGTERM, what is left of it is waited for, and the run is started again, until it is
-done. The process is one of a rule that runs a model and was not hit yet, or, until there were so
-many kills, any. That goes on until both are reached. In the end all scores and tables must be those
-of the undisturbed run, to the last bit, and nothing that a run had finished may have been made
-again. Prints, and saves `measured/soak.json`; exit status 1 where something was lost.
+A run that nothing disturbs is made first, or taken from an earlier soak in FOLDER.
+
+kills: runs are started in fresh folders, one after another; in each, at random moments, a process
+of the run gets SIGKILL or SIGTERM, what is left of it is waited for, and the run is started again,
+until it is done. The process is one of a rule that runs a model and was not hit yet, or, until
+there were so many kills, any. That goes on until both are reached. In the end all scores and tables
+must be those of the undisturbed run, to the last bit, and nothing that a run had finished may have
+been made again.
+disk: the ranking alone, on a disk that is too small, and again once it is larger.
+two: the ranking alone, by two runs that are started on one folder at the same moment.
+
+Without a name all three. Each prints, and saves `measured/soak_{run}_{part}.json`; exit status 1
+where something was lost.
 """
 
 import argparse
@@ -23,9 +29,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import common
 import pandas as pd
@@ -34,8 +41,10 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests/end_to_end/tiny.yaml"
-# A disk of so many MB is filled up by a tiny run, of which this is less than half.
-DISK_MB, LARGER_DISK_MB = 25, 2000
+# Of the tiny run's ranking, which takes more than the smaller disk has.
+DISK_MB, LARGER_DISK_MB = 10, 2000
+# What is asked for where all of a run would show no more.
+TARGET = "ranking"
 SCRIPT = re.compile(r"\.snakemake/scripts/\w+\.(\w+)\.py")
 KILLED = ("SIGKILL", "SIGTERM")
 
@@ -178,23 +187,25 @@ def wait_for_the_rest(folder: Path) -> None:
         time.sleep(0.2)
 
 
-def differences(found: Path, expected: Path) -> list[str]:
+def final(folder: Path) -> set[Path]:
+    """The scores and tables of a run, by their paths in its folder."""
+    found = folder.glob("results/*/*/**/*.parquet")
+    paths = {path.relative_to(folder) for path in found}
+    return {path for path in paths if path.parts[2] in ("scores", "tables")}
+
+
+def differences(found: Path, expected: Path, paths: set[Path]) -> list[str]:
     """Results that are not the same to the last bit, or not there."""
     different = []
-    for path in sorted(expected.glob("results/*/*/**/*.parquet")):
-        kind = path.relative_to(expected).parts[2]
-        if kind not in ("scores", "tables"):
-            continue
-        own = found / path.relative_to(expected)
-        if not own.is_file():
-            different.append(str(own))
-            continue
+    for path in sorted(paths):
         try:
             pd.testing.assert_frame_equal(
-                timeless(pd.read_parquet(own)), timeless(pd.read_parquet(path)), check_exact=True
+                timeless(pd.read_parquet(found / path)),
+                timeless(pd.read_parquet(expected / path)),
+                check_exact=True,
             )
-        except AssertionError:
-            different.append(str(path.relative_to(expected)))
+        except (AssertionError, OSError):
+            different.append(str(path))
     return different
 
 
@@ -220,7 +231,8 @@ def fill_the_disk(folder: Path, config: Path, expected: Path) -> str:
     try:
         for path in config.parent.glob("*.jsonl"):
             shutil.copy(path, folder)
-        first = subprocess.run(command(folder, config), capture_output=True, text=True)
+        ask = command(folder, config, TARGET)
+        first = subprocess.run(ask, capture_output=True, text=True)
         said = first.stdout + first.stderr
         if first.returncode == 0:
             return "failed: the disk was not filled"
@@ -229,11 +241,10 @@ def fill_the_disk(folder: Path, config: Path, expected: Path) -> str:
         remount = ["mount", "-o", f"remount,size={LARGER_DISK_MB}m", str(folder)]
         subprocess.run(remount, check=True)
         subprocess.run(command(folder, config, "--unlock"), capture_output=True, check=True)
-        again = subprocess.run(command(folder, config), capture_output=True, text=True)
+        again = subprocess.run(ask, capture_output=True, text=True)
         if again.returncode:
             return f"failed: the run did not go on: {again.stdout[-2000:]}"
-        different = differences(folder, expected)
-        return f"failed: {different}" if different else "a clear error, and the rerun mended it"
+        return verdict(folder, expected, "a clear error, and the rerun mended it")
     finally:
         subprocess.run(["umount", str(folder)], check=False)
 
@@ -241,45 +252,34 @@ def fill_the_disk(folder: Path, config: Path, expected: Path) -> str:
 def two_at_once(folder: Path, config: Path, expected: Path) -> str:
     """Two runs started on one folder at the same moment; what came of them."""
     fresh(folder, config)
-    pair = [
-        subprocess.Popen(
-            command(folder, config), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        for _ in range(2)
-    ]
+    ask, pipe, both = command(folder, config, TARGET), subprocess.PIPE, subprocess.STDOUT
+    pair = [subprocess.Popen(ask, stdout=pipe, stderr=both, text=True) for _ in range(2)]
     said = [process.communicate()[0] for process in pair]
     done = [process.returncode == 0 for process in pair]
     refused = [text for text, good in zip(said, done, strict=True) if not good]
     if sum(done) != 1 or "locked" not in refused[0]:
         return f"failed: {sum(done)} of two were done"
-    different = differences(folder, expected)
-    return f"failed: {different}" if different else "one was refused, the other done"
+    return verdict(folder, expected, "one was refused, the other done")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=Path, default=TINY)
-    parser.add_argument("--kills", type=int, default=25)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/sqsd-soak"))
-    given = parser.parse_args()
-    config, started = given.config.resolve(), time.monotonic()
-    name = yaml.safe_load(config.read_text())["run"]
+def verdict(folder: Path, expected: Path, good: str) -> str:
+    """What came of a run of the target alone."""
+    made = final(folder)
+    different = differences(folder, expected, made)
+    whole = any(path.stem == TARGET for path in made)
+    return good if whole and not different else f"failed: {different or 'no table'}"
 
-    calm = given.folder / "undisturbed"
-    if not (calm / "done").exists():
-        fresh(calm, config)
-        subprocess.run(command(calm, config), check=True, stdout=subprocess.DEVNULL)
-        (calm / "done").touch()
+
+def kill_and_repeat(given: argparse.Namespace, config: Path, calm: Path) -> dict[str, Any]:
+    """The part `kills`."""
     wanted = rules_with_models(calm)
     record, draw = Record(), random.Random(given.seed)
     while sum(record.kills.values()) < given.kills or wanted - set(record.kills):
         folder = fresh(given.folder / f"run-{record.runs}", config)
         disturb(folder, config, wanted, given.kills, draw, record)
-        record.different += differences(folder, calm)
+        record.different += differences(folder, calm, final(calm))
         record.runs += 1
-    result = {
-        "run": name,
+    return {
         "seed": given.seed,
         "kills": sum(record.kills.values()),
         "by_rule": dict(sorted(record.kills.items())),
@@ -289,15 +289,46 @@ def main() -> int:
         "starts": record.starts,
         "made_again_though_finished": record.remade,
         "different_from_the_undisturbed_run": record.different,
-        "a_disk_that_fills_up": fill_the_disk(given.folder / "disk", config, calm),
-        "two_runs_on_one_folder": two_at_once(given.folder / "two", config, calm),
-        "minutes": round((time.monotonic() - started) / 60, 1),
+        "result": "failed" if record.remade or record.different else "nothing was lost",
     }
-    print(json.dumps(result, indent=2))
-    common.save(f"soak_{name}", result)
-    ends = (result["a_disk_that_fills_up"], result["two_runs_on_one_folder"])
-    lost = record.remade or record.different or any(end.startswith("failed") for end in ends)
-    return int(bool(lost))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--config", type=Path, default=TINY)
+    parser.add_argument("--kills", type=int, default=25)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--folder", type=Path, default=Path("/tmp/sqsd-soak"))
+    given = parser.parse_args()
+    config = given.config.resolve()
+    name = yaml.safe_load(config.read_text())["run"]
+
+    calm = given.folder / "undisturbed"
+    if not (calm / "done").exists():
+        fresh(calm, config)
+        subprocess.run(command(calm, config), check=True, stdout=subprocess.DEVNULL)
+        (calm / "done").touch()
+    lost = False
+    for part in given.parts:
+        started = time.monotonic()
+        result = PARTS[part](given, config, calm)
+        result["minutes"] = round((time.monotonic() - started) / 60, 1)
+        print(json.dumps(result, indent=2))
+        common.save(f"soak_{name}_{part}", result)
+        lost |= result["result"].startswith("failed")
+    return int(lost)
+
+
+PARTS: dict[str, Callable[[argparse.Namespace, Path, Path], dict[str, Any]]] = {
+    "kills": kill_and_repeat,
+    "disk": lambda given, config, calm: {
+        "disk_mb": DISK_MB, "result": fill_the_disk(given.folder / "disk", config, calm),
+    },
+    "two": lambda given, config, calm: {
+        "result": two_at_once(given.folder / "two", config, calm),
+    },
+}  # fmt: skip
 
 
 if __name__ == "__main__":
