@@ -1,12 +1,9 @@
-import os
 import sys
 from pathlib import Path
 
 # Of this file, not of the main one: this workflow may be a module of another.
 ROOT = Path(workflow.current_basedir)
 sys.path.insert(0, str(ROOT / "src"))
-# For envs/sqsd.yaml.
-os.environ["SQSD_SOURCE"] = str(ROOT)
 
 
 # With `--sdm apptainer`. Its path is relative: moving the folder makes no result anew.

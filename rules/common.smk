@@ -5,6 +5,7 @@ from pathlib import Path
 from sqsd.config import ALL, ALL_ROWS, check_layout, read_default, resolve
 from sqsd.devices import visible_gpus
 from sqsd.errors import SqsdError, message_of_disk, not_known
+from sqsd.files import export_source
 from sqsd.paths import NAME
 from sqsd.plan import Plan, is_pinned, write_config
 from sqsd.provenance import STAGE_VERSIONS, StageVersion
@@ -63,6 +64,7 @@ def with_registries(configuration):
     }
 
 
+export_source(ROOT)
 PLAN = plan_of(config)
 PLAN.config = with_registries(PLAN.config)
 CONFIG, PATHS = PLAN.config, PLAN.paths

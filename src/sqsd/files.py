@@ -9,6 +9,11 @@ from pathlib import Path
 from sqsd.errors import DataError
 
 
+def export_source(root: Path) -> None:
+    """Tell where the package's folder is to envs/sqsd.yaml, of which pip reads the variable."""
+    os.environ["SQSD_SOURCE"] = str(root)
+
+
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
     """A path beside `path` for a file or a folder to be written to, which then takes its place.
