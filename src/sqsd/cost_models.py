@@ -23,7 +23,7 @@ from transformers import (
 from sqsd.chat import defused
 from sqsd.errors import DataError
 from sqsd.files import written_whole
-from sqsd.models import HUB_HINT, make_config, make_word_tokenizer
+from sqsd.models import HUB_HINT, make_config, make_word_tokenizer, not_loaded
 
 TEXT = "BEGINNING OF CONVERSATION: USER: {prompt} ASSISTANT:{blank}{response}"
 TEXTS_PER_BATCH = 32
@@ -207,8 +207,7 @@ def fetch_cost_model(spec: dict, out: Path) -> None:
                 allow_patterns=["*.json", "*.safetensors", "tokenizer*", "*.model"],
             )  # fmt: skip
         except (OSError, ValueError, httpx.HTTPError) as error:
-            reason = " ".join(str(error).split())
-            raise DataError(f"{source}: cannot be loaded ({reason}); {HUB_HINT}") from error
+            raise not_loaded(source, error, HUB_HINT) from error
     else:
         folder = source
     head = CostHead(read_config(folder))

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sqsd.errors import DataError, ShapeMismatch
+from sqsd.errors import AGAIN, DataError, ShapeMismatch
 from sqsd.states import checkpoints
 
 
@@ -28,7 +28,6 @@ class LoraWeights:
 
 
 Adapter = dict[str, LoraWeights]
-AGAIN = "delete it and run again"
 
 
 def load_adapter(

@@ -5,6 +5,8 @@ import errno
 import os
 from collections.abc import Iterable
 
+# What to do about a result that is not as it should be.
+AGAIN = "delete it and run again"
 # What to do where a file cannot be written; libraries of other languages give the text alone.
 REMEDIES = {
     errno.ENOSPC: "free room on the disk of results/ and run again",

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sqsd.chat import encode_prompt
-from sqsd.errors import ConfigurationError, DataError
+from sqsd.errors import AGAIN, ConfigurationError, DataError
 from sqsd.files import written_whole
 from sqsd.generation import greedy
 from sqsd.judges import make_judge
@@ -128,4 +128,4 @@ def read_layer(path: str | Path) -> int:
     try:
         return int(json.loads(Path(path).read_text())["layer"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: no layer in it ({error}); delete it and run again") from error
+        raise DataError(f"{path}: no layer in it ({error}); {AGAIN}") from error

@@ -31,7 +31,7 @@ from sqsd.chat import (
     written_prompt,
 )
 from sqsd.drift import Adapter, load_adapter
-from sqsd.errors import ConfigurationError, DataError, ShapeMismatch
+from sqsd.errors import AGAIN, ConfigurationError, DataError, ShapeMismatch
 from sqsd.files import written_whole
 from sqsd.judges import check_verdicts
 from sqsd.sources import wheel_parts
@@ -218,8 +218,7 @@ def _load(source: str, place: str | Path, hint: str, options: dict) -> tuple[Any
     except (DataError, MemoryError):
         raise
     except Exception as error:  # a broken file is a KeyError, a TypeError, an error of Rust
-        reason = " ".join(str(error).split())
-        raise DataError(f"{source}: cannot be loaded ({reason}); {hint}") from error
+        raise not_loaded(source, error, hint) from error
     model, found = loaded
     check_weights(source, found)
     if len(tokenizer) > (rows := model.get_input_embeddings().num_embeddings):
@@ -228,6 +227,12 @@ def _load(source: str, place: str | Path, hint: str, options: dict) -> tuple[Any
             "give the tokenizer that the model was trained with"
         )
     return model, tokenizer
+
+
+def not_loaded(source: str, error: Exception, hint: str) -> DataError:
+    """What a library has said of a source that it cannot load, in one line, and what to do."""
+    reason = " ".join(str(error).split())
+    return DataError(f"{source}: cannot be loaded ({reason}); {hint}")
 
 
 def check_weights(source: str, found: Any) -> None:
@@ -378,7 +383,7 @@ def state_applied(model, adapter_folder: str | None, multiplier: float) -> Itera
         weights = adapted_weights(model, adapter)
     except ShapeMismatch as error:
         raise ShapeMismatch(
-            f"{adapter_folder}: {error}; it is of another model: delete it and run again"
+            f"{adapter_folder}: {error}; it is of another model: {AGAIN}"
         ) from error
     before = {name: weight.detach().clone() for name, weight in weights.items()}
     add_drift(model, adapter)

@@ -16,7 +16,7 @@ import pyarrow.parquet as parquet
 from safetensors import SafetensorError, safe_open
 
 import sqsd
-from sqsd.errors import DataError
+from sqsd.errors import AGAIN, DataError
 
 # Raised when the meaning of a stage's output changes: what came of an older version is made
 # again. A stage is a rule with a script.
@@ -141,7 +141,7 @@ def check_stage(path: str) -> None:
         known = f"that stage has version {now} now" if now else "there is no such stage now"
         raise DataError(
             f"{path}: made by version {made_by} of {stage}, and {known}: what it says may mean "
-            "something else; delete it and run again"
+            f"something else; {AGAIN}"
         )
 
 
@@ -173,7 +173,7 @@ def provenance_of(path: str | Path) -> dict[str, Any] | None:
             return None
         return None if said is None else json.loads(said)
     except (OSError, ValueError, pyarrow.ArrowException, SafetensorError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); delete it and run again") from error
+        raise DataError(f"{path}: cannot be read ({error}); {AGAIN}") from error
 
 
 def digest(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from jsonschema import Draft202012Validator
 
-from sqsd.errors import ConfigurationError, DataError
+from sqsd.errors import AGAIN, ConfigurationError, DataError
 from sqsd.files import written_whole
 
 # What a table says of a state beside its name; each is null where it means nothing.
@@ -95,7 +95,7 @@ def read_states(path: str | Path) -> list[State]:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; ask snakemake for it to make it") from error
     except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}); delete it and run again") from error
+        raise DataError(f"{path}: not JSON ({error}); {AGAIN}") from error
     if not isinstance(content, dict) or "states" not in content:
         raise DataError(f"{path}: not a file of states: it has no 'states'; delete it, run again")
     check(content["states"], path)
@@ -106,9 +106,7 @@ def read_state(path: str | Path) -> State:
     """The one state of a file. Raises DataError as `read_states`, and for another count."""
     states = read_states(path)
     if len(states) != 1:
-        raise DataError(
-            f"{path}: holds {len(states)} states, expected one; delete it and run again"
-        )
+        raise DataError(f"{path}: holds {len(states)} states, expected one; {AGAIN}")
     return states[0]
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from sqsd.errors import DataError
+from sqsd.errors import AGAIN, DataError
 from sqsd.tables import read_table
 
 # Of a data set's rows by response length (paper, figures 8 to 10).
@@ -36,8 +36,7 @@ def windows(scores: pd.DataFrame, size: int, count: int = 5) -> list[pd.DataFram
     ranking = scores.dropna(subset=["rank"]).astype({"rank": "int64"}).sort_values("rank")
     if ranking["rank"].tolist() != list(range(1, len(ranking) + 1)):
         raise DataError(
-            f"the ranks of {len(ranking)} rows are not 1 to {len(ranking)}, each once; "
-            "delete it and run again"
+            f"the ranks of {len(ranking)} rows are not 1 to {len(ranking)}, each once; {AGAIN}"
         )
     columns = ranking[["sample_id", "score", "rank"]]
     starts = window_starts(len(ranking), size, count)

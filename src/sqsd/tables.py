@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet as parquet
 from pandera.errors import SchemaErrors
 
-from sqsd.errors import DataError, not_known
+from sqsd.errors import AGAIN, DataError, not_known
 from sqsd.files import written_whole
 from sqsd.provenance import KEY
 from sqsd.states import ORIGIN_COLUMNS
@@ -137,9 +137,6 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
 MAY_BE_EMPTY = frozenset({"gradient_modules", "anchor_products", "responses", "judgements"})
 
 
-AGAIN = "delete it and run again"
-
-
 def write_table(
     frame: pd.DataFrame, path: str | Path, schema: str, provenance: Mapping[str, Any]
 ) -> None:
@@ -173,11 +170,11 @@ def read_table(path: str | Path, schema: str) -> pd.DataFrame:
     if not Path(path).is_file():
         raise DataError(f"{path}: no such table; ask snakemake for this file to make it")
     if Path(path).stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty; delete it and run again")
+        raise DataError(f"{path}: the file is empty; {AGAIN}")
     try:
         frame = parquet.read_table(path, page_checksum_verification=True).to_pandas()
     except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path}: not a Parquet file ({error}); delete it and run again") from error
+        raise DataError(f"{path}: not a Parquet file ({error}); {AGAIN}") from error
     try:
         frame = _checked(frame, path, schema)
     except DataError as error:

@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -94,9 +94,9 @@ Checks = Iterable["str | Checks"]
 def check_keys(files: Iterable[str | Path]) -> None:
     """Raises ConfigurationError listing every key that a mapping of a YAML or JSON file has twice.
 
-    Or that a file cannot be read as YAML, which knows less than all of JSON.
     Who reads such a file gets the last of them, and is told nothing. What is no file here, as a
-    pipe that Snakemake has read, is left out.
+    pipe that Snakemake has read, is left out. Raises it too for a file that cannot be read as YAML,
+    which knows less than all of JSON.
     """
     problems: list[str] = []
     for file in filter(is_file, files):
@@ -534,8 +534,9 @@ def row_source_problems(registry: str, place: str, spec: Mapping[str, Any]) -> I
             yield f"{place}.source: {error}"
             return
     elif not is_file(source):
+        problem = "is no file" if on_disk(source, Path.exists) else "does not exist"
         yield (
-            f"{place}.source: '{source}' {why_no_file(source)}; allowed: a .jsonl, .json, .csv or "
+            f"{place}.source: '{source}' {problem}; allowed: a .jsonl, .json, .csv or "
             ".parquet file, hub:owner/name:split, or sandbox:part"
         )
         return
@@ -581,25 +582,16 @@ def score_file_problems(place: str, method: Mapping[str, Any]) -> Iterator[str]:
         yield f"{place}: {error}"
 
 
-def why_no_file(source: str) -> str:
+def on_disk(source: str | Path, is_there: Callable[[Path], bool]) -> bool:
+    """Whether a file or folder is there; no file system has one of some names."""
     try:
-        return "is no file" if Path(source).exists() else "does not exist"
+        return is_there(Path(source))
     except OSError:
-        return "does not exist"
+        return False
 
 
 def is_file(source: str | Path) -> bool:
-    try:
-        return Path(source).is_file()
-    except OSError:  # a name that no file system has
-        return False
-
-
-def is_folder(source: str | Path) -> bool:
-    try:
-        return Path(source).is_dir()
-    except OSError:  # likewise
-        return False
+    return on_disk(source, Path.is_file)
 
 
 def model_source_problems(place: str, spec: Mapping[str, Any]) -> Iterator[str]:
@@ -615,7 +607,7 @@ def model_source_problems(place: str, spec: Mapping[str, Any]) -> Iterator[str]:
         if not re.fullmatch(r"hub:[\w.-]+/[\w.-]+", source):
             yield f"{place}.source: '{source}' is no model of the hub; allowed: {MODEL_SOURCES}"
         yield from keys_problems(place, spec, f"source '{source}'", known, ("revision", "head"))
-    elif not is_folder(source):
+    elif not on_disk(source, Path.is_dir):
         yield f"{place}.source: '{source}' is no folder; allowed: {MODEL_SOURCES}"
     else:
         yield from keys_problems(place, spec, f"source '{source}'", known, ("head",))

@@ -22,7 +22,6 @@ CONFIGURATION = Path("/etc/slurm")
 MEMORY_MB, CPUS = 16_000, 8
 SECONDS_TO_START = 60
 
-OURS = "ClusterName=tests\n"
 SLURM_CONF = """\
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
@@ -77,7 +76,7 @@ def missing() -> str | None:
     if running := subprocess.run(["pgrep", "-x", "slurmctld"], capture_output=True).stdout:
         return f"a slurmctld runs already, with pid {running.decode().strip()}"
     theirs = CONFIGURATION / "slurm.conf"
-    if theirs.exists() and not theirs.read_text().startswith(OURS):
+    if theirs.exists() and not theirs.read_text().startswith(SLURM_CONF.splitlines()[0]):
         return f"{theirs} is a configuration of this machine's own"
     absent = [name for name in NEEDED if shutil.which(name) is None]
     return f"{', '.join(absent)} not installed: run tests/slurm/install.sh" if absent else None

@@ -375,14 +375,10 @@ UNREADABLE = {
 def test_files_that_are_not_yaml(tmp_path, content):
     file = tmp_path / "my.yaml"
     file.write_bytes(content)
-    with pytest.raises(
-        ConfigurationError, match=r"(?s)my\.yaml: cannot be read as YAML \(.*; correct"
-    ):
-        check_keys([file])
-    with pytest.raises(
-        ConfigurationError, match=r"(?s)my\.yaml: cannot be read as YAML \(.*; correct"
-    ):
-        read_default(file)
+    message = r"(?s)my\.yaml: cannot be read as YAML \(.*; correct"
+    for read in (lambda: check_keys([file]), lambda: read_default(file)):
+        with pytest.raises(ConfigurationError, match=message):
+            read()
 
 
 @pytest.mark.parametrize("value", ["2020-99-99", "!!int x", "!!timestamp x", "!!bool x", "!x y"])

@@ -19,6 +19,7 @@ APPTAINER = """\
 set -e
 if [ "$1" = --version ]; then echo "apptainer version 1.3.4"; exit; fi
 printf '%q ' "$@" >> {record}; echo >> {record}
+echo "$SQSD_SOURCE" > {record}-source
 exec bash -c "${{@: -1}}"
 """
 
@@ -56,6 +57,8 @@ def test_jobs_run_in_the_container_where_that_is_asked_for(tmp_path):
     # Image, shell, -c, command.
     assert arguments[0] == "exec" and arguments[-4] == "envs/sqsd.sif", arguments
     assert "make_dataset.py" in arguments[-1]
+    # What envs/sqsd.yaml is made with.
+    assert (tmp_path / "record-source").read_text() == f"{ROOT}\n"
     assert len(read_table(tmp_path / target, "dataset")) > 0
 
 
