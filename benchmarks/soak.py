@@ -304,7 +304,7 @@ def main() -> int:
     config = given.config.resolve()
     name = yaml.safe_load(config.read_text())["run"]
 
-    calm = given.folder / "undisturbed"
+    calm = given.folder / f"undisturbed-{name}"
     if not (calm / "done").exists():
         fresh(calm, config)
         subprocess.run(command(calm, config), check=True, stdout=subprocess.DEVNULL)
