@@ -17,18 +17,21 @@ include: "rules/directions.smk"
 include: "rules/sensitivity.smk"
 include: "rules/gradients.smk"
 include: "rules/scores.smk"
+include: "rules/curation.smk"
+include: "rules/explanations.smk"
 include: "rules/finetunes.smk"
 include: "rules/groups.smk"
 include: "rules/evaluation.smk"
 include: "rules/losses.smk"
 include: "rules/report.smk"
+include: "rules/planning.smk"
 
 
 rule all:
     """Every table and figure that the configuration selects."""
     default_target: True
     input:
-        [list(PLAN.table_files(table).values()) for table in CONFIG["selection"]["tables"]],
+        SELECTED,
     localrule: True
 
 

@@ -104,9 +104,9 @@ def rule_of(member: psutil.Process) -> str:
     return found[1] if found else "snakemake"
 
 
-def outputs(log: Path) -> Iterator[tuple[str, str, bool]]:
-    """(output, job, whether it was finished) of each job that a start has begun."""
-    text = log.read_text(errors="replace")
+def outputs(folder: Path) -> Iterator[tuple[str, str, bool]]:
+    """(output, job, whether it was finished) of each job that the last start has begun."""
+    text = max((folder / ".snakemake/log").glob("*.log")).read_text(errors="replace")
     begun: dict[str, list[str]] = {}
     for block in re.split(r"\n(?=\[)", text):
         made = re.search(r"^    output: (.*)$", block, re.MULTILINE)
@@ -135,10 +135,10 @@ def disturb(
         hit = kill_one(process, wanted - set(record.kills), not enough, draw)
         process.wait()
         wait_for_the_rest(folder)
-        for file, _, _ in outputs(log):
+        for file, _, _ in outputs(folder):
             if file in done:
                 record.remade.append(file)
-        done |= {file for file, _, finished in outputs(log) if finished}
+        done |= {file for file, _, finished in outputs(folder) if finished}
         if hit is None:
             assert process.returncode == 0, log.read_text()[-3000:]
             return

@@ -2,13 +2,18 @@ import re
 import sys
 from pathlib import Path
 
+from snakemake.iocontainers import Wildcards
+from snakemake.output_index import OutputIndex
+
 from sqsd.config import ALL, ALL_ROWS, check_layout, read_default, resolve
 from sqsd.devices import visible_gpus
 from sqsd.errors import SqsdError, message_of_disk, not_known
 from sqsd.files import export_source
 from sqsd.paths import NAME
+from sqsd.parts import part_inputs, part_params
 from sqsd.plan import Plan, is_pinned, write_config
 from sqsd.provenance import STAGE_VERSIONS, StageVersion
+from sqsd.recipes import with_recipe
 from sqsd.slurm import check_arrays, check_no_earlier_jobs
 from sqsd.validation import check_keys, kind_of, validate_config
 
@@ -27,6 +32,8 @@ REGISTRIES = (
     "groups",
     "judges",
     "tables",
+    "curations",
+    "treatments",
 )
 
 
@@ -35,8 +42,10 @@ def plan_of(configuration):
     try:
         check_keys([ROOT / "config/config.yaml", *workflow.configfiles])
         default = read_default(ROOT / "config/config.yaml")
-        resolved = resolve(default, configuration)
-        validate_config(resolved, ROOT / "config/schemas/config.schema.json")
+        schema = ROOT / "config/schemas/config.schema.json"
+        given = with_recipe(configuration, default, ROOT / "config/recipes", schema)
+        resolved = resolve(default, given)
+        validate_config(resolved, schema)
         plan = Plan(resolved)
         check_layout(plan.paths.root)
         return plan
@@ -70,6 +79,7 @@ PLAN.config = with_registries(PLAN.config)
 CONFIG, PATHS = PLAN.config, PLAN.paths
 
 VERSION = {stage: StageVersion(version) for stage, version in STAGE_VERSIONS.items()}
+SELECTED = [f for table in CONFIG["selection"]["tables"] for f in PLAN.table_files(table).values()]
 SCRIPTS = "../workflow/scripts"
 ENVIRONMENT = "../envs/sqsd.yaml"
 
@@ -86,6 +96,9 @@ wildcard_constraints:
     groups=NAME,
     state=NAME,
     table=NAME,
+    curation=NAME,
+    # Beside it stand windows and `all`, in the folders of fine-tunes.
+    treatment=rf"(?!(s\d+|{ALL})$){NAME}",
     layer=NAME,
     token=r"-\d+",
     anchor=NAME,
@@ -109,6 +122,11 @@ def picked(settings, *keys, may_have=()):
 def any_of(names):
     """A regular expression of these names, that matches nothing where there are none."""
     return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def other_than(names):
+    """A regular expression of any name but these."""
+    return rf"(?!(?:{any_of(names)})$){NAME}"
 
 
 def model_of(wildcards):
@@ -188,6 +206,30 @@ def lift_default_rate_limit(scheduler):
         scheduler.job_rate_limiter = None
 
 
+def curation_method(wildcards):
+    return CONFIG["curations"][wildcards.curation]["method"]
+
+
+def explained_rows(wildcards):
+    """What `explain` asks for; a method that cannot be explained ends the run with one message."""
+    try:
+        return PLAN.explained()
+    except SqsdError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+def explained_terms(made):
+    """The input function of what a method's terms are made of, likewise."""
+
+    def files(wildcards):
+        try:
+            return made(wildcards.model, wildcards.dataset, wildcards.method)
+        except SqsdError as error:
+            sys.exit(f"{type(error).__name__}: {error}")
+
+    return files
+
+
 def judging_model(wildcards):
     return PLAN.judge_model(wildcards.judge, wildcards.model)
 
@@ -204,5 +246,66 @@ def judge_gpu(wildcards):
     return {None: 0, "cost": min(1, gpus)}.get(PLAN.judge_reads(wildcards.judge), gpus)
 
 
+def treated_rows(wildcards):
+    """Rows of a treatment. Too few of them, where that is known before a run, end it."""
+    try:
+        PLAN.check_rows_left(**wildcards)
+    except SqsdError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    return PATHS.treated(**{k: v for k, v in wildcards.items() if k not in ("finetune", "seed")})
+
+
 def subject_of(wildcards):
     return PLAN.subjects[wildcards.model, wildcards.subject]
+
+
+def in_report(table):
+    """A table's files; its values and its figure stand in what `snakemake --report` makes."""
+    files = PLAN.table_files(table)
+    shown = {"Tables": "csv", "Figures": "svg"}
+    marked = {
+        end: report(
+            files[end],
+            caption="../report/table.rst",
+            category=category,
+            labels={"name": table, "title": CONFIG["tables"][table]["title"]},
+        )
+        for category, end in shown.items()
+        if end in files
+    }
+    return files | marked
+
+
+def planned_jobs(targets):
+    """Every job behind the files of each target, as `sqsd.costs.Job` takes it.
+
+    Found by the rules' outputs and inputs, as Snakemake does it; all that it looks at besides, as
+    changed params, would take more seconds than the plan may.
+    """
+    made_by, jobs = OutputIndex(list(workflow.rules)), {}
+    for target, files in targets.items():
+        left, seen = list(files), set()
+        while left:
+            file = str(left.pop())
+            if file in seen:
+                continue
+            seen.add(file)
+            for maker in made_by.match_producers(file):
+                wildcards = maker.get_wildcards(file)
+                key = (maker.name, *sorted(wildcards.items()))
+                if key not in jobs:
+                    jobs[key] = planned_job(maker, wildcards)
+                job, inputs = jobs[key]
+                if target not in job["targets"]:
+                    job["targets"] += (target,)
+                    left += inputs
+    return [job for job, _ in jobs.values()]
+
+
+def planned_job(maker, wildcards):
+    """A job for `sqsd.costs.Job`, of no target yet, that a rule makes, and its inputs."""
+    found = Wildcards(fromdict=wildcards)
+    times = maker.benchmark and str(maker.expand_benchmark(found))
+    done = all(Path(file).exists() for file in maker.expand_output(found)[0])
+    job = {"rule": maker.name, "wildcards": wildcards, "targets": (), "done": done, "times": times}
+    return job, list(map(str, maker.expand_input(found)[0]))

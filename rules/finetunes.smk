@@ -57,3 +57,59 @@ rule finetune_all_rows:
         version=VERSION["finetune_all_rows"],
     script:
         f"{SCRIPTS}/finetune_all_rows.py"
+
+
+# {method} is `all-rows` where a treatment goes by no method's scores.
+rule treat_rows:
+    input:
+        unpack(lambda w: PLAN.treated_from(w.model, w.dataset, w.method, w.treatment)),
+    output:
+        PATHS.treated("{model}", "{dataset}", "{method}", "{treatment}"),
+    log:
+        PATHS.log("treat_rows", "{model}/{dataset}/{method}/{treatment}"),
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        treatment=lambda w: CONFIG["treatments"][w.treatment],
+        version=VERSION["treat_rows"],
+    script:
+        f"{SCRIPTS}/treat_rows.py"
+
+
+rule finetune_treated_rows:
+    input:
+        rows=treated_rows,
+        model=lambda w: PATHS.model(target_of(w)),
+    output:
+        directory(
+            PATHS.finetune(
+                "{finetune}", "{model}", "{dataset}", "{method}", "{seed}", "{treatment}"
+            )
+        ),
+    log:
+        PATHS.log(
+            "finetune_treated_rows",
+            "{finetune}/{model}/{dataset}/{method}/seed-{seed}/{treatment}",
+        ),
+    benchmark:
+        PATHS.times(
+            "finetune_treated_rows",
+            "{finetune}/{model}/{dataset}/{method}/seed-{seed}/{treatment}",
+        )
+    priority: 2
+    conda:
+        ENVIRONMENT
+    threads: threads_of("train", target_of)
+    resources:
+        **resources_of("train", target_of),
+    params:
+        training=lambda w: PLAN.entry("finetunes", w.finetune, target_of(w))["training"],
+        lora=lambda w: PLAN.finetune_lora(w.finetune, target_of(w)),
+        seed=lambda w: int(w.seed),
+        work=PATHS.resume(
+            "finetunes", "{finetune}/{model}/{dataset}/{method}/seed-{seed}/{treatment}"
+        ),
+        version=VERSION["finetune_treated_rows"],
+    script:
+        f"{SCRIPTS}/finetune_treated_rows.py"

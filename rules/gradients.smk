@@ -23,6 +23,8 @@ rule collect_gradients:
         state=PATHS.state("{model}", "{state}"),
         adapter=lambda w: PLAN.state_run(w.model, w.state),
         direction=PATHS.direction("{model}", "{direction}"),
+        # A check that is made again, or gone past, makes no gradients again.
+        trust=lambda w: list(map(ancient, PLAN.trust_before(w.model, w.state, w.direction))),
     output:
         samples=PATHS.shard("{model}", "{dataset}", "{state}", "{direction}", "{shard}", "samples"),
         modules=PATHS.shard("{model}", "{dataset}", "{state}", "{direction}", "{shard}", "modules"),

@@ -49,3 +49,28 @@ rule measure_loss_changes:
         version=VERSION["measure_loss_changes"],
     script:
         f"{SCRIPTS}/measure_loss_changes.py"
+
+
+rule measure_row_losses:
+    input:
+        model=PATHS.model("{model}"),
+        states=PATHS.subject_states("{model}", "{subject}", "{part}"),
+        runs=lambda w: subject_of(w).runs[int(w.part)],
+        rows=PATHS.dataset("{dataset}"),
+    output:
+        PATHS.row_losses("{model}", "{subject}", "{dataset}", "{part}"),
+    log:
+        PATHS.log("measure_row_losses", "{model}/{subject}/{dataset}/{part}"),
+    benchmark:
+        PATHS.times("measure_row_losses", "{model}/{subject}/{dataset}/{part}")
+    conda:
+        ENVIRONMENT
+    threads: threads_of("infer")
+    resources:
+        **resources_of_one_gpu("infer"),
+    params:
+        max_length_tokens=CONFIG["gradients"]["max_length_tokens"],
+        dtype=lambda w: PLAN.setting("evaluation", w.model)["dtype"],
+        version=VERSION["measure_row_losses"],
+    script:
+        f"{SCRIPTS}/measure_row_losses.py"

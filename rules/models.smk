@@ -71,6 +71,34 @@ rule align_model:
         f"{SCRIPTS}/align_model.py"
 
 
+rule tune_model:
+    input:
+        model=lambda w: PATHS.model(CONFIG["models"][w.model]["base"]),
+        rows=lambda w: [PATHS.dataset(name) for name in CONFIG["models"][w.model]["data"]],
+    output:
+        model=directory(PATHS.model("{model}")),
+    log:
+        PATHS.log("tune_model", "{model}"),
+    benchmark:
+        PATHS.times("tune_model", "{model}")
+    wildcard_constraints:
+        model=any_of(PLAN.models_made_by("tune_model")),
+    conda:
+        ENVIRONMENT
+    threads: threads_of("train")
+    resources:
+        **resources_of_one_gpu("train"),
+    params:
+        seed=lambda w: PLAN.seed(w.model),
+        # In their order: to Snakemake the same inputs in another order are no change.
+        data=lambda w: CONFIG["models"][w.model]["data"],
+        training=lambda w: CONFIG["models"][w.model]["training"],
+        work=PATHS.resume("models", "{model}"),
+        version=VERSION["tune_model"],
+    script:
+        f"{SCRIPTS}/tune_model.py"
+
+
 rule train_cost_model:
     output:
         model=directory(PATHS.model("{model}")),

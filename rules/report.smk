@@ -7,7 +7,7 @@ for table in CONFIG["tables"]:
         input:
             **PLAN.table_inputs(table),
         output:
-            **PLAN.table_files(table),
+            **in_report(table),
         log:
             PATHS.log(table),
         localrule: True
@@ -22,3 +22,25 @@ for table in CONFIG["tables"]:
             f"{SCRIPTS}/make_table.py"
 
     getattr(rules, table).rule.docstring = CONFIG["tables"][table]["title"]
+
+
+rule page:
+    """The run on one page: rows and why they are risky, every selected table, where it is from."""
+    input:
+        **part_inputs(PLAN.page_rows() + PLAN.page_tables()),
+    output:
+        report(PATHS.page, caption="../report/page.rst", category="The run on one page"),
+    log:
+        PATHS.log("page"),
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        run=CONFIG["run"],
+        entries=PLAN.page_entries(),
+        ranked=part_params(PLAN.page_rows()),
+        tables=part_params(PLAN.page_tables()),
+        ends=picked(CONFIG["explain"], "riskiest", "safest"),
+        version=VERSION["page"],
+    script:
+        f"{SCRIPTS}/page.py"

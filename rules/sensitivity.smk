@@ -85,6 +85,29 @@ rule rank_alphas:
         f"{SCRIPTS}/rank_alphas.py"
 
 
+rule check_trust:
+    input:
+        unpack(lambda w: PLAN.trust_sources(w.model, w.method)),
+    output:
+        # Where a check that has passed fails, the file stays, and with it the gradients after it.
+        update(PATHS.trust("{model}", "{method}")),
+    log:
+        PATHS.log("check_trust", "{model}/{method}"),
+    wildcard_constraints:
+        method=any_of(PLAN.checked_methods),
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        directions=lambda w: {
+            term: of["direction"] for term, of in PLAN.term_entries(w.model, w.method).items()
+        },
+        trust=CONFIG["trust"],
+        version=VERSION["check_trust"],
+    script:
+        f"{SCRIPTS}/check_trust.py"
+
+
 rule choose_state:
     input:
         unpack(lambda w: PLAN.state_sources(w.model, w.state)),

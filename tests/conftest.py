@@ -62,6 +62,18 @@ def put_files(folder: Path) -> None:
     for name in ("guard.jsonl", "scores.jsonl"):
         if not (folder / name).exists():
             shutil.copy(ROOT / "tests/end_to_end" / name, folder)
+    if not (folder / "theirs").exists():
+        put_direction(folder / "theirs")
+
+
+def put_direction(folder: Path) -> None:
+    """A direction that others have trained, as far as a plan looks into it."""
+    (folder / "checkpoint-2").mkdir(parents=True)
+    (folder / "adapter_config.json").write_text('{"r": 3, "lora_alpha": 5}')
+    for name in (
+        "training.json", "adapter_model.safetensors", "checkpoint-2/adapter_model.safetensors"
+    ):  # fmt: skip
+        (folder / name).write_text("{}")
 
 
 def snakemake_command(
@@ -91,6 +103,11 @@ def snakemake(folder: Path, *arguments: str, **options: Any) -> subprocess.Compl
     )
 
 
+def full_log(folder: Path) -> str:
+    """What Snakemake said of the last run in `folder`; the terminal shows the steps alone."""
+    return max((folder / ".snakemake/log").glob("*.log")).read_text()
+
+
 def job_counts(output: str) -> dict[str, int]:
     """Jobs by rule from the first 'Job stats' table of snakemake's output."""
     lines = output.split("Job stats:\n", 1)[1].splitlines()[2:]
@@ -101,6 +118,15 @@ def job_counts(output: str) -> dict[str, int]:
         rule, count = line.split()
         counts[rule] = int(count)
     return counts
+
+
+def with_own(given):
+    """What is given, its section `own` written out, as for a run (rules/common.smk)."""
+    from sqsd.recipes import with_recipe
+
+    default = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    schema = ROOT / "config/schemas/config.schema.json"
+    return with_recipe(given, default, ROOT / "config/recipes", schema)
 
 
 def write_config(path: Path, **values) -> Path:
@@ -146,9 +172,11 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def planned(planner, tmp_path_factory) -> "dict[str, Job]":
     """The jobs of `planner.TWO` by rule and wildcards, with `planner.distinct_versions`."""
-    from planner import TWO, distinct_versions
+    from planner import TARGETS_OF_TWO, TWO, distinct_versions
 
-    jobs = planner.plan(tmp_path_factory.mktemp("two"), TWO, versions=distinct_versions())
+    jobs = planner.plan(
+        tmp_path_factory.mktemp("two"), TWO, versions=distinct_versions(), targets=TARGETS_OF_TWO
+    )
     found = {job.name: job for job in jobs}
     assert len(found) == len(jobs)
     return found

@@ -14,6 +14,11 @@ from conftest import put_files
 ROOT = Path(__file__).parents[1]
 # Two experiments that differ in every name and value.
 TWO = ROOT / "tests/workflow/two.yaml"
+# Everything that it has; `explain` would refuse the method of one of its curations.
+TARGETS_OF_TWO = (
+    "all", "curate", "page", "results/two/explained/elm/grain/sqsd-north/page.html",
+    "results/two/explained/oak/fruit/sqsd-south/page.html",
+)  # fmt: skip
 # Imported once: each plan is made in a process forked from one that has them.
 PRELOADED = ["planner", "snakemake.api", "jsonschema", "pandera.pandas", "scipy.stats"]
 

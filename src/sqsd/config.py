@@ -29,7 +29,7 @@ READ_BY = {"asr": "asr", "asr_by_score": "safety_score", "safety_score": "safety
 DRAWN = frozenset(
     (
         "subsets", "groups", "trajectory", "steering", "lengths", "losses", "token-losses",
-        "first-order",
+        "first-order", "treatments",
     )
 )  # fmt: skip
 # Far more than any configuration has; a value that holds itself, by an alias of YAML, has no end.
@@ -124,9 +124,15 @@ def for_model(entry: Mapping[str, Any], model: str) -> dict[str, Any]:
     return merged(plain, entry.get("per_model", {}).get(model, {}))
 
 
+def named_experiments(table: Mapping[str, Any]) -> list[str]:
+    """The experiments that a table names itself; none where it is of the selected ones."""
+    sides = [table[side] for side in ("riskier", "safer") if side in table]
+    return table.get("experiments", sides)
+
+
 def experiment_names(config: Mapping[str, Any], table: Mapping[str, Any]) -> list[str]:
     """The experiments that a table is of: its own, or the selected ones."""
-    return table.get("experiments", config["selection"]["experiments"])
+    return named_experiments(table) or config["selection"]["experiments"]
 
 
 def curve_of(state: Mapping[str, Any]) -> tuple:

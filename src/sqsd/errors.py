@@ -39,6 +39,14 @@ class TrainingError(SqsdError):
     """A training run went wrong (for example a loss that is not finite)."""
 
 
+class TrustError(SqsdError):
+    """A model, a direction or a pilot does not do what scores rest on."""
+
+
+class UnknownSizeError(SqsdError):
+    """Nothing is known of the size of a model before it is fetched, or of a GPU."""
+
+
 class UselessModelError(SqsdError):
     """A state answers too few benign prompts correctly to be worth measuring."""
 

@@ -246,6 +246,43 @@ def draw_first_order(
     save_figure(figure, out)
 
 
+def draw_treatments(table: pd.DataFrame, out: Mapping[str, str]) -> None:
+    """ASR and, where it was measured, held-out loss against the share of rows dropped.
+
+    A line per method, from all rows on. What drops no share is a level: dashed by a method, dotted
+    before fine-tuning, else both. Bars are 95 % intervals as in the table; levels have none.
+    """
+    measures = [name for name in ("asr", "heldout_loss") if name in table]
+    shown = split_by(table, ["experiment"])
+    figure, panels = grid(len(shown) * len(measures), (4.4, 3.4), at_most=len(measures))
+    methods = list(table["method"].dropna().unique())
+    looks = dict(zip(methods, zip(COLOURS, MARKS, strict=False), strict=False))
+    for axes, ((title, rows), name) in zip(
+        panels, itertools.product(shown.items(), measures), strict=True
+    ):
+        everything = rows[rows["share"] == 0]
+        for method, own in rows.dropna(subset=["share", "method"]).groupby("method", sort=False):
+            colour, mark = looks[method]
+            line = pd.concat([everything, own]).sort_values("share")
+            ends = [first_bounds(line, name, end) for end in ("low", "high")]
+            bars = np.maximum([line[name] - ends[0], ends[1] - line[name]], 0)
+            axes.errorbar(
+                100 * line["share"], line[name], bars, color=colour, marker=mark, markersize=4,
+                linewidth=1, elinewidth=0.8, label=f"dropped by {method}",
+            )  # fmt: skip
+        for _, row in rows[rows["share"].isna()].iterrows():
+            colour = looks.get(row["method"], ("0.5", ""))[0]
+            label = row["treatment"]
+            label += f" by {row['method']}" if pd.notna(row["method"]) else ""
+            style = ":" if pd.isna(row["rows"]) else "--" if pd.notna(row["method"]) else "-."
+            axes.axhline(row[name], color=colour, linestyle=style, linewidth=1, label=label)
+        label = {"asr": LABELS["asr"], "heldout_loss": "held-out loss (nats per token)"}[name]
+        axes.set(title=title, xlabel="rows dropped (%)", ylabel=label)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    save_figure(figure, out)
+
+
 def draw_curve(axes, rows: pd.DataFrame, place: str, **style) -> None:
     """The Safety Score of a table against one of its columns, with its interval as a band."""
     (line,) = axes.plot(rows[place], rows["safety_score"], **style)
@@ -331,9 +368,9 @@ def split_by(table: pd.DataFrame, columns: Sequence[str]) -> dict[str, pd.DataFr
     return {", ".join(map(str, names)): rows for names, rows in groups}
 
 
-def grid(count: int, size: tuple[float, float]):
-    """A figure with `count` panels, at most three per line."""
-    columns = min(count, 3)
+def grid(count: int, size: tuple[float, float], at_most: int = 3):
+    """A figure with `count` panels, `at_most` so many per line."""
+    columns = min(count, at_most)
     rows = -(-count // columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(size[0] * columns, size[1] * rows), layout="constrained",

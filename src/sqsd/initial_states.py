@@ -19,7 +19,7 @@ from sqsd.sensitivity import (
     rank_states,
 )
 from sqsd.states import CHOSEN_BY, State, checkpoint_folder, direction_folder
-from sqsd.tables import read_table
+from sqsd.tables import read_tables
 
 
 @dataclass(frozen=True)
@@ -39,25 +39,28 @@ class Measured:
 
         Raises DataError as `judged.check_judged`.
         """
-        judged = read_parts(inputs.judgements, "judgements")
-        place = str(Path(inputs.judgements[0]).parent)
-        check_judged(place, judged, "safety_score")
-        if note := absent_note({place: judged}, "safety_score"):
-            print(note.strip())
-        scores = judged.pivot(index="prompt_id", columns=key, values="score")
-        return cls(scores, read_guard(inputs, key))
+        return cls(read_scores(inputs.judgements, key), read_guard(inputs, key))
 
 
-def read_parts(paths: Sequence[str], schema: str) -> pd.DataFrame:
-    return pd.concat([read_table(path, schema) for path in paths], ignore_index=True)
+def read_scores(paths: Sequence[str], key: str) -> pd.DataFrame:
+    """Safety Scores of files of judgements, a row per prompt and a column per step or alpha.
+
+    Raises DataError as `judged.check_judged`.
+    """
+    judged = read_tables(paths, "judgements")
+    place = str(Path(paths[0]).parent)
+    check_judged(place, judged, "safety_score")
+    if note := absent_note({place: judged}, "safety_score"):
+        print(note.strip())
+    return judged.pivot(index="prompt_id", columns=key, values="score")
 
 
 def read_guard(inputs: Any, key: str) -> pd.Series | None:
     """Share of exact benign answers by step or alpha; None where `inputs` has no guard."""
     if not inputs.guard:
         return None
-    prompts = read_parts(inputs.reference, "benchmark")
-    return exact_share(read_parts(inputs.guard, "responses"), prompts, key)
+    prompts = read_tables(inputs.reference, "benchmark")
+    return exact_share(read_tables(inputs.guard, "responses"), prompts, key)
 
 
 def exact_share(responses: pd.DataFrame, prompts: pd.DataFrame, key: str) -> pd.Series:
@@ -178,7 +181,7 @@ def find_state(
     else:
         measured = Measured.read(inputs, key)
         if key == "step":
-            trajectory = read_parts(inputs.trajectory, "trajectory")
+            trajectory = read_tables(inputs.trajectory, "trajectory")
             ranking = rank_checkpoints(trajectory, measured, **settings)
         else:
             ranking = rank_alphas(measured, **settings, wanted=entry["alphas"])

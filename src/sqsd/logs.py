@@ -2,11 +2,15 @@
 
 import contextlib
 import gc
+import hashlib
+import io
+import os
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import TextIO
 
 from tqdm import tqdm
@@ -16,6 +20,13 @@ from sqsd.termination import Terminated, leaving_on_sigterm, leaving_when_lost
 
 SECONDS_BETWEEN_LINES = 30
 PACKAGES = ("sqsd", "torch", "transformers", "peft", "trl")
+# Environment variables: the folder where bars are left for who draws them on the terminal
+# (`snakemake_logger_plugin_sqsd`), and the log of the job whose bar it is.
+BARS, LOG = "SQSD_BARS", "SQSD_LOG"
+# Of a process that Ctrl-C has ended, as shells give it.
+INTERRUPTED = 130
+# To a terminal: go to the line's beginning and clear it and all below, where bars are.
+CLEAR = "\r\033[J"
 
 
 @contextlib.contextmanager
@@ -23,13 +34,14 @@ def log_to(path: str) -> Iterator[None]:
     """Send what is printed to the rule's log file, headed by the versions in use.
 
     Bars stay on the terminal. An error is written to the log with its traceback, and ends the
-    program with status 1; its message alone goes to the terminal, once. SIGTERM ends the program
-    too, after what is half written has been removed.
+    program with status 1; its message alone goes to the terminal, once. SIGTERM and Ctrl-C end the
+    program too, after what is half written has been removed.
     """
     # What the imports made lives to the job's end: left out of garbage collection, it costs no
     # walk over 400,000 objects at exit (a second per job with torch and transformers).
     gc.freeze()
     terminal = sys.stderr
+    os.environ[LOG] = path  # for processes that the job starts, too
     with (
         log_file(path) as log,
         contextlib.redirect_stdout(log),
@@ -44,8 +56,12 @@ def log_to(path: str) -> Iterator[None]:
         except Terminated:
             print(f"ended by SIGTERM after {time.monotonic() - started:.1f} s")
             raise
+        except KeyboardInterrupt:
+            print(f"ended by Ctrl-C after {time.monotonic() - started:.1f} s")
+            sys.exit(INTERRUPTED)
         except Exception as error:
-            print(message_of(error, path), file=terminal)
+            begin = CLEAR if terminal.isatty() else ""
+            print(f"{begin}{message_of(error, path)}", file=terminal)
             with contextlib.suppress(OSError):  # of a full disk
                 traceback.print_exc()
             sys.exit(1)
@@ -82,24 +98,47 @@ class LineBar(tqdm):
         self.fp.write(f"{msg or self}\n")
 
 
+class SharedBar(tqdm):
+    """A bar for another process to draw: each refresh is the whole content of a file."""
+
+    def __init__(self, path: Path, **options) -> None:
+        self.path = path
+        # tqdm ends the line of a bar in its file.
+        super().__init__(file=io.StringIO(), leave=False, ascii=True, **options)
+
+    def display(self, msg=None, pos=None):
+        half = self.path.with_suffix(".half")
+        with contextlib.suppress(OSError):  # no bar is worth a job
+            half.write_text(str(self))
+            half.replace(self.path)
+
+    def close(self):
+        super().close()
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+
+
+def bar_file(folder: str, log: str) -> Path:
+    """Where the job with this log, as its rule names it, leaves its bar."""
+    return Path(folder, hashlib.sha256(log.encode()).hexdigest())
+
+
 @contextlib.contextmanager
 def progress(description: str, total: int, unit: str, done: int = 0) -> Iterator[Callable]:
     """Yields a function to call with the count of finished units; shows rate and time left.
 
-    Lines go to what is printed (the log file inside `log_to`), and a bar to the terminal when
-    there is one.
+    Lines go to what is printed (the log file inside `log_to`), and a bar to the terminal where the
+    run's logger draws one.
     """
+    options = {"desc": description, "total": total, "unit": unit, "initial": done}
     bars: list[tqdm] = [
         LineBar(
-            desc=description, total=total, unit=unit, initial=done, file=sys.stderr, ascii=True,
-            mininterval=SECONDS_BETWEEN_LINES, miniters=1, ncols=100,
+            **options, file=sys.stderr, ascii=True, mininterval=SECONDS_BETWEEN_LINES, miniters=1,
+            ncols=100,
         )
     ]  # fmt: skip
-    if sys.__stderr__ is not None and sys.__stderr__.isatty():
-        bars.append(
-            tqdm(desc=description, total=total, unit=unit, initial=done, file=sys.__stderr__,
-                 position=0, leave=False, dynamic_ncols=True)
-        )  # fmt: skip
+    if folder := os.environ.get(BARS):
+        bars.append(SharedBar(bar_file(folder, os.environ[LOG]), **options))
     try:
         yield lambda count=1: [bar.update(count) for bar in bars]
     finally:

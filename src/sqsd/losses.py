@@ -1,5 +1,6 @@
 """Losses of rows: token by token, and how they change along a direction (Eqs. 13, 17-19)."""
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -9,9 +10,11 @@ from torch.nn import functional
 
 from sqsd.chat import encode_rows
 from sqsd.drift import added, load_adapter
+from sqsd.encoded import EncodedSample
+from sqsd.evaluation import at_each, with_origin
 from sqsd.gradients import exact
+from sqsd.logs import progress
 from sqsd.models import load_model, load_tokenizer
-from sqsd.packing import EncodedSample
 from sqsd.probes import LoraUpdate, Losses, WeightUpdate
 from sqsd.shards import Shard, read_probes
 from sqsd.states import State, direction_folder
@@ -38,7 +41,7 @@ def measure_token_losses(
     for group, members in length_groups(samples, size).items():
         chosen = by_id.loc[representative(members)["sample_id"]]
         for sample in encode_rows(chosen, tokenizer, max_length_tokens):
-            labels = sample.input_ids[sample.prompt_tokens :]
+            labels = [sample.input_ids[place] for place in sample.label_places]
             frame = pd.DataFrame({"position": range(1, len(labels) + 1)})
             frame["token"] = [tokenizer.decode([label]) for label in labels]
             frame["is_end"] = [label == tokenizer.eos_token_id for label in labels]
@@ -49,14 +52,37 @@ def measure_token_losses(
     return pd.concat(frames, ignore_index=True)
 
 
+def measure_row_losses(
+    rows: pd.DataFrame, states: Sequence[State], max_length_tokens: int, dtype: str
+) -> pd.DataFrame:
+    """The `row_losses` table: the loss of every row of a `dataset` table at every state.
+
+    A row that cannot be used has no loss, but the reason.
+    """
+    frames = []
+    with progress("measuring", len(states) * len(rows), "row") as advance:
+        for state, at in zip(states, at_each(states, dtype, gpus=0), strict=True):
+            samples = encode_rows(rows, at.tokenizer, max_length_tokens)
+            losses = []
+            for sample in samples:
+                usable = sample.reason is None
+                loss = float(token_losses(at.model, sample).mean()) if usable else math.nan
+                losses.append(loss)
+                advance()
+            frame = pd.DataFrame({"sample_id": [s.sample_id for s in samples], "loss": losses})
+            frame["reason"] = pd.array([s.reason for s in samples], dtype="str")
+            frames.append(with_origin(frame, state))
+    return pd.concat(frames, ignore_index=True)
+
+
 @torch.no_grad()
 def token_losses(model, sample: EncodedSample) -> Tensor:
     """Cross-entropy of each of a sample's labels in nats, in float32 at least; their mean is
     the sample's loss."""
     ids = torch.tensor([sample.input_ids], device=model.device)
-    first = sample.prompt_tokens
-    logits = exact(model(input_ids=ids, use_cache=False).logits[0, first - 1 : -1])
-    return functional.cross_entropy(logits, ids[0, first:], reduction="none")
+    labels = torch.tensor(sample.label_places, device=model.device)
+    logits = exact(model(input_ids=ids, use_cache=False).logits[0, labels - 1])
+    return functional.cross_entropy(logits, ids[0, labels], reduction="none")
 
 
 def measure_loss_changes(

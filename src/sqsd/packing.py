@@ -1,50 +1,18 @@
 """Samples packed in one row of tokens, those of about one length side by side."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from sqsd.errors import DataError
+from sqsd.encoded import EncodedSample
 
 # Share of a run's tokens that may be padding. Fewer runs are fewer kernel calls per layer, for
 # attention and for per-sample sums, which a small model gains by; a large one loses what padding
 # costs (docs/gradient_engine.md).
 MAX_PADDING = 0.01
-
-
-@dataclass(frozen=True)
-class EncodedSample:
-    """Token ids of prompt and response; labels are `input_ids[prompt_tokens:]`.
-
-    reason: why the sample cannot be used, None where it can. One that can has a label, and a
-    prompt that its first label is predicted from; raises DataError naming one that has not.
-    """
-
-    sample_id: str
-    input_ids: list[int]
-    prompt_tokens: int
-    reason: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.reason is None and not 1 <= self.prompt_tokens < len(self.input_ids):
-            raise DataError(
-                f"{self.sample_id}: {self.prompt_tokens} prompt tokens of {len(self.input_ids)}; "
-                "a sample needs one at least of both prompt and response"
-            )
-
-    @property
-    def response_tokens(self) -> int:
-        return len(self.input_ids) - self.prompt_tokens
-
-    def first(self, response_tokens: int) -> Self:
-        """The sample cut after its first so many response tokens.
-
-        In a causal model loss and gradient are then those of these tokens alone.
-        """
-        return replace(self, input_ids=self.input_ids[: self.prompt_tokens + response_tokens])
 
 
 def pack(lengths: list[int], max_tokens: int) -> list[list[int]]:
@@ -120,7 +88,7 @@ class PackedBatch:
             sample, start = samples[i], len(ids)
             length = len(sample.input_ids)
             starts.append(start)
-            predicted_from += range(start + sample.prompt_tokens - 1, start + length - 1)
+            predicted_from += [start + place - 1 for place in sample.label_places]
             positions += range(width)
             # Any token would do for padding; every vocabulary has the first.
             ids += sample.input_ids + [0] * (width - length)

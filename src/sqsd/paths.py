@@ -20,6 +20,16 @@ class Paths:
     def config(self) -> str:
         return f"{self.root}/config.yaml"
 
+    @property
+    def planned(self) -> dict[str, str]:
+        """What is said of a run before it: the files by format."""
+        return {end: f"{self.root}/plan.{end}" for end in ("parquet", "md")}
+
+    @property
+    def page(self) -> str:
+        """The run on one page."""
+        return f"{self.root}/page.html"
+
     def log(self, rule: str, place: str = "") -> str:
         return f"{self.root}/logs/{rule}{place and '/'}{place}.log"
 
@@ -62,6 +72,10 @@ class Paths:
 
     def state(self, model: str, state: str) -> str:
         return f"{self.root}/states/{model}/{state}.json"
+
+    def trust(self, model: str, method: str) -> str:
+        """The checks of what a method's scores rest on."""
+        return f"{self.root}/trust/{model}/{method}.json"
 
     def samples(self, model: str, dataset: str) -> str:
         return f"{self.root}/samples/{model}/{dataset}.parquet"
@@ -106,6 +120,23 @@ class Paths:
     def subset(self, model: str, dataset: str, method: str, window: str) -> str:
         return f"{self.root}/subsets/{model}/{dataset}/{method}/{window}.parquet"
 
+    def curated(self, curation: str, model: str, dataset: str) -> str:
+        """Folder of a data set without its riskiest rows."""
+        return f"{self.root}/curated/{curation}/{model}/{dataset}"
+
+    def explained(self, model: str, dataset: str, method: str) -> dict[str, str]:
+        """What says why rows have the score that they have, by content."""
+        folder = f"{self.root}/explained/{model}/{dataset}/{method}"
+        names = ("tokens.parquet", "modules.parquet", "nearest.parquet", "page.html")
+        return {name.partition(".")[0]: f"{folder}/{name}" for name in names}
+
+    def repeats(self, dataset: str) -> str:
+        return f"{self.root}/repeats/{dataset}.parquet"
+
+    def treated(self, model: str, dataset: str, method: str, treatment: str) -> str:
+        """Rows to fine-tune on; method: whose scores a treatment goes by, `all-rows` for none."""
+        return f"{self.root}/treated/{model}/{dataset}/{method}/{treatment}.parquet"
+
     def groups(self, model: str, dataset: str, groups: str) -> str:
         return f"{self.root}/groups/{model}/{dataset}/{groups}.parquet"
 
@@ -116,7 +147,10 @@ class Paths:
     def finetune(
         self, finetune: str, model: str, dataset: str, method: str, seed: str, window: str
     ) -> str:
-        """model: the one whose scores made the subset; the target trained on it may be another."""
+        """model: the one whose scores made the subset; the target trained on it may be another.
+
+        window: of a subset, or a treatment's name.
+        """
         arm = f"{finetune}/{model}/{dataset}/{method}"
         return f"{self.root}/finetunes/{arm}/seed-{seed}/{window}"
 
@@ -129,6 +163,9 @@ class Paths:
     def judgements(self, model: str, subject: str, benchmark: str, judge: str, part: str) -> str:
         folder = f"{self.root}/evaluations/{model}/{subject}/{benchmark}"
         return f"{folder}/judgements/{judge}/{part}.parquet"
+
+    def row_losses(self, model: str, subject: str, dataset: str, part: str) -> str:
+        return f"{self.root}/row-losses/{model}/{subject}/{dataset}/{part}.parquet"
 
     def table(self, table: str) -> dict[str, str]:
         """The files of a table by format."""

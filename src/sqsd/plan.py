@@ -23,14 +23,16 @@ from sqsd.config import (
     curve_of,
     experiment_names,
     for_model,
+    named_experiments,
     ordered,
     training_steps,
 )
+from sqsd.errors import ConfigurationError
 from sqsd.files import written_whole
 from sqsd.groups import group_names
 from sqsd.judges import KINDS as JUDGES
 from sqsd.judges import OWN
-from sqsd.parts import Part
+from sqsd.parts import Part, part_inputs, part_params
 from sqsd.paths import Paths
 from sqsd.published import published
 from sqsd.readings import (
@@ -48,6 +50,7 @@ from sqsd.readings import (
 from sqsd.scorers import make_scorer
 from sqsd.sensitivity import position
 from sqsd.sources import several
+from sqsd.treatments import BY_RISK, check_rows_left
 
 # What has every row's loss at the model as it is, and needs nothing trained before it.
 LOSSES = Gradient()
@@ -111,7 +114,7 @@ class Plan:
         """The models that a rule makes, by their sources."""
         makers = {
             "sandbox": "align_model", "sandbox:cost": "train_cost_model",
-            "sandbox:guard": "train_guard_model",
+            "sandbox:guard": "train_guard_model", "tuned": "tune_model",
         }  # fmt: skip
         models = self.config["models"].items()
         return [m for m, spec in models if makers.get(spec["source"], "fetch_model") == rule]
@@ -131,6 +134,16 @@ class Plan:
         path = Path(self.config[registry][name]["source"])
         files = path.iterdir() if path.is_dir() else [path]
         return sorted(str(file) for file in files if file.is_file())
+
+    @cached_property
+    def given_directions(self) -> list[str]:
+        """The directions that others have trained."""
+        return [name for name, entry in self.config["directions"].items() if "source" in entry]
+
+    def given_files(self, direction: str) -> list[str]:
+        """The files of a direction that others have trained, and of its checkpoints."""
+        folder = Path(self.config["directions"][direction]["source"])
+        return sorted(str(file) for file in folder.rglob("*") if file.is_file())
 
     def benchmark(self, model: str, role: str) -> str:
         """The benchmark that plays a role (`tuning`, `test`, ...) for a model."""
@@ -193,6 +206,73 @@ class Plan:
             case Tokens() | Texts():
                 samples = role == "samples"
                 return [paths.samples(model, dataset) if samples else paths.dataset(dataset)]
+
+    def curated(self) -> list[str]:
+        """Folders of the rows of every selected curation, for each of its experiments."""
+        return [
+            self.paths.curated(name, experiment["model"], experiment["dataset"])
+            for name in self.config["selection"]["curations"]
+            for experiment in self.table_experiments(self.config["curations"][name]).values()
+        ]
+
+    def curation(self, curation: str, model: str, dataset: str) -> dict[str, Any]:
+        """What card and manifest of a curated data set tell of it."""
+        entry = self.config["curations"][curation]
+        source = self.config["datasets"][dataset]["source"]
+        return {
+            "source": source, "dataset": dataset, "model": model,
+            "model_source": self.config["models"][model], "method": entry["method"],
+            "drop": entry["drop"],
+        }  # fmt: skip
+
+    def terms(self, method: str, model: str) -> dict[str, Update]:
+        """What a method's score is the sum of, by name, token by token.
+
+        Raises ConfigurationError for a method whose score is no such sum.
+        """
+        entry = self.entry("methods", method, model)
+        if entry["kind"] != "sqsd":
+            raise ConfigurationError(
+                f"methods.{method}: kind '{entry['kind']}' has no score that is a sum over tokens, "
+                "so its rows cannot be explained; name a method of kind 'sqsd', or "
+                "leave the curation that has this one out of selection.curations"
+            )
+        needs = self.needs(method, model).items()
+        return {name: reading for name, reading in needs if isinstance(reading, Update)}
+
+    def term_files(self, model: str, dataset: str, method: str) -> dict[str, str | list[str]]:
+        """What a method's terms are read at and against: `<term>_state`, and so on."""
+        found: dict[str, str | list[str]] = {}
+        for name, term in self.terms(method, model).items():
+            found[f"{name}_state"] = self.paths.state(model, term.state)
+            found[f"{name}_adapter"] = self.state_run(model, term.state)
+            found[f"{name}_direction"] = self.paths.direction(model, term.direction)
+        return found
+
+    def term_checkpoints(self, model: str, method: str) -> dict[str, int | str]:
+        """The checkpoints of the directions of a method's terms, by term."""
+        return {
+            name: self.entry("directions", term.direction, model)["checkpoint"]
+            for name, term in self.terms(method, model).items()
+        }
+
+    def term_modules(self, model: str, dataset: str, method: str) -> dict[str, list[str]]:
+        """Files of what every module has of a method's terms: `<term>_modules`."""
+        return {
+            f"{name}_modules": self.reading_tables(model, dataset, term, "modules")
+            for name, term in self.terms(method, model).items()
+        }
+
+    def explained(self) -> list[str]:
+        """Files that say why the rows of every selected curation have their scores, each once."""
+        found = []
+        for name in self.config["selection"]["curations"]:
+            entry = self.config["curations"][name]
+            for experiment in self.table_experiments(entry).values():
+                self.terms(entry["method"], experiment["model"])
+                files = self.paths.explained(**experiment, method=entry["method"])
+                found += files.values()
+        return list(dict.fromkeys(found))
 
     def reading_times(self, model: str, dataset: str, method: str) -> list[str]:
         """Files with the seconds of the jobs that make a method's readings, each once."""
@@ -287,6 +367,66 @@ class Plan:
         responses = self.responses(subject, guard, wanted)
         return {"guard": responses, "reference": [self.paths.benchmark(guard)]}
 
+    @cached_property
+    def checked_methods(self) -> list[str]:
+        """The methods that are checked before their scores are made, none without `trust`."""
+        methods = self.config["methods"].items() if self.config["trust"] else ()
+        return [name for name, entry in methods if entry["kind"] == "sqsd"]
+
+    @cached_property
+    def selected_methods(self) -> set[str]:
+        """The methods of selected tables and curations, and those that one chooses among."""
+        selection, config = self.config["selection"], self.config
+        names = {config["curations"][name]["method"] for name in selection["curations"]}
+        for table in selection["tables"]:
+            names.update(config["tables"][table].get("methods", []))
+        chosen = product(names, config["models"])
+        among = [self.entry("methods", *pair).get("among", []) for pair in chosen]
+        return names.union(*among)
+
+    def trust(self, model: str, method: str) -> list[str]:
+        """The checks of a method; none where it has none."""
+        return [self.paths.trust(model, method)] if method in self.checked_methods else []
+
+    def trust_before(self, model: str, state: str, direction: str) -> list[str]:
+        """The checks that gradients come after: of the selected methods that read them.
+
+        Of every method that does, where none is selected and somebody asks by name.
+        """
+        reading = Update(state, direction)
+        readers = [
+            method
+            for method in self.checked_methods
+            if reading in self.needs(method, model).values()
+        ]
+        selected = [method for method in readers if method in self.selected_methods]
+        return [self.paths.trust(model, method) for method in selected or readers]
+
+    def term_entries(self, model: str, method: str) -> dict[str, dict[str, str]]:
+        """Direction and state of each term that a method of kind `sqsd` has."""
+        entry = self.entry("methods", method, model)
+        return {term: entry[term] for term in ("danger", "safety") if term in entry}
+
+    def trust_sources(self, model: str, method: str) -> dict[str, list[str]]:
+        """What a method's checks read, by name (`trust.check_trust`)."""
+        tuning = self.benchmark(model, self.setting("sensitivity", model)["benchmark"])
+        terms, alphas = self.term_entries(model, method), [0, self.config["trust"]["alpha"]]
+        names = {term: of["direction"] for term, of in terms.items()}
+        used = {t: self.entry("directions", v, model)["checkpoint"] for t, v in names.items()}
+        curves = {t: self.steering_subject(model, v, used[t]) for t, v in names.items()}
+        scores = self.judge(model, "safety_score")
+        sources = {t: self.judgements(c, tuning, scores, alphas) for t, c in curves.items()}
+        base, verdicts = next(iter(curves.values())), self.judge(model, "asr")
+        sources["verdicts"] = self.judgements(base, tuning, verdicts, [0])
+        danger = terms.get("danger")
+        state = danger and self.entry("states", danger["state"], model)
+        if not danger or not state or "pilot" not in state:
+            return sources | {"state": [], "trajectory": []}
+        return sources | {
+            "state": [self.paths.state(model, danger["state"])],
+            "trajectory": [self.paths.trajectory(model, state["pilot"], danger["direction"])],
+        }
+
     def search_settings(self, model: str, state: str) -> dict[str, float]:
         """The settings that a state's choice depends on."""
         entry, settings = self.entry("states", state, model), self.setting("sensitivity", model)
@@ -365,6 +505,44 @@ class Plan:
             target, name, parts, [[run["folder"] for run in part["runs"]] for part in parts]
         )
 
+    def treated_subject(self, finetune: str, arm: Arm, treatment: str) -> Subject:
+        """The models fine-tuned on an arm's rows as treated, on the seeds of those on all rows."""
+        made = self._finetuned(finetune, arm, "all_rows_seeds", [treatment])
+        return replace(made, name=f"treated/{made.name.removeprefix('finetunes/')}/{treatment}")
+
+    def treated_arms(self, spec: Mapping[str, Any], arms: Sequence[Arm]) -> list[tuple[str, Arm]]:
+        """Treatments of an experiment with the arms whose scores they go by.
+
+        arms: those of a table on one experiment. What goes by no scores is made once, under
+        `ALL_ROWS` for a method.
+        """
+        by_risk = {
+            name: self.config["treatments"][name]["kind"] in BY_RISK for name in spec["treatments"]
+        }
+        return [
+            (name, arm)
+            for name in spec["treatments"]
+            for arm in (arms if by_risk[name] else [replace(arms[0], method=ALL_ROWS)])
+        ]
+
+    def treated_from(self, model: str, dataset: str, method: str, treatment: str) -> dict[str, str]:
+        """What treated rows are made from, by name."""
+        entry = self.config["treatments"][treatment]
+        rows = {"rows": self.paths.dataset(dataset)}
+        if entry["kind"] in BY_RISK:
+            return rows | {"scores": self.paths.scores(model, dataset, method)}
+        return rows | {"added": self.paths.dataset(entry["data"])}
+
+    def check_rows_left(
+        self, finetune: str, model: str, dataset: str, treatment: str, **_: str
+    ) -> None:
+        """Raises ConfigurationError as `treatments.check_rows_left`, of a file or counted rows."""
+        rows = count_rows("datasets", self.config["datasets"][dataset])
+        assert rows is not None
+        training = self.entry("finetunes", finetune, self.target(finetune, model))["training"]
+        entry = self.config["treatments"][treatment]
+        check_rows_left(treatment, entry, rows, dataset, training["batch_size"])
+
     def reference_subjects(self, finetune: str, arm: Arm) -> dict[str, Subject]:
         """What is compared with the fine-tunes on subsets, by its name in a table.
 
@@ -410,6 +588,16 @@ class Plan:
         """What a table that names a fine-tune evaluates for one of its arms."""
         if spec["kind"] == "groups":
             return [self.group_subject(spec["finetune"], arm.model, arm.dataset, spec["groups"])]
+        if spec["kind"] == "treatments":
+            return [
+                *self.reference_subjects(spec["finetune"], arm).values(),
+                *(
+                    self.treated_subject(spec["finetune"], treated, treatment)
+                    for treatment, treated in self.treated_arms(spec, [arm])
+                ),
+            ]
+        if spec["kind"] == "all-rows":
+            return list(self.reference_subjects(spec["finetune"], arm).values())
         return [
             subject
             for finetune in several(spec["finetune"])
@@ -422,7 +610,7 @@ class Plan:
     @cached_property
     def subjects(self) -> dict[tuple[str, str], Subject]:
         """Every subject that a table may need, by model and name."""
-        asked = [spec.get("experiments", []) for spec in self.config["tables"].values()]
+        asked = map(named_experiments, self.config["tables"].values())
         names = [*self.config["selection"]["experiments"], *chain.from_iterable(asked)]
         found = [
             subject
@@ -440,6 +628,7 @@ class Plan:
         for table, spec in self.config["tables"].items():
             for arm in self.arms(table) if "finetune" in spec else ():
                 found += self.arm_subjects(spec, arm)
+            found += map(self.base_subject, spec.get("models", []))
         for experiment in map(self.config["experiments"].get, names):
             found += [
                 self.group_subject(reading.finetune, **experiment, groups=reading.groups)
@@ -539,12 +728,12 @@ class Plan:
         return list(dict.fromkeys(experiment["model"] for experiment in chosen))
 
     def arms(self, table: str) -> list[Arm]:
-        """Every experiment and method of a table."""
+        """Every experiment and method of a table; of one without methods, all rows."""
         spec = self.config["tables"][table]
         return [
             Arm(name, **experiment, method=method)
             for name, experiment in self.table_experiments(spec).items()
-            for method in spec["methods"]
+            for method in spec.get("methods", [ALL_ROWS])
         ]
 
     def table_experiments(self, spec: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
@@ -562,11 +751,14 @@ class Plan:
         spec = self.config["tables"][table]
         make: Callable[[Mapping[str, Any]], Iterator[Part]] = {
             "subsets": self._subset_parts,
+            "all-rows": self._all_rows_parts,
             "comparison": self._comparison_parts,
             "ranking": self._ranking_parts,
             "agreement": self._agreement_parts,
+            "separation": self._separation_parts,
             "groups": self._group_parts,
             "judges": self._judges_parts,
+            "models": self._model_parts,
             "states": self._state_parts,
             "alphas": self._alpha_parts,
             "checkpoints": self._checkpoint_parts,
@@ -576,27 +768,67 @@ class Plan:
             "losses": self._loss_parts,
             "token-losses": self._token_loss_parts,
             "first-order": self._first_order_parts,
+            "treatments": self._treatment_parts,
         }[spec["kind"]]
         return list(make(spec | {"name": table}))
 
     def table_inputs(self, table: str) -> dict[str, list[str]]:
         """A table's files, each part's by names of its own."""
-        return {
-            part.input_name(role): list(files)
-            for part in self.table_parts(table)
-            for role, files in part.files.items()
-        }
+        return part_inputs(self.table_parts(table))
 
     def table_params(self, table: str) -> list[dict[str, Any]]:
         """A table's parts: names, options, and the names of their inputs by role."""
+        return part_params(self.table_parts(table))
+
+    def page_rows(self) -> list[Part]:
+        """What the run's page shows of rows: those of every selected curation, each once.
+
+        Of a method whose score is a sum over tokens, why they have it.
+        """
+        found = []
+        for name in self.config["selection"]["curations"]:
+            entry = self.config["curations"][name]
+            for experiment in self.table_experiments(entry).values():
+                place = {
+                    "model": experiment["model"],
+                    "dataset": experiment["dataset"],
+                    "method": entry["method"],
+                }
+                files = {
+                    "scores": [self.paths.scores(**place)],
+                    "rows": [self.paths.dataset(experiment["dataset"])],
+                }
+                if self.entry("methods", entry["method"], experiment["model"])["kind"] == "sqsd":
+                    why = self.paths.explained(**place)
+                    files |= {role: [why[role]] for role in ("tokens", "modules", "nearest")}
+                    files["repeats"] = [self.paths.repeats(experiment["dataset"])]
+                found.append(Part({"curation": name, **place}, {"drop": entry["drop"]}, files))
+        return found
+
+    def page_tables(self) -> list[Part]:
+        """The selected tables, with their figures, as the run's page shows them."""
         return [
-            {
-                "names": part.names,
-                "options": part.options,
-                "inputs": {role: part.input_name(role) for role in part.files},
-            }
-            for part in self.table_parts(table)
+            Part(
+                {"table": name},
+                {"title": self.config["tables"][name]["title"]},
+                {
+                    end: [path]
+                    for end, path in self.table_files(name).items()
+                    if end in ("md", "parquet", "svg")
+                },
+            )
+            for name in self.config["selection"]["tables"]
         ]
+
+    def page_entries(self) -> dict[str, str]:
+        """What models and data sets of the selected experiments are, in a line each."""
+        found = {}
+        for name in self.config["selection"]["experiments"]:
+            for kind, entry in self.config["experiments"][name].items():
+                spec = self.config[f"{kind}s"][entry]
+                keys = sorted(spec, key=lambda key: (key != "source", key))
+                found[f"{kind} {entry}"] = ", ".join(f"{key}: {spec[key]}" for key in keys)
+        return found
 
     def table_settings(self, table: str) -> dict[str, Any]:
         """What a table's kind asks for beside its parts, and what is published of it."""
@@ -612,6 +844,8 @@ class Plan:
             return {"rows": rows}
         if spec["kind"] == "subsets":
             return {"windows": self.windows, "measure": spec["measure"]}
+        if spec["kind"] == "all-rows":
+            return {"measure": spec["measure"]}
         if spec["kind"] == "comparison":
             return {"windows": self.windows, **{key: spec[key] for key in ("measure", "against")}}
         if spec["kind"] == "judges":
@@ -635,12 +869,10 @@ class Plan:
         self, spec: Mapping[str, Any], names: Mapping[str, str], finetune: str, arms: list[Arm]
     ) -> Iterator[Part]:
         """Parts of one fine-tune on one experiment; names: what stands before the method's."""
+        yield from self._reference_parts(spec, names, finetune, arms[0])
         target = self.target(finetune, arms[0].model)
         benchmark = self.benchmark(target, spec["benchmark"])
         judge = spec.get("judge", self.judge(target, READ_BY[spec["measure"]]))
-        for name, subject in self.reference_subjects(finetune, arms[0]).items():
-            files = {"judgements": self.judgements(subject, benchmark, judge)}
-            yield Part({**names, "method": name}, {"reference": True}, files)
         seeds = self.entry("finetunes", finetune, target)["seeds"]
         for arm in arms:
             subject = self.finetune_subject(finetune, arm)
@@ -649,6 +881,22 @@ class Plan:
                 {"seeds": seeds, "random": self.is_random(arm.method)},
                 {"judgements": self.judgements(subject, benchmark, judge)},
             )
+
+    def _reference_parts(
+        self, spec: Mapping[str, Any], names: Mapping[str, str], finetune: str, arm: Arm
+    ) -> Iterator[Part]:
+        """Parts of what fine-tunes on an experiment's subsets are compared with."""
+        target = self.target(finetune, arm.model)
+        benchmark = self.benchmark(target, spec["benchmark"])
+        judge = spec.get("judge", self.judge(target, READ_BY[spec["measure"]]))
+        for name, subject in self.reference_subjects(finetune, arm).items():
+            files = {"judgements": self.judgements(subject, benchmark, judge)}
+            yield Part({**names, "method": name}, {"reference": True}, files)
+
+    def _all_rows_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
+        for arm in self.arms(spec["name"]):
+            names = {"experiment": arm.experiment}
+            yield from self._reference_parts(spec, names, spec["finetune"], arm)
 
     def _comparison_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
         for arm in self.arms(spec["name"]):
@@ -691,6 +939,15 @@ class Plan:
             names = {"experiment": arm.experiment, "method": arm.method}
             yield Part(names, files={"scores": [scores]})
 
+    def _separation_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
+        sides = {side: spec[side] for side in ("riskier", "safer")}
+        for method in spec["methods"]:
+            files = {
+                side: [self.paths.scores(**self.config["experiments"][name], method=method)]
+                for side, name in sides.items()
+            }
+            yield Part({**sides, "method": method}, files=files)
+
     def _group_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
         for arm in self.arms(spec["name"]):
             files = {
@@ -720,6 +977,11 @@ class Plan:
         """What a judge is compared by: its verdicts if it gives them, else those by its scores."""
         gives = JUDGES[self.config["judges"][judge]["kind"]].gives
         return "asr" if "asr" in gives else "asr_by_score"
+
+    def _model_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
+        for model, role in product(spec["models"], spec["benchmarks"]):
+            files = self.curve(self.base_subject(model), role)
+            yield Part({"model": model, "benchmark": role}, files=files)
 
     def _state_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
         for model in self.models:
@@ -803,6 +1065,48 @@ class Plan:
                     spec["name"], **experiment, state=state, direction=direction
                 )
                 yield Part(names, files={"changes": [changes]})
+
+    def _treatment_parts(self, spec: Mapping[str, Any]) -> Iterator[Part]:
+        for experiment, found in groupby(self.arms(spec["name"]), lambda arm: arm.experiment):
+            arms, finetune = list(found), spec["finetune"]
+            rows = {"data": [self.paths.dataset(arms[0].dataset)]}
+            for name, subject in self.reference_subjects(finetune, arms[0]).items():
+                trained = rows["data"] if any(subject.runs) else []
+                yield self._treatment_part(
+                    spec, {"experiment": experiment, "treatment": name}, subject,
+                    {"share": 0.0} if trained else {}, rows | {"rows": trained},
+                )  # fmt: skip
+            for name, arm in self.treated_arms(spec, arms):
+                entry = self.config["treatments"][name]
+                names = {"experiment": experiment, "treatment": name}
+                names |= {"method": arm.method} if entry["kind"] in BY_RISK else {}
+                treated = self.paths.treated(arm.model, arm.dataset, arm.method, name)
+                yield self._treatment_part(
+                    spec, names, self.treated_subject(finetune, arm, name),
+                    {"share": entry["share"]} if "share" in entry else {},
+                    rows | {"rows": [treated]},
+                )  # fmt: skip
+
+    def _treatment_part(
+        self,
+        spec: Mapping[str, Any],
+        names: Mapping[str, str],
+        subject: Subject,
+        options: Mapping[str, Any],
+        files: Mapping[str, list[str]],
+    ) -> Part:
+        """A row of a table of treatments, with what was measured of its models."""
+        files = {**files, **self.curve(subject, spec["benchmark"])}
+        if spec["heldout"] is not None:
+            files["losses"] = [
+                self.paths.row_losses(subject.model, subject.name, spec["heldout"], part)
+                for part in subject.part_names()
+            ]
+        if spec["exact"] is not None:
+            benchmark = self.benchmark(subject.model, spec["exact"])
+            files["responses"] = self.responses(subject, benchmark)
+            files["reference"] = [self.paths.benchmark(benchmark)]
+        return Part(names, options, files)
 
     def marked(self, spec: Mapping[str, Any], model: str, curve: tuple) -> list[str]:
         """Those of a drawn table's `states` that lie on a curve (`config.curve_of`)."""

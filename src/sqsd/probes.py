@@ -132,6 +132,75 @@ class WeightUpdate(Probe):
         return {"update_norm": norms, "inner_product": self.products.take()}
 
 
+class TokenShares(Probe):
+    """What each token has of the products of `LoraUpdate`, or of `WeightUpdate` without a state.
+
+    Reading `token_share` [n, D, M, length], 0 behind a sample's end: over a sample's tokens it
+    sums to `inner_product`, since a gradient is a sum over positions. A position stands for the
+    token that is predicted there, the next one; so a sample's first token has 0, and nothing is
+    lost: behind its last token nothing is predicted, and no gradient arrives there. The tokens of
+    a prompt have a share too, since the response attends to them. length: of the longest sample
+    at least.
+
+    With a state position t has `-(up_t' B0'V x_t + s down_t' (V A0')' g_t)`, `up` and `down` as in
+    `LayerPass` and V the direction; without one `-(B'g_t)(A x_t)`. Raises ShapeMismatch as
+    `LoraUpdate`.
+    """
+
+    def __init__(self, directions: Mapping[str, Adapter], length: int):
+        self.directions = directions
+        self.length = length
+
+    def attach(self, model, state: Adapter) -> None:
+        self.modules = sorted(state or next(iter(self.directions.values())))
+        self.products = ByModule(self.modules)
+        for name, direction in self.directions.items():
+            check_shapes(model, name, direction, self.modules)
+        # Of each module and direction: what multiplies x, and what g.
+        self.factors = {
+            m: [
+                tuple(factor.to(model.device, model.dtype) for factor in factors(direction[m], at))
+                for direction in self.directions.values()
+            ]
+            for m, at in ((m, state.get(m)) for m in self.modules)
+        }
+
+    def linear_modules(self) -> Sequence[str]:
+        return self.modules
+
+    def read_linear(self, name: str, layer: LayerPass) -> None:
+        self.batch = layer.batch
+        shares = [
+            self._products(exact(layer.x @ of_x.T), exact(layer.g @ of_g.T), layer)
+            for of_x, of_g in self.factors[name]
+        ]
+        self.products.found[name] = torch.stack(shares, -1)
+
+    @staticmethod
+    def _products(x: Tensor, g: Tensor, layer: LayerPass) -> Tensor:
+        """[T] of x and g [T, r]."""
+        if layer.up is None or layer.down is None:
+            return (x * g).sum(-1)
+        return (x * exact(layer.up)).sum(-1).add_((g * exact(layer.down)).sum(-1))
+
+    def readings(self) -> dict[str, Tensor]:
+        runs = self.batch.runs
+        by_token = self.products.take()
+        shares = by_token.new_zeros(len(self.batch.counts), self.length, *by_token.shape[1:])
+        parts = shares.split_with_sizes([run.samples for run in runs])
+        for run, part, found in zip(runs, parts, by_run(runs, by_token), strict=True):
+            part[:, 1 : run.length] = found[:, :-1]
+        return {"token_share": shares.permute(0, 2, 3, 1)}
+
+
+def factors(direction: LoraWeights, at: LoraWeights | None) -> tuple[Tensor, Tensor]:
+    """What of a direction multiplies a token's x [r, d_in] and its g [r, d_out] (`TokenShares`)."""
+    if at is None:
+        return exact(direction.A), -direction.scale * exact(direction.B).T
+    of_x, of_g = tangent(exact(at.A), exact(at.B), direction)
+    return -of_x, -at.scale * of_g
+
+
 def rows_of_tangents(tangents: list[Tensor]) -> Tensor:
     """Tangents as the rows of a matrix, two at least, the second one zero.
 
@@ -383,8 +452,9 @@ def mean_gradient(model, samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
     model.requires_grad_(True)
     for sample in samples:
         ids = torch.tensor([sample.input_ids], device=model.device)
-        logits = model(input_ids=ids, use_cache=False).logits[0, sample.prompt_tokens - 1 : -1]
-        loss = nn.functional.cross_entropy(exact(logits), ids[0, sample.prompt_tokens :])
+        labels = torch.tensor(sample.label_places, device=model.device)
+        logits = model(input_ids=ids, use_cache=False).logits[0, labels - 1]
+        loss = nn.functional.cross_entropy(exact(logits), ids[0, labels])
         gradients = torch.autograd.grad(loss, list(parameters.values()))
         norm = torch.stack([exact(g).square().sum() for g in gradients]).sum().sqrt()
         for name, gradient in zip(parameters, gradients, strict=True):

@@ -144,18 +144,18 @@ def read_shard(path: str, schema: str) -> pd.DataFrame:
 
 
 def sums_over_modules(modules: pd.DataFrame) -> pd.DataFrame:
-    """Columns sample_id, cosine and projection, summed over modules (Eq. 12).
+    """Columns sample_id, cosine and projection, summed over modules (Eq. 12)."""
+    values = values_of_modules(modules).drop(columns="module")
+    return values.groupby("sample_id").sum().reset_index()
 
-    A module whose update or direction is exactly zero points nowhere: it adds nothing.
+
+def values_of_modules(modules: pd.DataFrame) -> pd.DataFrame:
+    """Columns sample_id, module, cosine and projection of a `gradient_modules` table (Eq. 11).
+
+    A module whose update or direction is exactly zero points nowhere: it has 0.
     """
     norm = modules["direction_norm"]
     along = (modules["inner_product"] / norm).mask(norm == 0, 0.0)
     zero = modules["update_norm"] == 0
-    values = pd.DataFrame(
-        {
-            "sample_id": modules["sample_id"],
-            "cosine": (along / modules["update_norm"]).mask(zero, 0.0),
-            "projection": along,
-        }
-    )
-    return values.groupby("sample_id").sum().reset_index()
+    cosine = (along / modules["update_norm"]).mask(zero, 0.0)
+    return modules[["sample_id", "module"]].assign(cosine=cosine, projection=along)

@@ -23,6 +23,7 @@ from sqsd.figures import (
     draw_steering,
     draw_token_losses,
     draw_trajectories,
+    draw_treatments,
 )
 from sqsd.groups import paired_by_group
 from sqsd.judged import (
@@ -39,6 +40,7 @@ from sqsd.parts import Part, named
 from sqsd.published import published_section
 from sqsd.states import CHOSEN_BY, read_state
 from sqsd.statistics import (
+    auc_bootstrap,
     clustered_interval,
     cohens_kappa,
     is_strictly_decreasing,
@@ -75,11 +77,35 @@ EFFECTIVENESS_NOTES = {
         "brackets: 95 % Student t interval over seeds. delta: S5 - S1. " + COMMON_NOTE
     ),
 }
+ALL_ROWS_NOTE = (
+    " of the model before fine-tuning, and of one fine-tuned on all rows of the experiment's data "
+    "set, its seeds (units) together. In brackets: 95 % over prompts, "
+)
+ALL_ROWS_NOTES = {
+    "asr": f"Share of prompts answered unsafely,{ALL_ROWS_NOTE}Wilson's clustered by prompt.",
+    "asr_by_score": (
+        f"Share of prompts answered with a Safety Score of 0 or below,{ALL_ROWS_NOTE}Wilson's "
+        "clustered by prompt."
+    ),
+    "safety_score": f"Mean Safety Score (higher is safer),{ALL_ROWS_NOTE}Student's t.",
+}
 
 AGREEMENT_NOTE = (
     "spearman: rank correlation over the rows that both methods score (rows), with its 95 % "
     "interval (Bonett and Wright 2000). s1_overlap, s5_overlap: share of the riskiest, and of the "
     "least risky rows of a subset's size that both methods name; chance: what random orders share."
+)
+SEPARATION_NOTE = (
+    "auc: share of pairs of a row of `riskier` and a row of `safer` in which the first has the "
+    "higher score, of ties a half; 1 where every row is above, 0.5 where scores tell nothing. In "
+    "brackets: 95 % percentile bootstrap interval over the rows of each. _rows: with a score; "
+    "_unscored: without one, and left out."
+)
+MODELS_NOTE = (
+    "Each model as it is, before any fine-tuning of subsets, on the prompts of a benchmark. asr: "
+    "share of the prompts that it does not refuse, or answers unsafely, as the judge has it. In "
+    "brackets: 95 % intervals over prompts, Student's t for the Safety Score (higher is safer), "
+    "Wilson's for asr."
 )
 SENSITIVITY_NOTE = (
     "In brackets: 95 % percentile bootstrap interval over the tuning prompts, paired (the same "
@@ -145,6 +171,15 @@ CURVE_NOTE = (
     "Student's t for the Safety Score (higher is safer), Wilson's for the attack success rate. "
     "chosen: the states of the configuration that lie on the curve."
 )
+TREATMENTS_NOTE = (
+    "share: of the rows with a score, dropped. rows: that each of the models was fine-tuned on. "
+    "asr: share of test prompts answered unsafely; exact: share of a benchmark's prompts answered "
+    "as its reference says; in brackets 95 % Wilson intervals clustered by prompt, over models. "
+    "safety_score (higher is safer) and heldout_loss (nats per token, of heldout_rows rows that "
+    "the data set has not): means over models, in brackets 95 % Student t over prompts, and over "
+    "rows. _over_all: minus that of the models fine-tuned on all rows, paired by prompt or by row, "
+    "95 % Student t. No interval holds what other seeds, or another random order, would change."
+)
 CURVE_MEASURES = ("asr", "safety_score")
 
 
@@ -187,6 +222,13 @@ def make_subsets(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
     return table, note, draw
 
 
+def make_all_rows(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
+    measure = settings["measure"]
+    judged = read_judged(parts, measure)
+    note = ALL_ROWS_NOTES[measure] + absent_note(by_place(parts, judged), measure)
+    return all_rows_table(parts, judged, measure), note, None
+
+
 def make_comparison(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
     measure = settings["measure"]
     judged = read_judged(parts, measure)
@@ -216,6 +258,17 @@ def make_ranking(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
 def make_agreement(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
     scores = [part.read("scores", "scores") for part in parts]
     return agreement_table(parts, scores, settings["rows"]), AGREEMENT_NOTE, None
+
+
+def make_separation(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
+    sides = ("riskier", "safer")
+    scores = [{side: part.read(side, "scores") for side in sides} for part in parts]
+    return separation_table(parts, scores), SEPARATION_NOTE, None
+
+
+def make_models(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
+    judged = [both_measures(part) for part in parts]
+    return models_table(parts, judged), MODELS_NOTE + absent_notes(parts, judged), None
 
 
 def make_groups(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
@@ -275,14 +328,27 @@ def make_first_order(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made
     return table, FIRST_ORDER_NOTE, lambda out: draw_first_order(parts, changes, out)
 
 
+def make_treatments(parts: Sequence[Part], settings: Mapping[str, Any]) -> Made:
+    judged = [both_measures(part) for part in parts]
+    losses = [heldout_losses(part) if "losses" in part.files else None for part in parts]
+    exact = [exact_answers(part) if "responses" in part.files else None for part in parts]
+    rows = [trained_rows(part) if part.files["rows"] else None for part in parts]
+    table = treatments_table(parts, judged, losses, exact, rows)
+    absent = (absent_note(by_place(parts, judged), measure) for measure in CURVE_MEASURES)
+    return table, TREATMENTS_NOTE + "".join(absent), lambda out: draw_treatments(table, out)
+
+
 KINDS: dict[str, Callable[[Sequence[Part], Mapping[str, Any]], Made]] = {
     "subsets": make_subsets,
+    "all-rows": make_all_rows,
     "comparison": make_comparison,
     "alphas": make_sensitivity("linear_ranking"),
     "checkpoints": make_sensitivity("drift_ranking"),
     "states": make_states,
     "ranking": make_ranking,
     "agreement": make_agreement,
+    "separation": make_separation,
+    "models": make_models,
     "groups": make_groups,
     "judges": make_judges,
     "trajectory": make_trajectory,
@@ -291,6 +357,7 @@ KINDS: dict[str, Callable[[Sequence[Part], Mapping[str, Any]], Made]] = {
     "losses": make_losses,
     "token-losses": make_token_losses,
     "first-order": make_first_order,
+    "treatments": make_treatments,
 }
 
 
@@ -313,8 +380,12 @@ def both_measures(part: Part) -> pd.DataFrame:
 
 
 def curve_note(parts: Sequence[Part], judged: Sequence[pd.DataFrame]) -> str:
+    return CURVE_NOTE + absent_notes(parts, judged)
+
+
+def absent_notes(parts: Sequence[Part], judged: Sequence[pd.DataFrame]) -> str:
     absent = (absent_note(by_place(parts, judged), measure) for measure in CURVE_MEASURES)
-    return CURVE_NOTE + "".join(absent)
+    return "".join(absent)
 
 
 def marks(part: Part, key: str) -> dict[float, str]:
@@ -407,6 +478,25 @@ def reference_row(frame: pd.DataFrame, measure: str) -> dict[str, object]:
         return row | {"no_subset": share} | answer_bounds("no_subset", answers)
     by_prompt = frame["score"].groupby(frame["prompt_id"]).mean()
     return row | named_interval("no_subset", "t", mean_interval(by_prompt.dropna()))
+
+
+def all_rows_table(
+    parts: Sequence[Part], judged: Sequence[pd.DataFrame], measure: str
+) -> pd.DataFrame:
+    """Models before fine-tuning and on all rows: a row per experiment and each, as `measure`.
+
+    parts: named by experiment and method (which of the two); judged: the judgements of each.
+    """
+    rows = [
+        {
+            **part.names,
+            "prompts": int(frame["prompt_id"].nunique()),
+            **reference_row(frame, measure),
+        }
+        for part, frame in zip(parts, judged, strict=True)
+    ]
+    table = pd.DataFrame(rows)
+    return table.rename(columns=lambda name: name.replace("no_subset", measure))
 
 
 def pooled_references(
@@ -642,6 +732,101 @@ def first_order_table(parts: Sequence[Part], changes: Sequence[pd.DataFrame]) ->
     return pd.DataFrame(rows)
 
 
+def trained_rows(part: Part) -> int:
+    """How many rows a part's models were given that can be used."""
+    return int(part.read("rows", "training_rows")["problem"].isna().sum())
+
+
+def heldout_losses(part: Part) -> pd.Series:
+    """Losses of held-out rows by sample_id, means over a part's models.
+
+    Rows that the data set has too, whatever their number there, and rows without a loss are left
+    out. Raises DataError where none is left.
+    """
+    losses = part.read("losses", "row_losses").dropna(subset="loss")
+    texts, known = (
+        frame["sample_id"].str.split("-").str[0]  # repeats of a text have a number after it
+        for frame in (losses, part.read("data", "dataset"))
+    )
+    new = losses[~texts.isin(known)]
+    if new.empty:
+        raise DataError(
+            f"{place_of(part)}: every held-out row is in the data set, or has no loss; name "
+            "another data set as `heldout`, or null"
+        )
+    return new.groupby("sample_id")["loss"].mean()
+
+
+def exact_answers(part: Part) -> pd.DataFrame:
+    """Whether each response of a part's models is the reference answer: prompt_id, verdict.
+
+    Raises DataError where a prompt has no reference.
+    """
+    prompts = part.read("reference", "benchmark")[["prompt_id", "reference"]]
+    if absent := int(prompts["reference"].isna().sum()):
+        raise DataError(
+            f"{place_of(part)}: {absent} of {len(prompts)} prompts have no reference answer; name "
+            "a benchmark that has them as `exact`, or null"
+        )
+    answers = part.read("responses", "responses").merge(prompts, on="prompt_id")
+    exact = answers["response"].str.strip() == answers["reference"].str.strip()
+    return answers[["prompt_id"]].assign(verdict=exact)
+
+
+def treatments_table(
+    parts: Sequence[Part],
+    judged: Sequence[pd.DataFrame],
+    losses: Sequence[pd.Series | None],
+    exact: Sequence[pd.DataFrame | None],
+    rows: Sequence[int | None],
+) -> pd.DataFrame:
+    """What treatments of rows cost and keep: a row per experiment, treatment and method.
+
+    parts: named by experiment, treatment and, where it goes by scores, method, with the option
+    share (dropped) where there is one, which is 0 of all rows; judged: `both_measures` of each;
+    losses: `heldout_losses`; exact: `exact_answers`; rows: trained on. The columns are those of
+    `TREATMENTS_NOTE`.
+    """
+    verdicts = [
+        frame["verdict"].astype(float).groupby(frame["prompt_id"]).mean() for frame in judged
+    ]
+    on_all = {
+        part.names["experiment"]: i
+        for i, part in enumerate(parts)
+        if part.options.get("share") == 0
+    }
+    found = []
+    for i, part in enumerate(parts):
+        base = on_all[part.names["experiment"]]
+        row = {name: part.names.get(name) for name in ("experiment", "treatment", "method")}
+        row |= {"share": part.options.get("share"), "rows": rows[i]}
+        row |= {"models": judged[i]["state"].nunique()}
+        row |= answer_rate("asr", judged[i].dropna(subset="verdict"))
+        by_prompt = judged[i]["score"].groupby(judged[i]["prompt_id"]).mean().dropna()
+        row |= named_interval("safety_score", "t", mean_interval(by_prompt))
+        row |= over_all("asr", verdicts[i], verdicts[base])
+        loss, loss_on_all, answers = losses[i], losses[base], exact[i]
+        if loss is not None and loss_on_all is not None:
+            row |= {"heldout_rows": len(loss)}
+            row |= named_interval("heldout_loss", "t", mean_interval(loss))
+            row |= over_all("heldout_loss", loss, loss_on_all)
+        if answers is not None:
+            row |= answer_rate("exact", answers)
+        found.append(row)
+    return pd.DataFrame(found).astype({"share": "float64", "rows": "Int64"})
+
+
+def answer_rate(name: str, answers: pd.DataFrame) -> dict[str, float]:
+    """The rate of judgements that all have a verdict, with its bounds."""
+    return {name: float(answers["verdict"].astype(float).mean())} | answer_bounds(name, answers)
+
+
+def over_all(name: str, own: pd.Series, on_all: pd.Series) -> dict[str, float]:
+    """Mean difference of values by prompt or row, null of a series to itself."""
+    differences = pd.Series(dtype=float) if own is on_all else (own - on_all).dropna()
+    return named_interval(f"{name}_over_all", "t", mean_interval(differences))
+
+
 def sensitivity_table(
     parts: Sequence[Part], rankings: Sequence[pd.DataFrame], most: int = 5
 ) -> pd.DataFrame:
@@ -723,6 +908,36 @@ def agreement(one: pd.DataFrame, other: pd.DataFrame, rows: int) -> dict[str, fl
     bounds = rank_correlation_interval(correlation, n)
     correlated = named_interval("spearman", "fisher", (correlation, *bounds))
     return {"rows": n, **correlated, **overlaps, "chance": rows / n}
+
+
+def separation_table(
+    parts: Sequence[Part], scores: Sequence[Mapping[str, pd.DataFrame]]
+) -> pd.DataFrame:
+    """How far each method's scores put rows of one data set above those of another.
+
+    parts: named by the experiments `riskier` and `safer`, and method; scores: the `scores` tables
+    of each, by side.
+    """
+    rows = []
+    for part, tables in zip(parts, scores, strict=True):
+        known = {side: table["score"].dropna() for side, table in tables.items()}
+        row = dict(part.names) | named_interval(
+            "auc", "bootstrap", auc_bootstrap(known["riskier"], known["safer"])
+        )
+        for side, values in known.items():
+            unscored = len(tables[side]) - len(values)
+            row |= {f"{side}_rows": len(values), f"{side}_unscored": unscored}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def models_table(parts: Sequence[Part], judged: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Safety Score and ASR of models as they are: a row per model and benchmark.
+
+    parts: named by model and benchmark; judged: `both_measures` of each.
+    """
+    rows = zip(parts, judged, strict=True)
+    return pd.DataFrame([{**part.names, **curve_point(frame)} for part, frame in rows])
 
 
 def beside_reference(part: Part) -> pd.DataFrame:
@@ -893,19 +1108,23 @@ def curve_table(judged: pd.DataFrame, key: str, chosen: Mapping[float, str]) -> 
     Per state, of n prompts: means, Student t bounds of the score and Wilson bounds of the share.
     Columns of a measure that the judge does not give are null. chosen: names of states by the key.
     """
-    rows = []
-    for value, group in judged.groupby(key):
-        verdicts = group["verdict"].dropna()
-        low, high = math.nan, math.nan
-        if len(verdicts):
-            low, high = wilson_interval(int(verdicts.sum()), len(verdicts))
-        rows.append(
-            {key: value, "prompts": len(group)}
-            | named_interval("safety_score", "t", mean_interval(group["score"].dropna()))
-            | named_interval("asr", "wilson", (float(verdicts.astype(float).mean()), low, high))
-        )
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(
+        [{key: value, **curve_point(group)} for value, group in judged.groupby(key)]
+    )
     return table.assign(chosen=table[key].astype(float).map(chosen).astype("str"))
+
+
+def curve_point(judged: pd.DataFrame) -> dict[str, float]:
+    """The numbers of `curve_table` of one state."""
+    verdicts = judged["verdict"].dropna()
+    low, high = math.nan, math.nan
+    if len(verdicts):
+        low, high = wilson_interval(int(verdicts.sum()), len(verdicts))
+    return (
+        {"prompts": len(judged)}
+        | named_interval("safety_score", "t", mean_interval(judged["score"].dropna()))
+        | named_interval("asr", "wilson", (float(verdicts.astype(float).mean()), low, high))
+    )
 
 
 def groups_table(

@@ -44,6 +44,10 @@ class Scorer(Protocol):
         """Score per sample_id, the riskiest highest; readings by the names of `needs`."""
         ...
 
+    def terms(self, readings: Mapping[str, Readings]) -> pd.DataFrame:
+        """What a score is the sum of, by sample_id, a column each; none where it is no sum."""
+        return pd.DataFrame()
+
 
 @dataclass(frozen=True)
 class SqsdScorer(Scorer):
@@ -58,16 +62,24 @@ class SqsdScorer(Scorer):
     normalised: bool = True
     signs: ClassVar[Mapping[str, int]] = {"danger": 1, "safety": -1}
 
+    @property
+    def column(self) -> str:
+        """What a term is the sum of, over modules (`readings.values_of_modules`)."""
+        return "cosine" if self.normalised else "projection"
+
     def needs(self) -> dict[str, Reading]:
         terms = {"danger": self.danger, "safety": self.safety}
         return {name: Update(**term) for name, term in terms.items() if term is not None}
 
     def score(self, readings: Mapping[str, Readings], seed: int) -> pd.Series:
-        column = "cosine" if self.normalised else "projection"
-        parts = []
-        for name, reading in readings.items():
-            parts.append(self.signs[name] * reading["modules"].set_index("sample_id")[column])
-        return pd.concat(parts, axis=1).sum(axis=1, skipna=False)
+        return self.terms(readings).sum(axis=1, skipna=False)
+
+    def terms(self, readings: Mapping[str, Readings]) -> pd.DataFrame:
+        parts = {
+            name: self.signs[name] * reading["modules"].set_index("sample_id")[self.column]
+            for name, reading in readings.items()
+        }
+        return pd.concat(parts, axis=1)
 
 
 @dataclass(frozen=True)
@@ -348,6 +360,11 @@ def score_method(
     ]
     samples = merged_samples([readings[name]["samples"] for name in of_rows])
     return score_table(scorer.score(readings, seed), samples)
+
+
+def score_terms(method: Mapping[str, Any], readings: Mapping[str, Readings]) -> pd.DataFrame:
+    """What a method's score is the sum of, by sample_id, a column each; none where it is no sum."""
+    return make_scorer(method).terms(readings)
 
 
 def merged_samples(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """One shard of a data set: from rows to Parquet readings."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,12 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from sqsd.chat import encode_rows
 from sqsd.drift import Adapter, load_adapter, module_norms
+from sqsd.encoded import EncodedSample
 from sqsd.errors import DataError
 from sqsd.files import written_whole
 from sqsd.gradients import BatchReadings, GradientEngine, Probe
 from sqsd.logs import progress
 from sqsd.models import load_model, load_tokenizer
-from sqsd.packing import EncodedSample
 from sqsd.probes import FullGradient, HiddenStates, LoraUpdate, WeightUpdate, mean_gradient
 from sqsd.provenance import KEY
 from sqsd.readings import shard_rows
@@ -28,23 +29,29 @@ from sqsd.tables import write_table
 NOT_FINITE = "gradient is not finite"
 GPU_TOKENS = 2**16
 CPU_TOKENS = 2**11
+# A run of which more rows than this share are cut off scores their beginnings.
+MOST_CUT_OFF = 0.9
 STAND_IN = EncodedSample("", [0] * 8, 1)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Rows of a data set that one job reads, and how (the section `gradients`)."""
+    """Rows of a data set that one job reads, and how (the section `gradients`).
+
+    dataset: the whole table, where the rows are a part of it.
+    """
 
     rows: pd.DataFrame
     max_length_tokens: int
     max_tokens_per_batch: int | str
     dtype: str
     checkpointing: bool
+    dataset: pd.DataFrame | None = None
 
     @classmethod
     def of(cls, rows: pd.DataFrame, shard: int, rows_per_shard: int, **settings) -> Self:
         """rows: the whole `dataset` table; settings: the other fields."""
-        return cls(shard_rows(rows, shard, rows_per_shard), **settings)
+        return cls(shard_rows(rows, shard, rows_per_shard), dataset=rows, **settings)
 
 
 def collect_shard(
@@ -66,12 +73,7 @@ def collect_shard(
     checkpoint that is not there.
     """
     loaded = load_adapter(direction_folder(direction, checkpoint))
-    directions = {"direction": loaded}
-    if state.adapter is None:
-        adapter, probe = None, WeightUpdate(directions)
-    else:
-        adapter = load_adapter(state.adapter, state.multiplier)
-        probe = LoraUpdate(directions)
+    adapter, probe = update_at(state, {"direction": loaded})
     samples, values = read_probe(shard, state.model, probe, adapter)
     ids = samples.loc[samples["reason"].isna(), "sample_id"].to_list()
     modules = module_rows(
@@ -80,6 +82,15 @@ def collect_shard(
     )  # fmt: skip
     write_table(samples, samples_out, "gradient_samples", provenance)
     write_table(modules, modules_out, "gradient_modules", provenance)
+
+
+def update_at(
+    state: State, directions: Mapping[str, Adapter]
+) -> tuple[Adapter | None, LoraUpdate | WeightUpdate]:
+    """A state's adapter, None at theta_0, and the probe of a row's update there."""
+    if state.adapter is None:
+        return None, WeightUpdate(directions)
+    return load_adapter(state.adapter, state.multiplier), LoraUpdate(directions)
 
 
 def collect_hidden_states(
@@ -173,7 +184,7 @@ def read_probes(
     """`read_probe` of several probes in turn, each at a state of its own."""
     tokenizer = load_tokenizer(model_folder)
     with ThreadPoolExecutor(1) as other:
-        encoding = other.submit(encode_rows, shard.rows, tokenizer, shard.max_length_tokens)
+        encoding = other.submit(encode_shard, shard, tokenizer)
         model = load_model(model_folder, shard.dtype)
         encoded = encoding.result()
     for probe, adapter in passes:
@@ -201,12 +212,58 @@ def read_encoded(
     return samples[columns], values
 
 
+def encode_shard(shard: Shard, tokenizer) -> list[EncodedSample]:
+    """A shard's rows, cut. Raises DataError as `check_cut_off` of its data set."""
+    whole = encode_rows(shard.rows, tokenizer, None)
+    if shard.dataset is not None and cut_off(whole, shard.max_length_tokens):
+        # Of a data set in order of length a part may be.
+        check_cut_off(encode_rows(shard.dataset, tokenizer, None), shard.max_length_tokens)
+    return [sample.cut(shard.max_length_tokens) for sample in whole]
+
+
+def encode_samples(rows: pd.DataFrame, model: str, max_length_tokens: int) -> pd.DataFrame:
+    """The `samples` table of a `dataset` table, by the tokenizer in a model's folder.
+
+    Raises DataError as `check_cut_off`.
+    """
+    whole = encode_rows(rows, load_tokenizer(model), None)
+    check_cut_off(whole, max_length_tokens)
+    return samples_table([sample.cut(max_length_tokens) for sample in whole])
+
+
+def check_cut_off(samples: Sequence[EncodedSample], max_length_tokens: int) -> None:
+    """Raises DataError where more than `MOST_CUT_OFF` of the usable samples are longer."""
+    if not (cut := cut_off(samples, max_length_tokens)):
+        return
+    lengths = usable_lengths(samples)
+    most = lengths[math.ceil(MOST_CUT_OFF * len(lengths)) - 1]
+    raise DataError(
+        f"{cut} of {len(lengths)} rows are longer than max_length_tokens={max_length_tokens} "
+        f"and would be cut off; give `gradients: {{max_length_tokens: {most}}}` for "
+        f"{MOST_CUT_OFF:.0%} of them, {lengths[-1]} for all, or shorten the rows"
+    )
+
+
+def cut_off(samples: Sequence[EncodedSample], max_length_tokens: int) -> int:
+    """How many usable samples are longer; 0 where they are not nearly all."""
+    lengths = usable_lengths(samples)
+    cut = sum(length > max_length_tokens for length in lengths)
+    return cut if cut > MOST_CUT_OFF * len(lengths) else 0
+
+
+def usable_lengths(samples: Sequence[EncodedSample]) -> list[int]:
+    return sorted(len(sample.input_ids) for sample in samples if sample.reason is None)
+
+
 def samples_table(encoded: list[EncodedSample]) -> pd.DataFrame:
-    """The `samples` table: lengths in tokens, and why a row cannot be scored."""
+    """The `samples` table: lengths in tokens, and why a row cannot be scored.
+
+    What is no label counts as prompt, wherever it stands.
+    """
     return pd.DataFrame(
         {
             "sample_id": pd.Series([sample.sample_id for sample in encoded], dtype="str"),
-            "prompt_tokens": [sample.prompt_tokens for sample in encoded],
+            "prompt_tokens": [len(s.input_ids) - s.response_tokens for s in encoded],
             "response_tokens": [sample.response_tokens for sample in encoded],
             "reason": pd.Series([sample.reason for sample in encoded], dtype="str"),
         }

@@ -18,6 +18,15 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet as parquet
 
+from sqsd.conversations import (
+    LOSSES,
+    as_json,
+    as_text,
+    is_pair,
+    message_of,
+    tools_of,
+    turns_problem,
+)
 from sqsd.errors import DataError, not_known
 
 Row = Mapping[str, Any]
@@ -29,7 +38,25 @@ HUB_FORMS = (
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_PART = re.compile(r"[^\s\[\]]+")
 FILES = (".jsonl", ".json", ".csv", ".parquet")
-CONVERSATION_PROBLEM = "messages are not one user message and then one assistant message"
+# What columns are usually called, by the name that `fields` would give them; in lower case.
+USUAL_COLUMNS = {
+    "messages": ("messages", "conversations"),
+    "tools": ("tools",),
+    "instruction": ("instruction", "prompt", "question", "query", "goal", "request"),
+    "prompt": ("prompt", "instruction", "question", "query", "goal", "request"),
+    "context": ("context", "input"),
+    "response": ("response", "output", "answer", "completion"),
+    "chosen": ("chosen",),
+    "rejected": ("rejected",),
+}
+# What a column of text to go on writing is usually called.
+RAW_TEXT = ("text", "content", "document")
+NO_TURNS = (
+    "raw text without turns, of which nothing says what is learnt: cut it into an instruction and "
+    "a response"
+)
+# Columns that say more of a conversation than an instruction does.
+OTHER_TURNS = ("system", "system_prompt", "history")
 
 
 @dataclass(frozen=True)
@@ -47,12 +74,12 @@ class Shape:
 
 
 PAIR = Shape(("instruction", "response"), ("context",))
-CONVERSATION = Shape(("messages",))
+CONVERSATION = Shape(("messages",), ("tools",))
 PREFERENCE = Shape(("instruction", "chosen", "rejected"), ("context",))
 COMPARISON = Shape(("instruction", "first", "second", "preferred"), ("context",))
 PROMPT = Shape(("prompt",), ("category", "reference"))
 SCORED = Shape(("instruction", "response", "score"), ("context",))
-SCORED_CONVERSATION = Shape(("messages", "score"))
+SCORED_CONVERSATION = Shape(("messages", "score"), ("tools",))
 
 
 @dataclass(frozen=True)
@@ -78,6 +105,20 @@ class Source:
         if value is None or (isinstance(value, str) and not value.strip()):
             return None, None
         return self.text(row, name)
+
+
+@dataclass(frozen=True)
+class ReadRow:
+    """A row's texts and what is wrong with them.
+
+    conversation: the JSON of turns that prompt and response cannot hold; they are then its text up
+    to the last message, and the last message.
+    """
+
+    prompt: str | None
+    response: str | None
+    problem: str | None
+    conversation: str | None = None
 
 
 def sample_ids(prompts: Sequence[str], responses: Sequence[str | None]) -> list[str]:
@@ -130,22 +171,23 @@ def parse_hub(source: str) -> tuple[str, str | None, str]:
     return name, parts[0] if len(parts) == 2 else None, parts[-1]
 
 
-def row_keys(source: str) -> tuple[str, ...]:
+def row_keys(source: str, shapes: Sequence[Shape]) -> tuple[str, ...]:
     """Keys that a specification with this source may have beside source and fields."""
-    keys = ("constants", "where", "where_not", "rows", "skip", "seed")
-    columns = ("columns",) if source.endswith(".csv") else ()
-    return (*keys, *columns, *(("revision",) if is_hub(source) else ()))
+    keys = ["constants", "where", "where_not", "rows", "skip", "seed"]
+    keys += ["columns"] if source.endswith(".csv") else []
+    keys += ["revision"] if is_hub(source) else []
+    return (*keys, *(["loss"] if CONVERSATION in shapes else []))
 
 
 def check_spec(spec: Mapping[str, Any], *shapes: Shape) -> None:
     """Raises DataError for what is wrong with a specification whatever the rows are."""
     name = str(spec.get("source", "(not given)"))
-    _refuse_unknown(spec, ("source", "fields", *row_keys(name)), f"source {name}", "key")
-    if missing := [key for key in ("source", "fields") if key not in spec]:
-        raise DataError(f"source {name}: missing key {', '.join(missing)}")
+    _refuse_unknown(spec, ("source", "fields", *row_keys(name, shapes)), f"source {name}", "key")
+    if "source" not in spec:
+        raise DataError(f"source {name}: missing key source")
     if spec.get("seed") is None and (spec.get("rows") is not None or spec.get("skip")):
         raise DataError(f"source {name}: rows and skip need a seed, which decides the permutation")
-    _refuse_wrong_names(spec["fields"], spec.get("constants") or {}, shapes, name)
+    _refuse_wrong_names(spec.get("fields"), spec.get("constants") or {}, shapes, name)
     if name.endswith(".csv"):
         _refuse_what_is_no_text(spec)
     if "columns" in spec:
@@ -173,7 +215,10 @@ def load_dataset(spec: Mapping[str, Any]) -> pd.DataFrame:
         several, in the order of their names
       revision: commit, tag or branch of a hub data set; main where there is none
       columns: names of the columns of CSV files that have no header line
-      fields: {instruction, response, optional context} or {messages}, each to a column's name
+      fields: {instruction, response, optional context} or {messages, optional tools}, each to a
+        column's name; where there is none, columns are known by their usual names (`usual_fields`)
+      loss: which turns of the assistant are learnt in a conversation of several, `all` (where there
+        is none) or `last`
       constants: texts that every row shares, by the same names, instead of a column
       where, where_not: a value or a list of them by column: a row is read if each column of `where`
         holds one of its values, and none of `where_not` does. Values are alike by type too: true is
@@ -187,21 +232,58 @@ def load_dataset(spec: Mapping[str, Any]) -> pd.DataFrame:
     used is kept, `problem` saying why. Raises DataError naming the source, and the line or row,
     when it is missing, empty, malformed, lacks a column that is named, or has no row that is left.
     """
+    return _with_places(spec).drop(columns="place")
+
+
+def _with_places(spec: Mapping[str, Any]) -> pd.DataFrame:
+    """The 'dataset' table of a source, and where each row stands."""
     source = _open(spec, PAIR, CONVERSATION)
-    prompts: list[str] = []
-    responses: list[str | None] = []
-    problems: list[str | None] = []
-    for where, row in source.records:
-        prompt, response, problem = _read_pair(source, row)
-        prompts.append(_storable(prompt or "", where))
-        responses.append(None if response is None else _storable(response, where))
-        problems.append(problem)
-    ids = sample_ids(prompts, responses)
-    empty = [None] * len(ids)
-    frame = _frame(
-        sample_id=ids, prompt=prompts, response=responses, family=empty, problem=problems
+    rows = [_storable_row(_read_row(source, row), where) for where, row in source.records]
+    ids = sample_ids(
+        [row.conversation or row.prompt or "" for row in rows],
+        [None if row.conversation else row.response for row in rows],
     )
-    return _selected(frame, spec)
+    loss = spec.get("loss", LOSSES[0])
+    frame = _selected(
+        _frame(
+            sample_id=ids,
+            prompt=[row.prompt or "" for row in rows],
+            response=[row.response for row in rows],
+            family=[None] * len(ids),
+            problem=[row.problem for row in rows],
+            conversation=[row.conversation and _with_loss(row.conversation, loss) for row in rows],
+            place=[where for where, _ in source.records],
+        ),
+        spec,
+    )
+    return frame if frame["conversation"].notna().any() else frame.drop(columns="conversation")
+
+
+def _with_loss(conversation: str, loss: str) -> str:
+    return json.dumps({**json.loads(conversation), "loss": loss}, ensure_ascii=False)
+
+
+def all_rows(spec: Mapping[str, Any]) -> list[Row]:
+    """Every row of a source, in its order, whatever the specification selects of them.
+
+    Raises DataError as `load_dataset`.
+    """
+    return [row for _, row in _all_records(spec)]
+
+
+def columns_read(spec: Mapping[str, Any]) -> dict[str, str]:
+    """The columns of a source that rows are read from, by the names that `fields` has for them.
+
+    Raises DataError as `load_dataset`.
+    """
+    return dict(_open(spec, PAIR, CONVERSATION).fields)
+
+
+def sample_ids_of_rows(spec: Mapping[str, Any]) -> list[str | None]:
+    """The sample_id of every row of a source, null where the specification does not select it."""
+    places = [place for place, _ in _all_records(spec)]
+    known = _with_places(spec).set_index("place")["sample_id"]
+    return [known.get(place) for place in places]
 
 
 def load_preferences(spec: Mapping[str, Any]) -> pd.DataFrame:
@@ -264,9 +346,9 @@ def load_scores(path: str, fields: Mapping[str, str]) -> pd.DataFrame:
     source = _open({"source": path, "fields": fields}, SCORED, SCORED_CONVERSATION)
     rows = []
     for where, row in source.records:
-        prompt, response, _ = _read_pair(source, row)
-        texts = (_storable(text, where) for text in (prompt, response))
-        rows.append((*texts, _score(row, fields["score"], where)))
+        read = _storable_row(_read_row(source, row), where)
+        score = _score(row, fields["score"], where)
+        rows.append((read.prompt or "", read.response or "", score))
     return pd.DataFrame(rows, columns=pd.Index(["prompt", "response", "score"]))
 
 
@@ -304,13 +386,85 @@ def _score(row: Row, column: str, where: str) -> float:
 def _open(spec: Mapping[str, Any], *shapes: Shape) -> Source:
     """The rows of a specification whose names fit one of the shapes."""
     check_spec(spec, *shapes)
+    name, records, constants = spec["source"], _all_records(spec), spec.get("constants") or {}
+    columns = list(dict.fromkeys(column for _, row in records for column in row))
+    _refuse_missing_columns(columns, spec)
+    left, fields = _left(records, spec), spec.get("fields")
+    if fields is None:
+        fields = usual_fields(columns, constants, shapes, name)
+        _refuse_other_turns(left, name)
+    if "loss" in spec and "messages" not in fields:
+        raise DataError(
+            f"{name}: loss says which turns of a conversation are learnt, and "
+            f"{', '.join(fields.values())} give one answer; remove it, or give `fields: "
+            "{messages: COLUMN}`"
+        )
+    return Source(name, left, fields, constants)
+
+
+def usual_fields(
+    columns: Sequence[str], constants: Iterable[str], shapes: Sequence[Shape], source: str
+) -> dict[str, str]:
+    """Columns by the name that `fields` would give them, from what columns are usually called.
+
+    constants: names that need no column. What a row may have but need not is not looked for, but
+    for a context and for tools, which are a part of the prompt. Raises DataError, with the remedy,
+    where columns of such names are missing, or could be taken in more than one way.
+    """
+    found = []
+    shapes = [shape for shape in shapes if {*constants} <= {*shape.required, *shape.optional}]
+    for shape in shapes:
+        wanted = [*shape.required, *({"context", "tools"} & {*shape.optional})]
+        taken = {
+            name: [c for c in columns if c.lower() in USUAL_COLUMNS.get(name, ())]
+            for name in wanted
+            if name not in constants
+        }
+        if all(taken.get(name, True) for name in shape.required):
+            found.append({name: held for name, held in taken.items() if held})
+    forms = "; or ".join(
+        "{" + ", ".join(f"{name}: COLUMN" for name in shape.required if name not in constants) + "}"
+        for shape in shapes
+    )
+    has = f"it has {', '.join(map(str, columns))}"
+    if not found:
+        raw = [c for c in columns if c.lower() in RAW_TEXT] if CONVERSATION in shapes else []
+        more = f". {raw[0]} looks like {NO_TURNS}" if raw else ""
+        raise DataError(
+            f"{source}: its columns are not called as usual ({has}); say which is which, as "
+            f"`fields: {forms}`{more}"
+        )
+    repeated = [held for taken in found for held in taken.values() if len(held) > 1]
+    if len(found) > 1 or repeated:
+        ways = [" or ".join(held) for held in repeated] or ["; or ".join(map(_as_fields, found))]
+        raise DataError(
+            f"{source}: its columns could be taken in more than one way ({ways[0]}); say which is "
+            f"which, as `fields: {forms}`"
+        )
+    return {name: held[0] for name, held in found[0].items()}
+
+
+def _as_fields(taken: Mapping[str, Sequence[str]]) -> str:
+    return ", ".join(f"{name}: {held[0]}" for name, held in taken.items())
+
+
+def _refuse_other_turns(records: list[tuple[str, Row]], source: str) -> None:
+    """Raises DataError for a row with a turn beside those that usual columns are read for."""
+    for place, row in records:
+        for column, value in row.items():
+            if column.lower() in OTHER_TURNS and value not in (None, "", []):
+                raise DataError(
+                    f"{place}: column {column} holds {_written(value)}, which what is read of "
+                    f"{source} would lack; to leave it out, say which columns are read, as "
+                    "`fields: {instruction: COLUMN, response: COLUMN}`"
+                )
+
+
+def _all_records(spec: Mapping[str, Any]) -> list[tuple[str, Row]]:
     name, columns = spec["source"], spec.get("columns")
     if is_hub(name):
-        records = _hub_records(name, columns, spec.get("revision"))
-    else:
-        records = _records(Path(name), columns)
-    _refuse_missing_columns({column for _, row in records for column in row}, spec)
-    return Source(name, _left(records, spec), spec["fields"], spec.get("constants") or {})
+        return _hub_records(name, columns, spec.get("revision"))
+    return _records(Path(name), columns)
 
 
 def _left(records: list[tuple[str, Row]], spec: Mapping[str, Any]) -> list[tuple[str, Row]]:
@@ -351,13 +505,17 @@ def _written(value: Any) -> str:
 
 
 def _refuse_wrong_names(
-    fields: Mapping[str, str], constants: Mapping[str, Any], shapes: Sequence[Shape], source: str
+    given: Mapping[str, str] | None,
+    constants: Mapping[str, Any],
+    shapes: Sequence[Shape],
+    source: str,
 ) -> None:
     known = list(
         dict.fromkeys(name for shape in shapes for name in (*shape.required, *shape.optional))
     )
+    fields = given or {}
     _refuse_unknown(fields, known, f"{source}: fields", "field")
-    texts = [name for name in known if name not in ("messages", "preferred")]
+    texts = [name for name in known if name not in ("messages", "tools", "preferred")]
     _refuse_unknown(constants, texts, f"{source}: constants", "text that rows can share")
     for name, text in constants.items():
         if not isinstance(text, str) or not text.strip():
@@ -365,7 +523,7 @@ def _refuse_wrong_names(
         if name in fields:
             raise DataError(f"{source}: {name} is in fields and in constants; keep one of them")
     names = {*fields, *constants}
-    if not any(shape.fits(names) for shape in shapes):
+    if given is not None and not any(shape.fits(names) for shape in shapes):
         got = ", ".join([*fields, *constants]) or "nothing"
         allowed = "; or ".join(str(shape) for shape in shapes)
         raise DataError(f"{source}: fields and constants give {got}; allowed: {allowed}")
@@ -438,36 +596,48 @@ def _joined(*problems: str | None) -> str | None:
     return "; ".join(p for p in problems if p) or None
 
 
-def _read_pair(source: Source, row: Row) -> tuple[str | None, str | None, str | None]:
-    """A row's prompt and response, and what is wrong with them."""
+def _read_row(source: Source, row: Row) -> ReadRow:
     read = _read_messages if "messages" in source.fields else _read_instruction
     return read(source, row)
 
 
-def _read_instruction(source: Source, row: Row) -> tuple[str | None, str | None, str | None]:
+def _read_instruction(source: Source, row: Row) -> ReadRow:
     prompt, problem = _prompt(source, row)
     response, response_problem = source.text(row, "response")
-    return prompt, response, _joined(problem, response_problem)
+    return ReadRow(prompt, response, _joined(problem, response_problem))
 
 
-def _read_messages(source: Source, row: Row) -> tuple[str | None, str | None, str | None]:
+def _read_messages(source: Source, row: Row) -> ReadRow:
     column = source.fields["messages"]
-    messages = row.get(column)
-    if messages is None:
-        return None, None, f"missing field {column}"
-    if not isinstance(messages, list) or not all(isinstance(m, Mapping) for m in messages):
-        return None, None, f"field {column} is not a list of messages"
-    users = [m for m in messages if m.get("role") == "user"]
-    prompt, problem = _text(users[0], "content", "instruction") if users else (None, None)
-    response, response_problem = None, None
-    if messages and messages[-1].get("role") == "assistant":
-        response, response_problem = _text(messages[-1], "content", "response")
-    if [m.get("role") for m in messages] != ["user", "assistant"]:
-        roles = ", ".join(str(m.get("role")) for m in messages) or "none"
-        # No table can hold a surrogate.
-        roles = roles.encode(errors="backslashreplace").decode()
-        return prompt, response, f"{CONVERSATION_PROBLEM}: {roles}"
-    return prompt, response, _joined(problem, response_problem)
+    given = row.get(column)
+    if given is None:
+        return ReadRow(None, None, f"missing field {column}")
+    if isinstance(given, str):
+        return ReadRow(None, None, f"field {column} is {NO_TURNS}")
+    if not isinstance(given, list) or not all(isinstance(m, Mapping) for m in given):
+        return ReadRow(None, None, f"field {column} is not a list of messages")
+    try:
+        messages = [message_of(message) for message in given]
+        tools = tools_of(row.get(source.fields["tools"])) if "tools" in source.fields else []
+    except DataError as error:
+        return ReadRow(None, None, str(error))
+    problem = None
+    if not is_pair(messages) or tools:
+        problem = turns_problem(messages)
+        if problem is None:
+            return ReadRow(*as_text(messages), None, as_json(messages, tools))
+    users = [m for m in messages if m["role"] == "user"]
+    prompt, of_prompt = _text(users[0], "content", "instruction") if users else (None, None)
+    response, of_response = None, None
+    if messages and messages[-1]["role"] == "assistant":
+        response, of_response = _text(messages[-1], "content", "response")
+    return ReadRow(prompt, response, problem or _joined(of_prompt, of_response))
+
+
+def _storable_row(row: ReadRow, where: str) -> ReadRow:
+    for text in (row.prompt, row.response, row.conversation):
+        _storable(text, where)
+    return row
 
 
 def _storable(text: str | None, where: str) -> str:
@@ -630,7 +800,7 @@ def _hub_files(source: str, folder: Path, columns: Sequence[str] | None) -> list
 
 def _refuse_missing_columns(known: Iterable[str], spec: Mapping[str, Any]) -> None:
     where, where_not = (spec.get(key) or {} for key in ("where", "where_not"))
-    for column in (*spec["fields"].values(), *where, *where_not):
+    for column in (*(spec.get("fields") or {}).values(), *where, *where_not):
         if column not in known:
             raise DataError(f"{spec['source']}: {not_known(column, 'column', known)}")
 

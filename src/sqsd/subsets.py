@@ -53,7 +53,7 @@ def make_subsets(scores: str, rows: str, size: int, count: int) -> list[pd.DataF
         cut = windows(table, size, count)
     except DataError as error:
         raise DataError(f"{scores}: {error}") from error
-    texts = read_table(rows, "dataset")[["sample_id", "prompt", "response"]]
+    texts = read_table(rows, "dataset").drop(columns=["family", "problem"])
     subsets = [subset.merge(texts, on="sample_id") for subset in cut]
     for subset, made in zip(cut, subsets, strict=True):
         if lost := sorted({*subset["sample_id"]} - {*made["sample_id"]}):

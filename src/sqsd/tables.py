@@ -1,7 +1,7 @@
 """Parquet tables with a declared schema, written whole or not at all."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,12 @@ from sqsd.states import ORIGIN_COLUMNS
 
 
 def _schema(unique: list[str] | None = None, **columns) -> pa.DataFrameSchema:
+    """columns: types by name; with ? a null is allowed, with ?? a table may lack the column."""
     return pa.DataFrameSchema(
         {
-            name: pa.Column(kind.rstrip("?"), nullable=kind.endswith("?"))
+            name: pa.Column(
+                kind.rstrip("?"), nullable=kind.endswith("?"), required=not kind.endswith("??")
+            )
             for name, kind in columns.items()
         },
         strict=True,
@@ -36,9 +39,11 @@ SENSITIVITY = dict.fromkeys(
     ("sensitivity", "sensitivity_bootstrap_low", "sensitivity_bootstrap_high"), "float64?"
 ) | {"prompts": "int64"}
 SCHEMAS: dict[str, pa.DataFrameSchema] = {
+    # conversation: turns that prompt and response cannot hold (`conversations.Conversation`).
     "dataset": _schema(
         ["sample_id"],
         sample_id="str", prompt="str", response="str?", family="str?", problem="str?",
+        conversation="str??",
     ),
     "preferences": _schema(
         ["sample_id"], sample_id="str", prompt="str", chosen="str", rejected="str"
@@ -94,6 +99,16 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
         ["layer", "factor"],
         layer="int64", factor="float64", prompts="int64", refusals="int64",
     ),
+    # Of a run before it: hours of the jobs to do, one after another, null where a model's size is
+    # not known; memory of the job with the least room left, and what it may have, on a GPU or,
+    # where it has none, in all; measured_share: of the jobs to do, those of a rule that has run on
+    # their model.
+    "plan": _schema(
+        ["target", "rule"],
+        target="str", rule="str", done="int64", to_do="int64", hours="float64?",
+        longest_hours="float64?", gpu_hours="float64?", memory_mb="float64?",
+        allowed_mb="float64?", measured_share="float64?",
+    ),
     # Of the model as it is. position: from 1; is_end: the response's end token.
     "token_losses": _schema(
         ["sample_id", "group", "position"],
@@ -109,9 +124,37 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
         ["sample_id"],
         sample_id="str", score="float64?", rank="Int64?", reason="str?", response_tokens="int64",
     ),
+    # position: of a row's token, from 1. share: of a term of the row's score, which it sums to over
+    # all tokens. token: what it adds to the text.
+    "token_shares": _schema(
+        ["sample_id", "term", "position"],
+        sample_id="str", term="str", position="int64", token="str", is_response="bool",
+        share="float64",
+    ),
+    # The same by layer, and by kind of module. part: `layer` or `kind`.
+    "module_shares": _schema(
+        ["sample_id", "term", "part", "name"],
+        sample_id="str", term="str", part="str", name="str", share="float64",
+    ),
+    "nearest": _schema(
+        ["sample_id", "neighbour"], sample_id="str", neighbour="str", similarity="float64",
+    ),
+    # Rows that are like another one. group: the first row that is.
+    "repeats": _schema(["sample_id"], sample_id="str", group="str", similarity="float64"),
     "subset": _schema(
         ["sample_id"],
         sample_id="str", score="float64", rank="int64", prompt="str", response="str",
+        conversation="str??",
+    ),
+    # A row may be there several times.
+    "training_rows": _schema(
+        sample_id="str", prompt="str", response="str?", family="str?", problem="str?",
+        conversation="str??",
+    ),
+    # The mean over a response's tokens and its end token, in nats; null with a reason.
+    "row_losses": _schema(
+        ["state", "sample_id"],
+        state="str", **ORIGIN, sample_id="str", loss="float64?", reason="str?",
     ),
     # biased_to: the family that a group has more rows of, null for a random one.
     "groups": _schema(
@@ -133,8 +176,10 @@ SCHEMAS: dict[str, pa.DataFrameSchema] = {
 
 # A shard in which every sample is unusable has no module rows and no products; its samples table
 # says why. A gradient's norm alone is multiplied with no anchor. A pilot that could not train on
-# all its rows has fewer checkpoints than parts were planned for.
-MAY_BE_EMPTY = frozenset({"gradient_modules", "anchor_products", "responses", "judgements"})
+# all its rows has fewer checkpoints than parts were planned for. No row need be like another.
+MAY_BE_EMPTY = frozenset(
+    {"gradient_modules", "anchor_products", "responses", "judgements", "repeats"}
+)
 
 
 def write_table(
@@ -182,6 +227,11 @@ def read_table(path: str | Path, schema: str) -> pd.DataFrame:
     if frame.empty and schema not in MAY_BE_EMPTY:
         raise DataError(f"{path}: the '{schema}' table has no rows; look at the step that wrote it")
     return frame
+
+
+def read_tables(paths: Iterable[str], schema: str) -> pd.DataFrame:
+    """Tables of one schema, one below the other. Raises DataError as `read_table`."""
+    return pd.concat([read_table(path, schema) for path in paths], ignore_index=True)
 
 
 def _checked(frame: pd.DataFrame, path: str | Path, schema: str) -> pd.DataFrame:

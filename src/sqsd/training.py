@@ -28,6 +28,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from sqsd.chat import encode_pair, encode_rows, tell_markup
 from sqsd.config import rows_at_once
 from sqsd.cost_models import encode, from_sequence_classifier
+from sqsd.encoded import EncodedSample
 from sqsd.errors import DataError, TrainingError
 from sqsd.logs import progress
 from sqsd.states import checkpoints
@@ -35,7 +36,7 @@ from sqsd.termination import Notice, Terminated
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 # Columns of a table that training reads.
-TRAINED_ON = ("prompt", "response", "problem", "chosen", "rejected")
+TRAINED_ON = ("prompt", "response", "problem", "conversation", "chosen", "rejected")
 # What a run depended on, beside its result.
 RECORD = "training.json"
 SECONDS_BETWEEN_SAVES = 600
@@ -129,7 +130,7 @@ def sft_dataset(rows: pd.DataFrame, tokenizer, max_length_tokens: int) -> Datase
     usable = [sample for sample in samples if sample.reason is None]
     columns = {
         "input_ids": [s.input_ids for s in usable],
-        "completion_mask": [[0] * s.prompt_tokens + [1] * s.response_tokens for s in usable],
+        "completion_mask": [label_mask(sample) for sample in usable],
     }
     if not usable:
         raise DataError(
@@ -138,6 +139,12 @@ def sft_dataset(rows: pd.DataFrame, tokenizer, max_length_tokens: int) -> Datase
         )
     print(f"{len(usable)} of {len(rows)} rows are trained on")
     return Dataset.from_dict(columns)
+
+
+def label_mask(sample: EncodedSample) -> list[int]:
+    """1 for each token that is a label, 0 for the others."""
+    labels = set(sample.label_places)
+    return [int(place in labels) for place in range(len(sample.input_ids))]
 
 
 def dpo_dataset(preferences: pd.DataFrame, tokenizer, max_length_tokens: int) -> Dataset:

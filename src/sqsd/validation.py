@@ -13,8 +13,9 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator, validators
 
-from sqsd import judges, scorers
+from sqsd import judges, scorers, treatments
 from sqsd.config import (
+    ALL,
     ALL_ROWS,
     READ_BY,
     SHAPES,
@@ -23,6 +24,7 @@ from sqsd.config import (
     experiment_names,
     for_model,
     listed,
+    named_experiments,
     rows_at_once,
     training_steps,
 )
@@ -47,14 +49,17 @@ from sqsd.sources import (
 Options = tuple[Sequence[str], Sequence[str]]
 TABLES: dict[str, Options] = {
     "subsets": (("methods", "finetune", "benchmark", "measure"), ("judge", "experiments")),
+    "all-rows": (("finetune", "benchmark", "measure"), ("judge", "experiments")),
     "comparison": (
         ("methods", "finetune", "benchmark", "measure", "against"),
         ("judge", "experiments"),
     ),
     "ranking": (("methods",), ("experiments",)),
     "agreement": (("methods",), ("experiments",)),
+    "separation": (("methods", "riskier", "safer"), ()),
     "groups": (("methods", "groups", "finetune", "benchmark", "against"), ("experiments",)),
     "judges": (("methods", "finetune", "benchmark", "judges", "reference"), ("experiments",)),
+    "models": (("models", "benchmarks"), ()),
     "states": (("states",), ()),
     "alphas": (("directions",), ("states",)),
     "checkpoints": (("pilot", "directions"), ()),
@@ -64,6 +69,10 @@ TABLES: dict[str, Options] = {
     "losses": ((), ("experiments",)),
     "token-losses": (("group",), ("experiments",)),
     "first-order": (("directions", "states", "rows", "alphas"), ("experiments",)),
+    "treatments": (
+        ("methods", "treatments", "finetune", "benchmark", "heldout", "exact"),
+        ("experiments",),
+    ),
 }
 # Keys of a table that may hold a list of names, each by the kind that takes one.
 LISTS = {"finetune": "subsets", "pilot": "trajectory"}
@@ -76,12 +85,16 @@ SANDBOX = {
     ),
 }  # fmt: skip
 # Models that are made here, and what they end in.
-MADE_HERE = {"sandbox": "language", "sandbox:cost": "cost", "sandbox:guard": "language"}
+MADE_HERE = {
+    "sandbox": "language", "sandbox:cost": "cost", "sandbox:guard": "language", "tuned": "language",
+}  # fmt: skip
 MODEL_SOURCES = (
-    "sandbox, sandbox:cost, sandbox:guard, hub:owner/name, "
-    "wheel:package==version:folder/file.gguf, or a folder with a model"
+    "sandbox, sandbox:cost, sandbox:guard, tuned, hub:owner/name, "
+    "wheel:package==version:folder/file.gguf, a .gguf file, or a folder with a model"
 )
 FEWEST_GROUPS = 4
+# What a direction of others has at least: its adapter, and what it was trained on.
+DIRECTION_FILES = ("adapter_config.json", "adapter_model.safetensors", "training.json")
 # Jobs that one data set may be scored in per state, and checkpoints of one pilot: many more would
 # fill the memory of a dry run.
 MOST_JOBS = 10_000
@@ -306,6 +319,10 @@ def kind_problems(config: Mapping[str, Any]) -> Checks:
         options = {kind: options_of(known) for kind, known in kinds.items()}
         for place, _, entry in variants(config, registry):
             yield option_problems(place, entry, options, ("kind",))
+    for name, entry in config["treatments"].items():
+        options = {kind: (needed, ()) for kind, needed in treatments.KINDS.items()}
+        yield option_problems(f"treatments.{name}", entry, options, ("kind",))
+        yield treatment_name_problems(name)
     for name, entry in config["tables"].items():
         yield option_problems(f"tables.{name}", entry, TABLES, ("kind", "title", "published"))
         yield list_problems(f"tables.{name}", entry)
@@ -324,6 +341,14 @@ def kind_problems(config: Mapping[str, Any]) -> Checks:
         yield "judges.responses: the name of the folder that judgements are made from; rename it"
     if ALL_ROWS in config["methods"]:
         yield f"methods.{ALL_ROWS}: the name of the folder of fine-tunes on all rows; rename it"
+
+
+def treatment_name_problems(name: str) -> Iterator[str]:
+    if name == ALL or re.fullmatch(r"s\d+", name):
+        yield (
+            f"treatments.{name}: the name of a folder of fine-tunes on a subset, or on all rows; "
+            "rename it"
+        )
 
 
 def option_problems(
@@ -393,13 +418,17 @@ CALLED = {
 # What the keys of a registry's entries point at.
 POINTERS = {
     "experiments": {"model": "models", "dataset": "datasets"},
+    "models": {"base": "models", "data": "datasets"},
+    "curations": {"method": "methods", "experiments": "experiments"},
     "finetunes": {"model": "models"},
     "judges": {"model": "models"},
+    "treatments": {"data": "datasets"},
     "tables": {
         "experiments": "experiments", "methods": "methods", "states": "states",
         "directions": "directions", "finetune": "finetunes", "pilot": "pilots",
         "judge": "judges", "judges": "judges", "reference": "judges", "benchmark": ROLES,
-        "groups": "groups",
+        "groups": "groups", "treatments": "treatments", "heldout": "datasets", "exact": ROLES,
+        "riskier": "experiments", "safer": "experiments", "models": "models", "benchmarks": ROLES,
     },
 }  # fmt: skip
 # The same of entries that may differ per model.
@@ -413,7 +442,7 @@ VARYING_POINTERS = {
 
 def reference_problems(config: Mapping[str, Any]) -> Checks:
     """Names that point nowhere, entry by entry."""
-    selected = {"experiments": "experiments", "tables": "tables"}
+    selected = {name: name for name in ("experiments", "tables", "curations")}
     yield pointer_problems(config, "selection", config["selection"], selected)
     for registry, keys in POINTERS.items():
         for name, entry in config[registry].items():
@@ -434,6 +463,8 @@ def reference_problems(config: Mapping[str, Any]) -> Checks:
     for name, table in config["tables"].items():
         yield against_problems(f"tables.{name}", table)
         yield published_problems(f"tables.{name}", table)
+        yield separation_problems(config, f"tables.{name}", table)
+        yield all_rows_problems(config, f"tables.{name}", table)
     if "all" in config["tables"]:
         yield "tables.all: 'all' is the target that makes every selected table; rename it"
 
@@ -471,10 +502,43 @@ def published_problems(place: str, table: Mapping[str, Any]) -> Iterator[str]:
         yield f"{place}.published: {not_known(table['published'], kind, published())}"
 
 
+def separation_problems(
+    config: Mapping[str, Any], place: str, table: Mapping[str, Any]
+) -> Iterator[str]:
+    """Two experiments whose scores are not to be compared."""
+    if table["kind"] != "separation":
+        return
+    riskier, safer = (config["experiments"][table[side]]["model"] for side in ("riskier", "safer"))
+    if riskier != safer:
+        yield (
+            f"{place}: '{table['riskier']}' is of model '{riskier}' and '{table['safer']}' of "
+            f"'{safer}', whose scores are not comparable; name two experiments of one model"
+        )
+    if table["riskier"] == table["safer"]:
+        yield f"{place}: riskier and safer are both '{table['safer']}'; name two experiments"
+
+
+def all_rows_problems(
+    config: Mapping[str, Any], place: str, table: Mapping[str, Any]
+) -> Iterator[str]:
+    """A table of fine-tunes on all rows, of a fine-tune that makes none for one of its models."""
+    if table["kind"] != "all-rows":
+        return
+    entry = config["finetunes"][table["finetune"]]
+    scored = [config["experiments"][name]["model"] for name in experiment_names(config, table)]
+    for model in dict.fromkeys(entry.get("model", name) for name in scored):
+        if not for_model(entry, model).get("all_rows_seeds"):
+            yield (
+                f"{place}.finetune: '{table['finetune']}' trains on no data set's rows together "
+                f"(model '{model}'); give it 'all_rows_seeds', a list of seeds"
+            )
+
+
 def direction_reference_problems(
     config: Mapping[str, Any], place: str, direction: Mapping[str, Any]
 ) -> Iterator[str]:
-    yield from pointer_problems(config, place, direction, {"data": trained_on(direction)})
+    if "source" not in direction:
+        yield from pointer_problems(config, place, direction, {"data": trained_on(direction)})
 
 
 def trained_on(direction: Mapping[str, Any]) -> str:
@@ -507,6 +571,9 @@ def source_problems(config: Mapping[str, Any]) -> Checks:
             yield data_source_problems(registry, f"{registry}.{name}", spec)
     for name, spec in config["models"].items():
         yield model_source_problems(f"models.{name}", spec)
+        yield base_problems(config, f"models.{name}.base", spec)
+    for name, direction in config["directions"].items():
+        yield direction_source_problems(config, f"directions.{name}", direction)
     for place, _, method in variants(config, "methods"):
         yield score_file_problems(place, method)
     for name, judge in config["judges"].items():
@@ -541,8 +608,9 @@ def row_source_problems(registry: str, place: str, spec: Mapping[str, Any]) -> I
         )
         return
     sampled = "rows" in spec or "skip" in spec
-    needed = ("source", "fields", "seed") if sampled else ("source", "fields")
-    problems = list(keys_problems(place, spec, f"source '{source}'", needed, row_keys(source)))
+    needed = ("source", "seed") if sampled else ("source",)
+    allowed = ("fields", *row_keys(source, SHAPES[registry]))
+    problems = list(keys_problems(place, spec, f"source '{source}'", needed, allowed))
     yield from problems
     if not problems:
         try:
@@ -582,6 +650,51 @@ def score_file_problems(place: str, method: Mapping[str, Any]) -> Iterator[str]:
         yield f"{place}: {error}"
 
 
+def direction_source_problems(
+    config: Mapping[str, Any], place: str, direction: Mapping[str, Any]
+) -> Iterator[str]:
+    """A direction of others that is no whole folder, or whose adapters are not like the run's."""
+    for model, entry in direction.get("per_model", {}).items():
+        if "source" in entry:
+            yield (
+                f"{place}.per_model.{model}: 'source' cannot differ per model; give each model's "
+                "direction a name of its own"
+            )
+    if "source" not in direction:
+        return
+    source = direction["source"]
+    lacking = [name for name in DIRECTION_FILES if not is_file(Path(source) / name)]
+    if lacking:
+        yield (
+            f"{place}.source: '{source}' has no {' and no '.join(lacking)}; give a whole folder "
+            "as it lies in results/RUN/directions/MODEL, whose training.json says which model it "
+            "is of"
+        )
+        return
+    yield from kept_problems(place, direction["checkpoint"], source)
+    try:
+        found = json.loads((Path(source) / "adapter_config.json").read_text())
+        ranks = {key: found[key] for key in config["lora"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        yield f"{place}.source: '{source}/adapter_config.json' is none ({error!r}); copy it anew"
+        return
+    for key, needed in config["lora"].items():
+        if ranks[key] != needed:
+            yield (
+                f"{place}.source: '{source}' has {key}={ranks[key]}, the run's adapters have "
+                f"lora.{key}={needed}; give one with {needed}, or set lora.{key} to {ranks[key]}"
+            )
+
+
+def kept_problems(place: str, checkpoint: int | str, source: str) -> Iterator[str]:
+    """A checkpoint that a direction of others does not have."""
+    if checkpoint != "final" and not on_disk(f"{source}/checkpoint-{checkpoint}", Path.is_dir):
+        yield (
+            f"{place}.checkpoint: '{source}' has no checkpoint-{checkpoint}; give final, or the "
+            "number of one that is there"
+        )
+
+
 def on_disk(source: str | Path, is_there: Callable[[Path], bool]) -> bool:
     """Whether a file or folder is there; no file system has one of some names."""
     try:
@@ -598,7 +711,8 @@ def model_source_problems(place: str, spec: Mapping[str, Any]) -> Iterator[str]:
     source = spec["source"]
     known = ("source", "seed")
     if source in MADE_HERE:
-        yield from keys_problems(place, spec, f"source '{source}'", known, ())
+        needed = (*known, "base", "data", "training") if source == "tuned" else known
+        yield from keys_problems(place, spec, f"source '{source}'", needed, ())
     elif source.startswith("wheel:"):
         if wheel_parts(source) is None:
             yield f"{place}.source: '{source}' is no wheel; allowed: {MODEL_SOURCES}"
@@ -607,10 +721,25 @@ def model_source_problems(place: str, spec: Mapping[str, Any]) -> Iterator[str]:
         if not re.fullmatch(r"hub:[\w.-]+/[\w.-]+", source):
             yield f"{place}.source: '{source}' is no model of the hub; allowed: {MODEL_SOURCES}"
         yield from keys_problems(place, spec, f"source '{source}'", known, ("revision", "head"))
+    elif source.endswith(".gguf") and not is_file(source):
+        yield f"{place}.source: '{source}' is no file; allowed: {MODEL_SOURCES}"
+    elif source.endswith(".gguf"):
+        yield from keys_problems(place, spec, f"source '{source}'", known, ())
     elif not on_disk(source, Path.is_dir):
         yield f"{place}.source: '{source}' is no folder; allowed: {MODEL_SOURCES}"
     else:
         yield from keys_problems(place, spec, f"source '{source}'", known, ("head",))
+
+
+def base_problems(config: Mapping[str, Any], place: str, spec: Mapping[str, Any]) -> Iterator[str]:
+    """A model that is tuned from one that is tuned itself."""
+    others = {k: v for k, v in config["models"].items() if v["source"] != "tuned"}
+    if spec.get("base") in config["models"].keys() - others.keys():
+        fit = sorted(name for name, other in others.items() if head_of(other) == "language")
+        yield (
+            f"{place}: '{spec['base']}' is tuned itself; allowed: {', '.join(fit) or 'none'}; tune "
+            "one of them on all the data sets at once"
+        )
 
 
 def guard_problems(
@@ -657,10 +786,12 @@ def range_problems(config: Mapping[str, Any]) -> Checks:
         for name in used_states(config):
             yield state_range_problems(config, name, model)
         yield curve_problems(config, model)
+        yield trust_problems(config, model)
         yield layer_range_problems(config, model)
     yield measure_problems(config)
     for name, table in config["tables"].items():
         yield mark_problems(config, f"tables.{name}", table)
+        yield treatment_seed_problems(config, f"tables.{name}", table)
     for name in config["selection"]["tables"]:
         yield first_order_problems(config, f"tables.{name}", config["tables"][name])
 
@@ -679,6 +810,21 @@ def mark_problems(config: Mapping[str, Any], place: str, table: Mapping[str, Any
             yield (
                 f"{place}.states[{i}]: '{name}' is no state of {key} {', '.join(runs)}, which the "
                 "table has curves of; leave it out"
+            )
+
+
+def treatment_seed_problems(
+    config: Mapping[str, Any], place: str, table: Mapping[str, Any]
+) -> Iterator[str]:
+    """A fine-tune of a table of treatments that has no seeds of fine-tunes on all rows."""
+    if table["kind"] != "treatments":
+        return
+    name = table["finetune"]
+    for model in dict.fromkeys(model for _, model in finetunes_of(config, table)):
+        if not for_model(config["finetunes"][name], model).get("all_rows_seeds"):
+            yield (
+                f"{place}.finetune: '{name}' has no all_rows_seeds (model '{model}'), which "
+                "treated rows and all of them are fine-tuned on; give it one or more"
             )
 
 
@@ -707,6 +853,8 @@ def more_than_rows(
 def direction_range_problems(
     config: Mapping[str, Any], place: str, direction: Mapping[str, Any]
 ) -> Iterator[str]:
+    if "source" in direction:
+        return
     every, steps = direction["save_steps"], direction_steps(config, direction)
     yield from save_problems(place, every, steps)
     if every <= steps:
@@ -753,24 +901,24 @@ def shared_batch_problems(config: Mapping[str, Any]) -> Iterator[str]:
 
 def finetuned(config: Mapping[str, Any]) -> set[tuple[str, str]]:
     """(fine-tune, model that it trains) of selected tables, and of methods that one has."""
-    found = {
-        (name, experiment)
-        for table in map(config["tables"].__getitem__, config["selection"]["tables"])
-        for name in several(table.get("finetune", []))
-        for experiment in experiment_names(config, table)
-    }
+    tables = map(config["tables"].__getitem__, config["selection"]["tables"])
+    found = {pair for table in tables for pair in finetunes_of(config, table)}
     for _, _, method in variants({"methods": used_methods(config)}, "methods"):
-        names = several(method.get("finetune", []))
-        found |= set(itertools.product(names, experiments(config)))
-    return {
-        (name, config["finetunes"][name].get("model", config["experiments"][experiment]["model"]))
-        for name, experiment in found
-    }
+        entry = {"finetune": method.get("finetune", []), "experiments": experiments(config)}
+        found |= set(finetunes_of(config, entry))
+    return found
+
+
+def finetunes_of(config: Mapping[str, Any], table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The same of one table, or of what names fine-tunes and experiments as one does."""
+    for name in several(table.get("finetune", [])):
+        for experiment in map(config["experiments"].get, experiment_names(config, table)):
+            yield name, config["finetunes"][name].get("model", experiment["model"])
 
 
 def experiments(config: Mapping[str, Any]) -> list[str]:
     """The selected experiments, and those that a table names itself, of those that there are."""
-    named = [table.get("experiments", []) for table in config["tables"].values()]
+    named = map(named_experiments, config["tables"].values())
     names = dict.fromkeys([*config["selection"]["experiments"], *itertools.chain(*named)])
     return [name for name in names if name in config["experiments"]]
 
@@ -791,8 +939,13 @@ def trainings(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
             yield f"{place}.{name}", sandbox[name], "sft"
         yield f"{place}.cost.training", sandbox["cost"]["training"], "reward"
         yield f"{place}.guard.training", sandbox["guard"]["training"], "sft"
+    for name, spec in config["models"].items():
+        if "training" in spec:
+            yield f"models.{name}.training", spec["training"], "sft"
     for registry in ("directions", "pilots", "finetunes"):
         for place, _, entry in variants(config, registry):
+            if registry == "directions" and "source" in entry:
+                continue
             yield f"{place}.training", entry["training"], entry.get("objective", "sft")
 
 
@@ -959,8 +1112,10 @@ def search_range_problems(place: str, layer: Mapping[str, Any]) -> Iterator[str]
 def layers_of(config: Mapping[str, Any], model: str) -> int | None:
     """How many layers a model has; None where only a job will know.
 
-    Of the sandbox the configuration says it, of a folder its config.json.
+    Of the sandbox the configuration says it, of a folder its config.json; a tuned model has those
+    of its base.
     """
+    model = config["models"][model].get("base", model)
     source = config["models"][model]["source"]
     settings = for_model(config["sandbox"], model)["architecture"]
     if source != "sandbox":
@@ -991,7 +1146,10 @@ def layer_range_problems(config: Mapping[str, Any], model: str) -> Iterator[str]
 def cuts_subsets(config: Mapping[str, Any]) -> bool:
     """Whether a selected table fine-tunes subsets, or groups rows by length."""
     tables = [config["tables"][table] for table in config["selection"]["tables"]]
-    return any(t["kind"] in ("losses", "token-losses") or "finetune" in t for t in tables)
+    return any(
+        t["kind"] in ("losses", "token-losses") or ("finetune" in t and t["kind"] != "treatments")
+        for t in tables
+    )
 
 
 def state_range_problems(config: Mapping[str, Any], name: str, model: str) -> Iterator[str]:
@@ -1019,9 +1177,12 @@ def state_range_problems(config: Mapping[str, Any], name: str, model: str) -> It
     if state.get("alpha") == 0:
         yield f"{place}.alpha: 0 is theta_0, which has no adapter to take updates at; give another"
     direction = for_model(config["directions"][state["direction"]], model)
-    saves = f"directions.{state['direction']}.save_steps"
-    steps, every = direction_steps(config, direction), direction["save_steps"]
-    yield from checkpoint_problems(place, state["checkpoint"], saves, every, steps)
+    if "source" in direction:
+        yield from kept_problems(place, state["checkpoint"], direction["source"])
+    else:
+        saves = f"directions.{state['direction']}.save_steps"
+        steps, every = direction_steps(config, direction), direction["save_steps"]
+        yield from checkpoint_problems(place, state["checkpoint"], saves, every, steps)
     grid = for_model(config["steering"], model)["alphas"]
     delta = for_model(config["sensitivity"], model)["delta"]
     for i, alpha in enumerate(state.get("alphas", [])):
@@ -1058,6 +1219,20 @@ def curve_problems(config: Mapping[str, Any], model: str) -> Iterator[str]:
                     f"has: it is not in steering.alphas (model '{model}'); add it there, or leave "
                     "the state out"
                 )
+
+
+def trust_problems(config: Mapping[str, Any], model: str) -> Iterator[str]:
+    """A grid that lacks what checks before scores compare: the model as it is, and steered."""
+    if config["trust"] is None:
+        return
+    grid = for_model(config["steering"], model)["alphas"]
+    for alpha in (0, config["trust"]["alpha"]):
+        if alpha not in grid:
+            known = ", ".join(f"{a:g}" for a in grid)
+            yield (
+                f"trust.alpha: {config['trust']['alpha']:g} is compared with 0, and {alpha:g} is "
+                f"not in steering.alphas (model '{model}'): {known}; add it there, or give another"
+            )
 
 
 def measure_problems(config: Mapping[str, Any]) -> Checks:
@@ -1116,6 +1291,12 @@ def model_uses(config: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """(place, model, head that is needed) of every name of a model."""
     for name, experiment in config["experiments"].items():
         yield f"experiments.{name}.model", experiment["model"], "language"
+    for name, spec in config["models"].items():
+        if "base" in spec:
+            yield f"models.{name}.base", spec["base"], "language"
+    for name, table in config["tables"].items():
+        for i, model in enumerate(table.get("models", [])):
+            yield f"tables.{name}.models[{i}]", model, "language"
     for name, finetune in config["finetunes"].items():
         if "model" in finetune:
             yield f"finetunes.{name}.model", finetune["model"], "language"

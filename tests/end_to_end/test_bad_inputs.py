@@ -22,6 +22,7 @@ from conftest import (
     ROOT,
     SHAPES,
     V_PROJ,
+    full_log,
     put_files,
     snakemake,
     write_adapter,
@@ -51,9 +52,9 @@ class Case:
     says: the whole message; `ANYTHING` stands for words of a library, FOLDER for where the command
     runs. config: differences to the default, or the text of a file; None is no file. put: puts the
     input into the folder. found: `before` anything else is printed, at the `start` of a run, in a
-    `job`, or by `snakemake` itself, which prints a traceback of its own where `traceback` says so.
-    log: of the rule that fails, which has the traceback. disk: (folder, options) of a file system
-    of its own. with_: what a job needs beside the input, made once for all cases with the same.
+    `job`, or by `snakemake` itself. log: of the rule that fails, which has the traceback. disk:
+    (folder, options) of a file system of its own. with_: what a job needs beside the input, made
+    once for all cases with the same.
     """
 
     name: str
@@ -62,7 +63,6 @@ class Case:
     put: Callable[[Path], object] = lambda folder: None
     target: str = ROWS
     found: Literal["before", "start", "job", "snakemake"] = "before"
-    traceback: bool = False
     log: str | None = None
     disk: tuple[str, str] | None = None
     with_: Callable[[Path], object] | None = None
@@ -104,7 +104,8 @@ CONFIGURATION = [
     Case(
         "unknown-key",
         problems(
-            "selection: 'tabels' is not a key; known: experiments, tables. Did you mean 'tables'?"
+            "selection: 'tabels' is not a key; known: curations, experiments, tables. "
+            "Did you mean 'tables'?"
         ),
         {"selection": {"tabels": ["table1"]}},
     ),
@@ -127,8 +128,8 @@ CONFIGURATION = [
         "name-that-points-nowhere",
         problems(
             "experiments.sandbox.dataset: 'mixd' is not a data set; known: danger, harmful-10, "
-            "harmful-100, mixed, pilot, pilot-1200, pilot-150, pilot-300, refused-10, "
-            "refused-10-more, refused-100. Did you mean 'mixed'?"
+            "harmful-100, heldout, mixed, pilot, pilot-1200, pilot-150, pilot-300, refusals, "
+            "refused-10, refused-10-more, refused-100. Did you mean 'mixed'?"
         ),
         {"experiments": {"sandbox": {"dataset": "mixd"}}},
     ),
@@ -246,10 +247,10 @@ CONFIGURATION = [
     ),
     Case(
         "no-file",
-        "FileNotFoundError: [Errno 2] No such file or directory: 'FOLDER/config.yaml'",
+        "FileNotFoundError: [Errno 2] No such file or directory: 'FOLDER/config.yaml' (--verbose "
+        "shows its traceback)",
         None,
         found="snakemake",
-        traceback=True,
     ),
     Case(
         "unknown-target",
@@ -259,9 +260,9 @@ CONFIGURATION = [
     ),
     Case(
         "target-of-an-unknown-data-set",
-        f"{ANYTHING}'mixd' is not a data set; known: danger, harmful-10, harmful-100, mixed, "
-        "pilot, pilot-1200, pilot-150, pilot-300, refused-10, refused-10-more, refused-100. Did "
-        "you mean 'mixed'?",
+        f"{ANYTHING}'mixd' is not a data set; known: danger, harmful-10, harmful-100, "
+        "heldout, mixed, pilot, pilot-1200, pilot-150, pilot-300, refusals, refused-10, "
+        "refused-10-more, refused-100. Did you mean 'mixed'?",
         target=f"{RUN}/data/mixd.parquet",
         found="start",
     ),
@@ -1135,13 +1136,13 @@ FILE_SYSTEM = [
         found="job",
         log="make_dataset/mixed",
     ),
-    # Snakemake meets it as it makes room for the job's output, and says it as a traceback.
+    # Snakemake meets it as it makes room for the job's output.
     Case(
         "file-in-the-place-of-a-folder",
-        f"NotADirectoryError: [Errno 20] Not a directory: '{ROWS}'",
+        f"NotADirectoryError: [Errno 20] Not a directory: '{ROWS}' (its traceback is in FOLDER/"
+        f".snakemake/log/{ANYTHING}.snakemake.log)",
         put=in_place(f"{RUN}/data"),
         found="snakemake",
-        traceback=True,
     ),
     Case(
         "locked",
@@ -1271,16 +1272,14 @@ def check(case: Case, ran: Ran) -> None:
         first, _, rest = ran.output.partition("\n")
         assert first.startswith(PROFILE)
         assert re.fullmatch(message, rest.removesuffix("\n")), ran.output
-    if case.traceback:
-        assert "/src/sqsd/" not in ran.output and "/rules/" not in ran.output, ran.output
-    else:
-        assert "Traceback" not in ran.output, ran.output
-        assert not re.search(r'^ +File "', ran.output, re.MULTILINE), ran.output
+    assert "Traceback" not in ran.output, ran.output
+    assert not re.search(r'^ +File "', ran.output, re.MULTILINE), ran.output
     if case.found == "start":
-        assert "Error in rule" not in ran.output, ran.output
+        assert "FAILED" not in ran.output, ran.output
     if case.found == "job":
         failed = rf"^Error in rule \w+:\n(    .*\n)*    output: .*{re.escape(case.target)}"
-        assert re.search(failed, ran.output, re.MULTILINE), ran.output
+        assert re.search(failed, full_log(ran.folder), re.MULTILINE), ran.output
+        assert re.search(r"^FAILED ", ran.output, re.MULTILINE), ran.output
     if case.log is not None:
         logged = (ran.folder / RUN / "logs" / f"{case.log}.log").read_text()
         assert "Traceback (most recent call last)" in logged

@@ -11,7 +11,7 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
-from conftest import ROOT, TINY, job_counts, snakemake, snakemake_command, write_config
+from conftest import ROOT, TINY, full_log, job_counts, snakemake, snakemake_command, write_config
 
 from sqsd import sandbox
 from sqsd.config import resolve
@@ -91,7 +91,7 @@ def test_a_deleted_table_is_made_again_alone_and_equal(copy):
     table.unlink()
     done = snakemake(copy, "table1", "--cores", "1", configfiles=(TINY,))
     assert done.returncode == 0, done.stdout[-5000:]
-    assert job_counts(done.stdout) == {"table1": 1, "total": 1}
+    assert job_counts(full_log(copy)) == {"table1": 1, "total": 1}
     pd.testing.assert_frame_equal(pd.read_parquet(table), before, check_exact=True)
 
 
@@ -137,7 +137,7 @@ def test_an_alpha_a_seed_and_a_method_cost_themselves(copy):
         "rank_alphas": 1, "table1": 1, "table3": 1, "table4": 1, "table7": 1, "learned": 1,
         "figure5": 1, "all": 1,
     }  # fmt: skip
-    assert job_counts(done.stdout) == jobs | {"total": sum(jobs.values())}
+    assert job_counts(full_log(copy)) == jobs | {"total": sum(jobs.values())}
 
     after = contents(copy / RUN)
     assert not before.keys() - after.keys()
@@ -167,7 +167,7 @@ def test_a_changed_file_of_scores_costs_its_scores_and_their_table(copy):
     path.write_text(text.replace('"risk": -0.375}', '"risk": 7.5}'))
     done = snakemake(copy, "--cores", "1", configfiles=(TINY,))
     assert done.returncode == 0, done.stdout[-5000:]
-    assert job_counts(done.stdout) == {"score_samples": 1, "alike": 1, "all": 1, "total": 3}
+    assert job_counts(full_log(copy)) == {"score_samples": 1, "alike": 1, "all": 1, "total": 3}
     after = read_table(scores, "scores")
     changed = after["score"].ne(before["score"]) & after["score"].notna()
     assert after.loc[changed, "score"].tolist() == [7.5]
@@ -182,7 +182,7 @@ def test_four_cores_give_the_same_tables(tiny_run, copy):
     targets = ("table3", "ranking")
     done = snakemake(copy, *targets, "--cores", "4", configfiles=(TINY, config))
     assert done.returncode == 0, done.stdout[-5000:]
-    assert job_counts(done.stdout)["collect_gradients"] == 8
+    assert job_counts(full_log(copy))["collect_gradients"] == 8
     for target in targets:
         one, four = (
             pd.read_parquet(folder / RUN / f"tables/{target}.parquet")
@@ -270,7 +270,7 @@ def test_planted_risky_rows_rank_high_and_bad_rows_keep_their_reason(copy, own_r
     done = snakemake(copy, "--cores", "2", configfiles=(TINY, config))
     assert done.returncode == 0, done.stdout[-5000:]
     # One shard of 45 rows at each of two states; nothing else is of these rows.
-    assert job_counts(done.stdout) == {
+    assert job_counts(full_log(copy)) == {
         "make_dataset": 1, "collect_gradients": 2, "score_samples": 1, "ranking": 1, "all": 1,
         "total": 6,
     }  # fmt: skip

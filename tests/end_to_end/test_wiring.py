@@ -58,6 +58,8 @@ PLACES = {  # (model, data set) by experiment
     for e in CONFIG["selection"]["experiments"]
 }
 MODELS = list(dict.fromkeys(model for model, _ in PLACES.values()))
+# The model of the sandbox that each is, or is tuned from.
+BASES = {m: CONFIG["models"][m].get("base", m) for m in MODELS}
 TABLES = {name: CONFIG["tables"][name] for name in CONFIG["selection"]["tables"]}
 WINDOWS = [f"s{i + 1}" for i in range(CONFIG["subsets"]["count"])]
 
@@ -318,7 +320,7 @@ def test_data_is_the_sandbox_of_its_seed():
 
 def test_everyone_uses_their_own_split_of_the_sandbox():
     for model, dataset in PLACES.values():
-        requests = sandbox.restricted_requests(CONFIG["models"][model]["seed"])
+        requests = sandbox.restricted_requests(CONFIG["models"][BASES[model]]["seed"])
         prompts = {split: [prompt for prompt, _ in pairs] for split, pairs in requests.items()}
         for one, other in combinations(prompts, 2):
             assert not set(prompts[one]) & set(prompts[other])
@@ -418,7 +420,7 @@ def on_groups():
 def trainings():
     """(folder, stage, rows, what its record must say beside them) of everything trained."""
     world, lora, sft = CONFIG["sandbox"], CONFIG["lora"], {"objective": "sft", "save_steps": None}
-    for model in MODELS:
+    for model in BASES.values():
         seed, folder = CONFIG["models"][model]["seed"], f"pretrained/{model}"
         kept = sft | {"seed": seed, "lora": None, "training": world["pretraining"]}
         rows = sandbox.corpus_rows(seed, **world["corpus"])
@@ -426,6 +428,10 @@ def trainings():
         kept |= {"training": world["alignment_training"], "model": fingerprint(folder)}
         rows = sandbox.alignment_rows(seed, **world["alignment"])
         yield f"models/{model}", "align_model", rows, kept
+    tuned = CONFIG["models"]["young"]
+    rows = pd.concat([table(f"data/{name}.parquet") for name in tuned["data"]])
+    kept = sft | {key: tuned[key] for key in ("seed", "training")} | {"lora": None}
+    yield "models/young", "tune_model", rows, kept | {"model": fingerprint("models/seedling")}
     seed, cost = CONFIG["models"]["cost"]["seed"], world["cost"]
     kept = {"objective": "reward", "save_steps": None, "lora": None, "seed": seed}
     kept |= {"training": cost["training"], "model": record("models/cost")["model"]}
@@ -461,8 +467,9 @@ def test_everything_is_trained_on_the_rows_and_settings_that_its_path_says():
         assert record(folder) == expected | {"stamp": stamp}, folder
         folders.add(folder)
     assert folders == {str(Path(path).parent) for path in names("**/training.json")}
-    models = [fingerprint(f"{kind}/{m}") for kind in ("pretrained", "models") for m in MODELS]
-    assert len(set(models)) == len(models)
+    made = {("pretrained", m) for m in BASES.values()} | {("models", m) for m in BASES.values()}
+    made |= {("models", m) for m in MODELS}
+    assert len({fingerprint("/".join(place)) for place in made}) == len(made) == 5
 
 
 def test_adapters_of_other_windows_seeds_methods_and_models_differ():
@@ -1542,7 +1549,8 @@ STAGES = {
     r"pretrained/": "pretrain_model",
     r"models/cost$": "train_cost_model",
     r"models/guard$": "train_guard_model",
-    r"models/(?!(cost|guard)$)": "align_model",
+    r"models/young$": "tune_model",
+    r"models/(?!(cost|guard|young)$)": "align_model",
     r"directions/": "train_direction",
     r"pilots/": "train_pilot",
     r"finetunes/(?!.*all-rows)": "finetune_subsets",
@@ -1556,9 +1564,9 @@ STAGES = {
 
 # Stages that draw: their params have a seed.
 SEEDED = {
-    "pretrain_model", "align_model", "train_cost_model", "train_guard_model", "train_direction",
-    "train_pilot", "score_samples", "finetune_subsets", "finetune_all_rows", "finetune_groups",
-    "make_groups",
+    "pretrain_model", "align_model", "tune_model", "train_cost_model", "train_guard_model",
+    "train_direction", "train_pilot", "score_samples", "finetune_subsets", "finetune_all_rows",
+    "finetune_groups", "make_groups",
 }  # fmt: skip
 
 

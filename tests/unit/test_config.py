@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import pytest
 import yaml
+from conftest import put_direction, with_own
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -46,7 +47,7 @@ def changed(text: str = "", *without: str) -> dict:
         for key in parents:
             place = place[key]
         del place[last]
-    return resolve(defaults, yaml.safe_load(text) or {})
+    return resolve(defaults, with_own(yaml.safe_load(text) or {}))
 
 
 def problems(config: dict) -> list[str]:
@@ -423,6 +424,25 @@ def test_the_ten_seeds_written_out_by_hand():
 SQSD = "methods.sqsd-danger"
 BEST = "sqsd-danger-calibrated"
 # What is laid over the default, and the one line that it gets.
+TUNED = {
+    "source": "tuned", "base": "sandbox", "data": ["pilot", "danger"], "seed": 1,
+    "training": DEFAULT["pilots"]["pilot"]["training"],
+}  # fmt: skip
+
+
+def tuned(other: dict | None = None, **values) -> str:
+    """A configuration with a tuned model, with these values; other: another model."""
+    models = {"mine": TUNED | values} | ({"other": other} if other else {})
+    return json.dumps({"models": models})
+
+
+def apart(**sides: str) -> str:
+    """A configuration with a table of two data sets' scores, and an experiment on another model."""
+    table = {"title": "T", "kind": "separation", "methods": ["length"], **sides}
+    other = {"model": "guard", "dataset": "pilot"}
+    return json.dumps({"experiments": {"other": other}, "tables": {"apart": table}})
+
+
 CASES = {
     # Keys, types and ranges: the schema.
     "unknown key": (
@@ -621,9 +641,9 @@ CASES = {
     ),
     "kind of a table": (
         "tables: {table1: {kind: subset}}",
-        r"tables\.table1\.kind: 'subset' is not a kind; known: agreement, alphas, checkpoints, "
-        r"comparison, .*groups, .*ranking, states, steering, subsets, token-losses, trajectory\. "
-        r"Did you mean 'subsets'\?",
+        r"tables\.table1\.kind: 'subset' is not a kind; known: agreement, all-rows, alphas, "
+        r"checkpoints, comparison, .*groups, .*ranking, separation, states, steering, subsets, "
+        r"token-losses, trajectory, treatments\. Did you mean 'subsets'\?",
     ),
     "option of another kind of method": (
         "methods: {random: {normalised: false}}",
@@ -830,6 +850,93 @@ CASES = {
         " finetunes: {lora: {model: far}}}",
         r"finetunes\.lora\.model: 'far' has a cost head, not a language one; models that have it: "
         r"sandbox",
+    ),
+    "a tuned model of a base that there is not": (
+        tuned(base="sandbx"),
+        r"models\.mine\.base: 'sandbx' is not a model; known: cost, .*Did you mean 'sandbox'\?",
+    ),
+    "a tuned model of data that there are not": (
+        tuned(data=["pilot", "dangr"]),
+        r"models\.mine\.data\[1\]: 'dangr' is not a data set; known: .*Did you mean 'danger'\?",
+    ),
+    "a tuned model of no data": (tuned(data=[]), r"models\.mine\.data: \[\] "),
+    "a tuned model of a data set twice": (
+        tuned(data=["pilot", "pilot"]),
+        r"models\.mine\.data: \['pilot', 'pilot'\] has non-unique elements",
+    ),
+    "a tuned model with a revision": (
+        tuned(revision="main"),
+        r"models\.mine: 'revision' means nothing for source 'tuned', which has source, seed, base, "
+        r"data, training; remove it",
+    ),
+    "a tuned model of a cost model": (
+        tuned(base="cost"),
+        r"models\.mine\.base: 'cost' has a cost head, not a language one; models that have it: "
+        r"sandbox, guard, mine",
+    ),
+    "a tuned model of one that is tuned": (
+        tuned(base="other", other=TUNED),
+        r"models\.mine\.base: 'other' is tuned itself; allowed: guard, sandbox; tune one of "
+        r"them on all the data sets at once",
+    ),
+    "a tuned model of itself": (
+        tuned(base="mine"),
+        r"models\.mine\.base: 'mine' is tuned itself; allowed: guard, sandbox; tune one of",
+    ),
+    "a tuned model's training in parts that do not fit": (
+        tuned(training=TUNED["training"] | {"micro_batch_size": 3}),
+        r"models\.mine\.training\.micro_batch_size: 3 does not divide batch_size=8; give a divisor",
+    ),
+    "a tuned model's training by preferences": (
+        tuned(training=TUNED["training"] | {"beta": 0.1}),
+        r"models\.mine\.training: 'beta' means nothing for sft",
+    ),
+    "a base of a model that is not tuned": (
+        "models: {sandbox: {base: guard}}",
+        r"models\.sandbox: 'base' means nothing for source 'sandbox', which has source, seed; remo",
+    ),
+    "a table of two models' scores": (
+        apart(riskier="sandbox", safer="other"),
+        r"tables\.apart: 'sandbox' is of model 'sandbox' and 'other' of 'guard', whose scores are "
+        r"not comparable; name two experiments of one model",
+    ),
+    "a table of an experiment beside itself": (
+        apart(riskier="other", safer="other"),
+        r"tables\.apart: riskier and safer are both 'other'; name two experiments",
+    ),
+    "a table of an experiment that there is not": (
+        apart(riskier="sandbox", safer="othr"),
+        r"tables\.apart\.safer: 'othr' is not an experiment; known: other, sandbox\. Did you mean",
+    ),
+    "a table of one experiment apart from none": (
+        apart(riskier="sandbox"),
+        r"tables\.apart: 'safer' is missing; kind 'separation' needs it",
+    ),
+    "a table of fine-tunes on all rows that are not made": (
+        "{finetunes: {lora: {all_rows_seeds: []}}, tables: {whole: {title: T, kind: all-rows, "
+        "finetune: lora, benchmark: test, measure: asr}}}",
+        r"tables\.whole\.finetune: 'lora' trains on no data set's rows together \(model "
+        r"'sandbox'\); give it 'all_rows_seeds', a list of seeds",
+    ),
+    "a table of fine-tunes on all rows by method": (
+        "tables: {whole: {title: T, kind: all-rows, finetune: lora, benchmark: test, measure: asr, "
+        "methods: [random]}}",
+        r"tables\.whole: 'methods' means nothing for kind 'all-rows', which has finetune, "
+        r"benchmark, measure, judge, experiments; remove it",
+    ),
+    "a table of models that has a cost model": (
+        "tables: {bare: {title: T, kind: models, models: [sandbox, cost], benchmarks: [test]}}",
+        r"tables\.bare\.models\[1\]: 'cost' has a cost head, not a language one; models that have "
+        r"it: sandbox, guard",
+    ),
+    "a table of models on a benchmark that plays no role": (
+        "tables: {bare: {title: T, kind: models, models: [sandbox], benchmarks: [seen]}}",
+        r"tables\.bare\.benchmarks\[0\]: 'seen' is not a role of evaluation\.benchmarks; known: ",
+    ),
+    "a layer that a tuned model's base does not have": (
+        tuned()[:-1] + ', "experiments": {"sandbox": {"model": "mine"}}, "layers": {"last": '
+        '{"layer": 4}}, "tables": {"ranking": {"methods": ["bi-anchor-reps"]}}}',
+        r"layers\.last\.layer: 4 is no layer of model 'mine'; allowed: 0 to 3$",
     ),
     "a head of the sandbox": (
         "models: {sandbox: {head: cost}}",
@@ -1262,6 +1369,55 @@ CASES = {
         "methods: {all-rows: {kind: length}}",
         r"methods\.all-rows: the name of the folder of fine-tunes on all rows; rename it",
     ),
+    "a treatment of a kind that there is not": (
+        "treatments: {less: {kind: dorp, share: 0.1}}",
+        r"treatments\.less\.kind: 'dorp' is not a kind; known: drop, mix, weights\. .*'drop'\?",
+    ),
+    "a drop without a share": (
+        "treatments: {less: {kind: drop}}",
+        r"treatments\.less: 'share' is missing; kind 'drop' needs it",
+    ),
+    "a drop of rows by a seed": (
+        "treatments: {drop-5: {seed: 1}}",
+        r"treatments\.drop-5: 'seed' means nothing for kind 'drop', which has share; remove it",
+    ),
+    "a drop of all rows": (
+        "treatments: {drop-5: {share: 1}}",
+        r"treatments\.drop-5\.share: 1 is greater than or equal to the maximum of 1",
+    ),
+    "a mix with a data set that there is not": (
+        "treatments: {refusals: {data: refusal}}",
+        r"treatments\.refusals\.data: 'refusal' is not a data set; known: .*'refusals'\?",
+    ),
+    "a treatment called as a window": (
+        "treatments: {s1: {kind: weights, seed: 1}}",
+        r"treatments\.s1: the name of a folder of fine-tunes on a subset, or on all rows; rename",
+    ),
+    "a treatment called as the folder of all rows": (
+        "treatments: {all: {kind: weights, seed: 1}}",
+        r"treatments\.all: the name of a folder of fine-tunes on a subset, or on all rows; rename",
+    ),
+    "a treatment of a table that there is not": (
+        "tables: {dropping: {treatments: [drop-5, drop5]}}",
+        r"tables\.dropping\.treatments\[1\]: 'drop5' is not a treatment; known: .*'drop-5'\?",
+    ),
+    "held-out rows that there are not": (
+        "tables: {dropping: {heldout: held}}",
+        r"tables\.dropping\.heldout: 'held' is not a data set; known: .*heldout",
+    ),
+    "exact answers to a role that there is not": (
+        "tables: {dropping: {exact: exakt}}",
+        r"tables\.dropping\.exact: 'exakt' is not a role of evaluation\.benchmarks; .*'exact'\?",
+    ),
+    "treated rows that no seed is fine-tuned on": (
+        "finetunes: {whole: {all_rows_seeds: []}}",
+        r"tables\.dropping\.finetune: 'whole' has no all_rows_seeds \(model 'sandbox'\), which "
+        r"treated rows and all of them are fine-tuned on; give it one or more",
+    ),
+    "a table of treatments of fine-tunes": (
+        "tables: {dropping: {finetune: [whole]}}",
+        r"tables\.dropping\.finetune: a list, which only kind 'subsets' takes; give one name",
+    ),
     "a seed on all rows twice": (
         "finetunes: {lora: {all_rows_seeds: [1, 1]}}",
         r"finetunes\.lora\.all_rows_seeds: \[1, 1\] has non-unique elements",
@@ -1334,10 +1490,6 @@ CASES = {
         "benchmarks: {mine: {source: 'hub:a/b:c:d:e', fields: {a: b}}}",
         r"benchmarks\.mine\.source: source 'hub:a/b:c:d:e' is not a hub data set; allowed: hub:o",
     ),
-    "hub without fields": (
-        "datasets: {mine: {source: 'hub:a/b:train'}}",
-        r"datasets\.mine: 'fields' is missing; source 'hub:a/b:train' needs it",
-    ),
     "rows without a seed": (
         "datasets: {mine: {source: 'hub:a/b:train', fields: {a: b}, rows: 5}}",
         r"datasets\.mine: 'seed' is missing; source 'hub:a/b:train' needs it",
@@ -1378,6 +1530,14 @@ CASES = {
         r"benchmarks\.mine: hub:a/b:c\.csv: where_not: k is 1, and a CSV file holds texts alone; "
         r"give the text in quotes, as it is in the file",
     ),
+    "a loss of turns that there are not": (
+        "datasets: {mine: {source: 'hub:a/b:c', loss: first}}",
+        r"datasets\.mine\.loss: 'first' is not one of \['all', 'last'\]",
+    ),
+    "a loss of requests": (
+        "benchmarks: {mine: {source: 'hub:a/b:c', fields: {prompt: p}, loss: last}}",
+        r"benchmarks\.mine: 'loss' means nothing for source 'hub:a/b:c'",
+    ),
     "no value to select rows by": (
         "datasets: {mine: {source: 'hub:a/b:c', fields: {instruction: a, response: b},"
         " where: {k: []}}}",
@@ -1416,7 +1576,8 @@ CASES = {
     "nonsense of the hub as a model": (
         "models: {big: {source: 'hub:nonsense', seed: 1}}",
         r"models\.big\.source: 'hub:nonsense' is no model of the hub; allowed: sandbox, .*"
-        r"hub:owner/name, wheel:package==version:folder/file\.gguf, or a folder with a model",
+        r"hub:owner/name, wheel:package==version:folder/file\.gguf, a \.gguf file, or a folder "
+        "with a model",
     ),
     "a part of the hub's data as a model": (
         "models: {big: {source: 'hub:a/b:train', seed: 1}}",
@@ -1426,6 +1587,10 @@ CASES = {
         "models: {big: {source: no/such/folder, seed: 1}}",
         r"models\.big\.source: 'no/such/folder' is no folder; allowed: sandbox, .*hub:owner/name, "
         r"wheel:.*, or a folder with a model",
+    ),
+    "model in a GGUF file": (
+        "models: {big: {source: no/such.gguf, seed: 1}}",
+        r"models\.big\.source: 'no/such\.gguf' is no file; allowed: sandbox, .*a \.gguf file, or a",
     ),
     "model folder of a name that no disk has": (
         f"models: {{big: {{source: {'x' * 300}, seed: 1}}}}",
@@ -1449,7 +1614,7 @@ CASES = {
     "malformed wheel": (
         f"models: {{big: {{source: 'wheel:a:b.gguf', seed: 1, sha256: {'0a' * 32}}}}}",
         r"models\.big\.source: 'wheel:a:b\.gguf' is no wheel; allowed: sandbox, .*hub:owner/name, "
-        r"wheel:package==version:folder/file\.gguf, or a folder with a model",
+        r"wheel:package==version:folder/file\.gguf, a \.gguf file, or a folder with a model",
     ),
     # Numbers that the rest rules out. By hand: danger and safety train on 200 rows in batches of
     # 8 over 5 epochs, 125 steps; the pilot on 600 rows over 2 epochs, 150 steps.
@@ -1580,6 +1745,44 @@ CASES = {
         "{datasets: {mixed: {rows: 30001}}, gradients: {rows_per_shard: 3}}",
         r"datasets\.mixed\.rows: 30001 in shards of gradients\.rows_per_shard=3 are more than "
         r"10000 jobs for each state; at most 30000 rows, or larger shards",
+    ),
+    "checks at an alpha of no curve": (
+        "trust: {minimum_refusal_rate: 0.5, alpha: 0.35, if_failed: stop}",
+        r"trust\.alpha: 0\.35 is compared with 0, and 0\.35 is not in steering\.alphas \(model "
+        r"'sandbox'\): 0, 0\.1, 0\.2, 0\.3, 0\.4, 0\.5, 0\.6, 0\.7, 0\.8; add it there, or give "
+        r"another$",
+    ),
+    "checks without the model as it is": (
+        "{trust: {minimum_refusal_rate: 0.5, alpha: 0.3, if_failed: stop}, steering: {alphas: "
+        "[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]}, states: {s-insensitive: {alphas: [0.2]}}}",
+        r"trust\.alpha: 0\.3 is compared with 0, and 0 is not in steering\.alphas .*: 0\.1, 0\.2, ",
+    ),
+    "checks against no rate": (
+        "trust: {minimum_refusal_rate: 4, alpha: 0.3, if_failed: stop}",
+        r"trust\.minimum_refusal_rate: 4 is greater than the maximum of 1",
+    ),
+    "checks steered nowhere": (
+        "trust: {minimum_refusal_rate: 0.5, alpha: 0, if_failed: stop}",
+        r"trust\.alpha: 0 is less than or equal to the minimum of 0",
+    ),
+    "checks that end in neither way": (
+        "trust: {minimum_refusal_rate: 0.5, alpha: 0.3, if_failed: go}",
+        r"trust\.if_failed: 'go' is not one of \['stop', 'proceed'\]",
+    ),
+    "checks in part": (
+        "trust: {alpha: 0.3, if_failed: stop}",
+        r"trust: 'minimum_refusal_rate' is a required",
+    ),
+    "a direction that is nowhere": (
+        "directions: {danger: {source: nowhere}}",
+        r"directions\.danger\.source: 'nowhere' has no adapter_config\.json and no "
+        r"adapter_model\.safetensors and no training\.json; give a whole folder as it lies in "
+        r"results/RUN/directions/MODEL, whose training\.json says which model it is of",
+    ),
+    "a direction of others for one model": (
+        "directions: {danger: {per_model: {sandbox: {source: theirs}}}}",
+        r"directions\.danger\.per_model\.sandbox: 'source' cannot differ per model; give each "
+        r"model's direction a name of its own",
     ),
     "more anchors than jobs can be planned for": (
         "{datasets: {harmful-10: {rows: 7500001}}, tables: {ranking: {methods: [bi-anchor-reps]}}}",
@@ -1817,6 +2020,54 @@ def with_sources(**registries) -> dict:
     return resolve(deepcopy(DEFAULT), registries)
 
 
+def test_a_direction_of_others_stands_in_for_its_training(tmp_path):
+    """What the entry says of the training is not read: a recipe's needs no other change."""
+    put_direction(tmp_path / "theirs")
+    given = {"source": str(tmp_path / "theirs")}
+    own = {"lora": {"r": 3, "lora_alpha": 5}, "states": {"s": {"checkpoint": 2}}}
+    config = with_sources(directions={"danger": given, "safety": given | {"checkpoint": 2}}, **own)
+    assert problems(config) == []
+    away = {"data": "gone", "save_steps": 10**6}
+    assert problems(resolve(config, {"directions": {"danger": away}})) == []
+    lone = {"directions": {"other": given | {"checkpoint": "final"}}}
+    assert problems(resolve(config, lone)) == []
+
+
+@pytest.mark.parametrize("key", ["r", "lora_alpha"])
+def test_a_direction_of_others_has_the_rank_of_the_run(tmp_path, key):
+    put_direction(tmp_path / "theirs")
+    source, lora = str(tmp_path / "theirs"), {"r": 3, "lora_alpha": 5}
+    had, needed = lora[key], lora[key] + 1
+    given = {"directions": {"danger": {"source": source}}, "lora": lora | {key: needed}}
+    assert problems(with_sources(**given)) == [
+        f"directions.danger.source: '{source}' has {key}={had}, the run's adapters have "
+        f"lora.{key}={needed}; give one with {needed}, or set lora.{key} to {had}"
+    ]
+
+
+def test_a_checkpoint_of_a_direction_of_others_is_there(tmp_path):
+    put_direction(tmp_path / "theirs")
+    source = str(tmp_path / "theirs")
+    given = {"danger": {"source": source, "checkpoint": 25}, "safety": {"source": source}}
+    lora = {"r": 3, "lora_alpha": 5}
+    config = with_sources(directions=given, lora=lora, states={"s": {"checkpoint": 50}})
+    assert problems(config) == [
+        f"{place}.checkpoint: '{source}' has no checkpoint-{step}; give final, or the number of "
+        "one that is there"
+        for place, step in (("directions.danger", 25), ("states.s", 50))
+    ]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"r": 3}'])
+def test_an_adapter_of_others_that_is_none(tmp_path, text):
+    put_direction(tmp_path / "theirs")
+    (tmp_path / "theirs/adapter_config.json").write_text(text)
+    source = str(tmp_path / "theirs")
+    (found,) = problems(with_sources(directions={"danger": {"source": source}}))
+    assert found.startswith(f"directions.danger.source: '{source}/adapter_config.json' is none (")
+    assert found.endswith("); copy it anew")
+
+
 def test_a_users_own_files_need_neither_rows_nor_seed(tmp_path):
     source = rows_file(tmp_path, "rows.jsonl", 160)
     config = with_sources(
@@ -1936,7 +2187,7 @@ WRONG_SCORES = {
     "no column of scores": (
         {"fields": PAIR},
         r": .*scores\.jsonl: fields and constants give instruction, response; allowed: "
-        r"instruction, response, score, optionally context; or messages, score$",
+        r"instruction, response, score, optionally context; or messages, score, optionally tools$",
     ),
     "a score that is no number": (
         {"fields": SCORED | {"score": "q"}},
@@ -2093,7 +2344,7 @@ def test_keys_that_mean_nothing_for_a_file(tmp_path, key):
     spec = {"source": source, "fields": PAIR, key: OF_OWN_ROWS[key]}
     assert problems(with_sources(datasets={"mine": spec})) == [
         f"datasets.mine: '{key}' means nothing for source '{source}', which has source, fields, "
-        "constants, where, where_not, rows, skip, seed; remove it"
+        "constants, where, where_not, rows, skip, seed, loss; remove it"
     ]
 
 
@@ -2190,8 +2441,13 @@ def test_a_model_in_a_folder_and_of_every_other_source(tmp_path):
         "hub": {"source": "hub:Qwen/Qwen3-8B", "seed": 1},
         "revision": {"source": "hub:a.b/c_d-e", "seed": 1, "revision": "main"},
         "wheel": {"source": "wheel:a==0.1:b/C.Q4_1.gguf", "seed": 1, "sha256": "0a" * 32},
+        "gguf": {"source": str(tmp_path / "C.Q4_1.gguf"), "seed": 1},
     }
+    (tmp_path / "C.Q4_1.gguf").touch()
     assert problems(with_sources(models=models)) == []
+    models["gguf"]["revision"] = "main"
+    [problem] = problems(with_sources(models=models))
+    assert problem.startswith("models.gguf: 'revision' means nothing for source ")
 
 
 def in_a_folder(folder: Path, **registries) -> dict:

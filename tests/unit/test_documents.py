@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, with_own
 
 from sqsd.config import resolve
 
@@ -42,13 +42,14 @@ class Source:
 
 
 def measured(path: str, key: str | None = None) -> Callable[[], list[Record]]:
-    """Records of a committed CSV or JSON file; key: where a JSON file has them."""
+    """Records of a committed CSV or JSON file; key: where a JSON file has them, or the only one."""
 
     def read() -> list[Record]:
         file = ROOT / path
         if path.endswith(".json"):
             found = json.loads(file.read_text())
-            return found[key] if key else found
+            found = found[key] if key else found
+            return [found] if isinstance(found, dict) else found
         return [
             {name: number(text) for name, text in row.items()}
             for row in csv.DictReader(file.open())
@@ -170,6 +171,16 @@ SOURCES = [
     Source("docs/gradient_engine.md", "| pass | MB |",
            measured("benchmarks/measured/full_gradients.json", "memory"), {"pass": "pass"},
            {"MB": "{extra_mb:,.0f}", "of SQSD's": "{over_sqsd:.2f}"}),
+    Source("docs/gradient_engine.md", "| model | rows | tokens | with shares",
+           measured("benchmarks/measured/token_shares.json", "results"), {"model": "model"},
+           {"rows": "{rows}", "tokens": "{tokens:,}",
+            "with shares / without": "{with_over_without:.2f}",
+            "largest difference": "{largest_difference:.0e}"}),
+    Source("docs/gradient_engine.md", "| rows | alike |",
+           measured("benchmarks/measured/token_shares.json", "repeats"),
+           {},
+           {"rows": "{rows:,}", "alike": "{alike:,}", "seconds": "{seconds:.0f}",
+            "MB": "{peak_mb:.0f}"}),
     Source("docs/sandbox_seeds.md", "| method | sqsd-danger over it |",
            measured(f"{SEEDS}/paired.csv"), {"method": "method"},
            {"sqsd-danger over it": interval("difference", "t"),
@@ -341,7 +352,7 @@ def test_every_table_has_its_source(document):
         assert table.startswith((*known, *WITHOUT)), table.splitlines()[0]
 
 
-PRESETS = ("paper", "smollm2-135m")
+PRESETS = ("paper", "smollm2-135m", "smollm2-aligned")
 
 
 def test_presets_read_columns_that_cards_name():
@@ -349,7 +360,8 @@ def test_presets_read_columns_that_cards_name():
     (table,) = (t for t in tables("docs/reproducing.md") if t.startswith("| data set |"))
     cards = {row["data set"]: row["columns"].split(", ") for row in rows_of(table)}
     for preset in PRESETS:
-        config = yaml.safe_load((ROOT / f"config/presets/{preset}.yaml").read_text())
+        given = yaml.safe_load((ROOT / f"config/presets/{preset}.yaml").read_text())
+        config = with_own(given)
         registries = ("datasets", "preferences", "benchmarks")
         specs = [spec for registry in registries for spec in config[registry].values()]
         for spec in specs:

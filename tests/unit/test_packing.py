@@ -1,13 +1,14 @@
 """Packed batches against the plain loops over samples that they stand for."""
 
 import itertools
+from dataclasses import replace
 
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqsd.packing import EncodedSample, PackedBatch, by_run, pack
-from sqsd.shards import CPU_TOKENS, GPU_TOKENS, budget
+from sqsd.shards import CPU_TOKENS, GPU_TOKENS, budget, samples_table
 
 # The large ones are near enough to one another to share a run with padding.
 LENGTHS = st.lists(st.integers(2, 12) | st.integers(98, 102), min_size=1, max_size=9)
@@ -81,6 +82,53 @@ def test_a_label_is_predicted_from_the_token_before_it(lengths):
         expected |= {ids[t]: (ids[t - 1], place) for t in range(prompt, len(ids))}
         assert batch.counts[place] == len(ids) - prompt
     assert found == expected
+
+
+@st.composite
+def samples_of_turns(draw):
+    """Samples with places behind the prompt that are no labels, as (sample, labels' places)."""
+    found = []
+    for sample in samples_of(draw(LENGTHS)):
+        behind = range(sample.prompt_tokens + 1, len(sample.input_ids))
+        between = draw(st.sets(st.sampled_from(behind))) if behind else set()
+        places = [i for i in (sample.prompt_tokens, *behind) if i not in between]
+        found.append((replace(sample, between=frozenset(between)), places))
+    return found
+
+
+@given(samples_of_turns())
+def test_labels_are_what_stands_behind_the_prompt_and_not_between(found):
+    samples = [sample for sample, _ in found]
+    batch = PackedBatch.of(samples, "cpu")
+    expected = {
+        sample.input_ids[i]: (sample.input_ids[i - 1], at)
+        for (sample, places), at in zip(found, batch.order.tolist(), strict=True)
+        for i in places
+    }
+    columns = (batch.labels, batch.predicted_from, batch.sample_of_label)
+    assert expected == {
+        label: (int(batch.ids[source]), owner)
+        for label, source, owner in zip(*(c.tolist() for c in columns), strict=True)
+    }
+    table = samples_table(samples)
+    assert table["response_tokens"].tolist() == [len(places) for _, places in found]
+    assert (table["prompt_tokens"] + table["response_tokens"]).tolist() == [
+        len(sample.input_ids) for sample in samples
+    ]
+
+
+@given(samples_of_turns(), st.integers(1, 110))
+def test_a_sample_is_cut_after_tokens_or_after_labels(found, length):
+    for sample, places in found:
+        cut = sample.cut(length)
+        assert cut.input_ids == sample.input_ids[:length]
+        assert cut.label_places == [place for place in places if place < length]
+        nothing = f"response cut off entirely by max_length_tokens={length}"
+        assert cut.reason == (None if cut.label_places else nothing)
+        assert replace(sample, reason="odd").cut(length).reason == "odd"
+        first = sample.first(length)
+        assert first.label_places == places[:length]
+        assert first.input_ids == sample.input_ids[: places[:length][-1] + 1]
 
 
 @settings(deadline=None)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, with_own
 from jsonschema import Draft202012Validator
 from test_documents import held, rows_of, tables
 
@@ -33,12 +33,17 @@ NOTATION = (
     "<end>", "< end>", "avg_n", "hidden_states[22]",
 )  # fmt: skip
 # Rows of which no configuration here says anything.
-WITHOUT_SETTINGS = ("ours: scores from a file of anyone's",)
+WITHOUT_SETTINGS = (
+    "ours: scores from a file of anyone's",
+    "how far scores put rows of one data set above those of another",
+    "models fine-tuned on all rows of each of several data sets",
+)
 
 
 @cache
 def preset(name: str) -> dict[str, Any]:
-    return resolve(DEFAULT, yaml.safe_load((ROOT / "config/presets" / name).read_text()))
+    given = yaml.safe_load((ROOT / "config/presets" / name).read_text())
+    return resolve(DEFAULT, with_own(given))
 
 
 @cache

@@ -26,6 +26,7 @@ KINDS = {
     "shard": ("model", "dataset", "state", "direction", "shard", "table"),
     "scores": ("model", "dataset", "method"),
     "subset": ("model", "dataset", "method", "window"),
+    "repeats": ("dataset",),
     "groups": ("model", "dataset", "groups"),
     "group_runs": ("finetune", "model", "dataset", "groups", "seed"),
     "finetune": ("finetune", "model", "dataset", "method", "seed", "window"),

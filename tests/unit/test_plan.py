@@ -23,6 +23,12 @@ run: grid
 selection:
   experiments: [first, second]
   tables: [attacks, scores, targets, risky, where, alphas, steps, along, walks, steered]
+  curations: [less, least]
+curations:
+  less: {method: dice, drop: 0.2, experiments: [second]}
+  least: {method: both, drop: 0.5}
+explain: {riskiest: 2, middling: 1, safest: 1, nearest: 1, similarity: 0.5}
+treatments: {}
 experiments:
   first: {model: alder, dataset: rows-a}
   second: {model: birch, dataset: rows-b}
@@ -31,6 +37,9 @@ models:
   alder: {source: sandbox, seed: 3}
   birch: {source: "hub:org/birch", seed: 4}
   cedar: {source: sandbox, seed: 5}
+  dogwood: {source: tuned, base: birch, data: [rows-c, rows-a], seed: 6, training: {learning_rate:
+    1.0e-3, epochs: 1, batch_size: 8, max_length_tokens: 64, schedule: linear, warmup_fraction: 0.0,
+    weight_decay: 0.0, dtype: float32}}
 sandbox:
   architecture: {hidden_size: 8}
   corpus: {rows: 10, restricted_share: 0.1}
@@ -61,6 +70,7 @@ benchmarks:
   sure-a: {source: "sandbox:exact", seed: 1}
   sure-b: {source: "sandbox:exact", seed: 2}
 lora: {r: 4, lora_alpha: 8}
+trust: null
 directions:
   harm:
     objective: sft
@@ -144,6 +154,7 @@ finetunes:
     per_model:
       cedar: {tuning: full, seeds: [6], all_rows_seeds: [4, 3]}
       alder: {seeds: [1, 2, 3], all_rows_seeds: [2]}
+  broad: {tuning: lora, seeds: [1], model: cedar, training: *training, all_rows_seeds: [9]}
 judges:
   words: {kind: phrases, phrases: ["no"]}
   starts: {kind: openings, refusal: "No", compliance: "Yes"}
@@ -179,6 +190,10 @@ tables:
   steered: {title: I, kind: steering, directions: [harm, safe], benchmark: try, states: [s-pin]}
   foretold: {title: J, kind: groups, methods: [dice, best], groups: more, finetune: moved,
              benchmark: try, against: dice, experiments: [third, second]}
+  apart: {title: L, kind: separation, methods: [dice, half], riskier: third, safer: first}
+  full: {title: N, kind: all-rows, finetune: broad, benchmark: try, measure: asr,
+         experiments: [second, third]}
+  bare: {title: M, kind: models, models: [dogwood, birch], benchmarks: [try, ask]}
   own: {title: K, kind: groups, methods: [long, both], groups: few, finetune: small, benchmark: ask,
         against: both, experiments: [first]}
 resources:
@@ -236,6 +251,7 @@ def test_entries_and_settings_are_those_of_a_model(plan):
     assert [plan.seed(m) for m in ("alder", "birch", "cedar")] == [3, 4, 5]
     assert plan.models_made_by("align_model") == ["alder", "cedar"]
     assert plan.models_made_by("fetch_model") == ["birch"]
+    assert plan.models_made_by("tune_model") == ["dogwood"]
     assert plan.windows == ["s1", "s2", "s3"]
 
 
@@ -265,6 +281,7 @@ def test_a_measure_is_judged_by_a_judge_for_each_model(plan):
     }
     assert judges == {
         "alder": ("words", "starts"), "birch": ("rule", "rule"), "cedar": ("words", "rule"),
+        "dogwood": ("words", "starts"),
     }  # fmt: skip
 
 
@@ -792,6 +809,9 @@ def test_the_subjects_of_a_run(plan):
         # Of a calibrated method, whatever table it stands in, and of a table of groups.
         ("alder", "groups/small/alder/rows-a/few"), ("alder", "groups/small/alder/rows-c/few"),
         ("cedar", "groups/moved/birch/rows-b/more"), ("cedar", "groups/moved/alder/rows-c/more"),
+        # Of a table of models, and of one of fine-tunes on all rows.
+        ("dogwood", "base/theta-0"), ("cedar", "finetunes/broad/alder/rows-c/all-rows"),
+        ("cedar", "finetunes/broad/birch/rows-b/all-rows"),
     }  # fmt: skip
     # The table `judged` asks for nothing more.
     assert set(plan.subjects) == expected
@@ -1026,6 +1046,29 @@ TABLE_INPUTS = {
             )),
         )
     },
+    "full": {
+        f"judgements {experiment} {name}": judged("cedar", subject, "try-c", "words", 0)
+        for experiment, rows in (("second", "birch/rows-b"), ("third", "alder/rows-c"))
+        for name, subject in (
+            ("before fine-tuning", THETA_0),
+            ("all rows", f"finetunes/broad/{rows}/all-rows"),
+        )
+    },
+    "apart": {
+        f"{side} third first {method}": [f"{R}/scores/alder/{rows}/{method}.parquet"]
+        for method in ("dice", "half")
+        for side, rows in (("riskier", "rows-c"), ("safer", "rows-a"))
+    },
+    # By the benchmarks and the judges of each model.
+    "bare": {
+        f"{measure} {model} {role}": judged(model, THETA_0, benchmark, judge, 0)
+        for model, judges, roles in (
+            ("dogwood", ("words", "starts"), {"try": "try-a", "ask": "ask-a"}),
+            ("birch", ("rule", "rule"), {"try": "try-b", "ask": "ask-b"}),
+        )
+        for role, benchmark in roles.items()
+        for measure, judge in zip(("asr", "safety_score"), judges, strict=True)
+    },
     "own": {
         f"{role} first {method}": files
         for method in ("long", "both")
@@ -1061,22 +1104,29 @@ NAMES = {
     "steered": STEERED,
     "foretold": [(e, m) for e in ("third", "second") for m in ("dice", "best")],
     "own": [("first", "long"), ("first", "both")],
+    "apart": [("third", "first", m) for m in ("dice", "half")],
+    "full": [(e, m) for e in ("second", "third") for m in (BEFORE, "all rows")],
+    "bare": [(m, r) for m in ("dogwood", "birch") for r in ("try", "ask")],
 }
-OF_EXPERIMENTS = ("attacks", "scores", "judged", "risky", "foretold", "own")
+OF_EXPERIMENTS = ("attacks", "scores", "judged", "full", "risky", "foretold", "own")
 KEYS = {
     **dict.fromkeys(OF_EXPERIMENTS, ("experiment", "method")),
     "targets": ("experiment", "finetune", "method"),
     "where": ("model", "state"),
     "walks": ("model", "pilot", "direction"),
     "steered": ("model", "direction", "checkpoint"),
+    "apart": ("riskier", "safer", "method"),
+    "bare": ("model", "benchmark"),
     **dict.fromkeys(("alphas", "steps", "along"), ("model", "direction")),
 }
 ROLES = {
-    **dict.fromkeys(("attacks", "scores", "targets", "judged"), ("judgements",)),
+    **dict.fromkeys(("attacks", "scores", "targets", "judged", "full"), ("judgements",)),
     "risky": ("scores", "rows"),
     "where": ("state",), "alphas": ("ranking",), "steps": ("ranking",),
     **dict.fromkeys(("along", "walks"), ("trajectory", "asr", "safety_score", "states")),
     "steered": ("asr", "safety_score", "states"),
+    "apart": ("riskier", "safer"),
+    "bare": ("asr", "safety_score"),
     **dict.fromkeys(("foretold", "own"), ("scores", "groups", "judgements")),
 }  # fmt: skip
 # By a row's names but the last.
@@ -1120,6 +1170,8 @@ def test_settings_of_a_table(plan):
     windows = ["s1", "s2", "s3"]
     assert plan.table_settings("attacks") == {"windows": windows, "measure": "asr"}
     assert plan.table_settings("scores") == {"windows": windows, "measure": "safety_score"}
+    assert plan.table_settings("full") == {"measure": "asr"}
+    assert plan.table_settings("apart") == plan.table_settings("bare") == {}
     assert plan.table_settings("steered") == plan.table_settings("where") == {}
     assert plan.table_settings("foretold") == {"against": "dice"}
     assert plan.table_settings("own") == {"against": "both"}
@@ -1181,6 +1233,24 @@ def test_a_configuration_is_written_whole_or_not_at_all(plan, tmp_path, monkeypa
         write_config(plan)
     assert Path(R, "config.yaml").read_text() == before
     assert os.listdir(R) == ["config.yaml"]
+
+
+def test_curations_are_made_for_their_experiments(plan):
+    source = plan.config["datasets"]["rows-b"]["source"]
+    assert plan.curated() == [
+        f"{R}/curated/less/birch/rows-b",
+        f"{R}/curated/least/alder/rows-a",
+        f"{R}/curated/least/birch/rows-b",
+    ]
+    assert plan.curation("less", "birch", "rows-b") == {
+        "source": source, "dataset": "rows-b", "model": "birch", "method": "dice", "drop": 0.2,
+        "model_source": plan.config["models"]["birch"],
+    }  # fmt: skip
+
+
+def test_own_files_are_those_of_the_user(plan):
+    assert plan.own_files("datasets", "rows-b") == [plan.config["datasets"]["rows-b"]["source"]]
+    assert plan.own_files("datasets", "rows-a") == plan.own_files("models", "birch") == []
 
 
 def test_a_plan_is_made_without_what_trains_and_draws():

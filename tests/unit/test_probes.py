@@ -30,7 +30,14 @@ from sqsd.drift import LoraWeights
 from sqsd.errors import DataError, ShapeMismatch, SqsdError
 from sqsd.gradients import GradientEngine
 from sqsd.packing import EncodedSample
-from sqsd.probes import FullGradient, HiddenStates, LoraUpdate, WeightUpdate, mean_gradient
+from sqsd.probes import (
+    FullGradient,
+    HiddenStates,
+    LoraUpdate,
+    TokenShares,
+    WeightUpdate,
+    mean_gradient,
+)
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 NORMS = (LlamaRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm)
@@ -427,6 +434,115 @@ def test_updates_of_the_weights_themselves_match_autograd(case, name):
         own = {m: -oracle.gradient[f"{m}.weight"] for m in sorted(case.state)}
         oracle.updates = lambda own=own: own
     check_lora(readings, oracles, case.directions)
+
+
+def outer_products(model, sample, state):
+    """Loss gradient of each module's whole weight, position by position [t, d_out, d_in].
+
+    By hooks on a copy of the model whose weights have the state's drift in them.
+    """
+    model = copy.deepcopy(model)
+    modules = {n: m for n, m in model.named_modules() if n.endswith(LINEAR)}
+    inputs, outputs = {}, {}
+
+    def note(name):
+        def hook(module, args, output):
+            inputs[name], outputs[name] = args[0].detach(), output
+            output.retain_grad()
+
+        return hook
+
+    with torch.no_grad():
+        for name, module in modules.items():
+            if name in state:
+                module.weight += state[name].scale * state[name].B @ state[name].A
+            module.register_forward_hook(note(name))
+    logits = model(torch.tensor([sample.input_ids]), use_cache=False).logits[0]
+    losses = [
+        -torch.log_softmax(logits[t - 1], -1)[sample.input_ids[t]]
+        for t in range(sample.prompt_tokens, len(sample.input_ids))
+    ]
+    torch.stack(losses).mean().backward()
+    return {
+        name: torch.stack(
+            [torch.outer(g, x) for g, x in zip(outputs[name].grad[0], inputs[name][0], strict=True)]
+        )
+        for name in sorted(modules)
+    }
+
+
+def naive_shares(setting, sample, with_state):
+    """[D, M, t] and the scale of each [D, M, 1]: every position's own dense update, times V."""
+    state = setting.state if with_state else {}
+    found, scales = [], []
+    gradients = outer_products(setting.model, sample, state)
+    for direction in setting.directions.values():
+        for name, gradient in gradients.items():
+            update = -gradient
+            if with_state:
+                A, B, s = state[name].A, state[name].B, state[name].scale
+                update = -(B @ (s * B.T @ gradient) + (s * gradient @ A.T) @ A)
+            V = direction[name].scale * direction[name].B @ direction[name].A
+            by_position = [(one * V).sum() for one in update]
+            # What is learned at a position is the token after it.
+            found.append(torch.stack([torch.zeros((), dtype=V.dtype), *by_position[:-1]]))
+            assert by_position[-1] == 0
+            scales.append(torch.stack([one.norm() for one in update]).sum() * V.norm())
+    shape = (len(setting.directions), len(gradients), -1)
+    # As in `check_lora`: of equal tokens queries and keys have rounding noise alone.
+    scale = torch.stack(scales).reshape(shape)
+    return torch.stack(found).reshape(shape), scale + 0.1 * scale.max()
+
+
+def read_shares(setting, samples, with_state, **options):
+    update = (LoraUpdate if with_state else WeightUpdate)(setting.directions)
+    length = max(len(s.input_ids) for s in samples)
+    probes = [update, TokenShares(setting.directions, length)]
+    return read(setting.model, probes, setting.state if with_state else None, samples, **options)
+
+
+@pytest.mark.parametrize("with_state", [False, True], ids=["theta_0", "state"])
+@pytest.mark.parametrize("name", list(BATCHES))
+def test_token_shares_are_those_of_each_position_s_own_update(case, name, with_state):
+    samples = BATCHES[name]
+    found = read_shares(case, samples, with_state).values["token_share"]
+    for own, sample in zip(found, samples, strict=True):
+        length = len(sample.input_ids)
+        assert not own[..., length:].any()
+        check(own[..., :length], *naive_shares(case, sample, with_state), 1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("with_state", [False, True], ids=["theta_0", "state"])
+@settings(max_examples=5)
+@given(samples=batches(), checkpointing=st.booleans())
+def test_token_shares_add_up_to_the_product_whatever_the_batch(
+    case, dtype, with_state, samples, checkpointing
+):
+    """Within 1e-6 in float32, of the lengths of update and direction; as each row's alone."""
+    setting = case.to(dtype)
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-6
+    values = read_shares(setting, samples, with_state, checkpointing=checkpointing).values
+    norms = [
+        torch.stack([d[m].scale * (d[m].B @ d[m].A).norm() for m in sorted(d)])
+        for d in setting.directions.values()
+    ]
+    for row, one in enumerate(samples):
+        update = values["update_norm"][row].double()
+        # A module whose update is rounding noise beside the others' has nothing to compare.
+        scale = (update + 0.1 * update.max()) * torch.stack(norms).double()
+        sums = values["token_share"][row].double().sum(-1)
+        check(sums, values["inner_product"][row], scale, tolerance)
+        alone = read_shares(setting, [one], with_state).values["token_share"][0]
+        own = values["token_share"][row, ..., : len(one.input_ids)]
+        check(own, alone, scale[..., None], tolerance)
+
+
+def test_a_direction_that_does_not_fit_has_no_token_shares():
+    setting = Setting("llama")
+    short = {m: w for m, w in setting.directions["danger"].items() if m != WRONG[1]}
+    with pytest.raises(ShapeMismatch, match=names_all("danger", WRONG[1], "None")):
+        read(setting.model, [TokenShares({"danger": short}, 9)], setting.state, BATCHES["equal"])
 
 
 def test_an_update_of_the_weights_is_a_fresh_adapter_s_on_average():

@@ -7,13 +7,16 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as parquet
 import pytest
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jinja2 import Environment, StrictUndefined
 from markdown_it import MarkdownIt
 
 from sqsd import figures, report
@@ -1249,8 +1252,9 @@ def made(tmp_path, kind, parts, drawn=False, **settings):
 
 def test_every_kind_of_table_has_a_test():
     kinds = {"subsets", "alphas", "checkpoints", "states", "ranking", "trajectory", "steering"}
-    kinds |= {"agreement", "comparison", "groups", "judges"}
+    kinds |= {"agreement", "comparison", "groups", "judges", "separation", "models", "all-rows"}
     kinds |= {"lengths", "losses", "token-losses", "first-order"}  # in test_report_losses.py
+    kinds |= {"treatments"}  # in test_report_treatments.py
     assert set(KINDS) == kinds
 
 
@@ -1811,6 +1815,120 @@ def test_agreement_from_files(tmp_path):
     assert table["spearman"].tolist() == [-1] and "what random orders share" in text
 
 
+def test_how_far_scores_put_rows_of_one_set_above_those_of_another(tmp_path):
+    tables = {
+        ("top", "m"): scores_of({"a": 3.0, "b": 1.0, "c": 2.0}, reasons=["d", "e"]),
+        ("low", "m"): scores_of({"a": 1.0, "f": 0.0}, reasons=["g"]),
+        ("top", "n"): scores_of({"a": -1.0, "b": -2.0}),
+        ("low", "n"): scores_of({"f": 0.0, "h": 5.0, "i": 6.0}),
+    }
+    parts = [
+        Part(
+            {"riskier": "top", "safer": "low", "method": method},
+            {},
+            {
+                side: files_of(tmp_path / f"{name}-{method}", tables[name, method], "scores")
+                for side, name in (("riskier", "top"), ("safer", "low"))
+            },
+        )
+        for method in ("m", "n")
+    ]
+    table, text = made(tmp_path, "separation", parts)
+    assert table[["riskier", "safer", "method"]].values.tolist() == [
+        ["top", "low", "m"], ["top", "low", "n"],
+    ]  # fmt: skip
+    # 3, 1, 2 against 1, 0: five of six pairs, and one tie; all of n the other way round.
+    assert table["auc"].tolist() == pytest.approx([5.5 / 6, 0])
+    counts = ["riskier_rows", "riskier_unscored", "safer_rows", "safer_unscored"]
+    assert table[counts].values.tolist() == [[3, 2, 2, 1], [2, 0, 3, 0]]
+    first, second = table.to_dict("records")
+    assert first["auc_bootstrap_low"] < 5.5 / 6 <= first["auc_bootstrap_high"] == 1
+    assert interval(second, "auc", "bootstrap") == (0, 0, 0)
+    shown = rows_of(text.split("\n\n")[0])
+    assert shown[0]["auc"].startswith("0.92 [") and shown[1]["auc"] == "0.00 [0.00, 0.00]"
+    assert "of ties a half" in text and "without one, and left out" in text
+
+
+@pytest.mark.parametrize("measure", ["asr", "safety_score"])
+def test_models_before_fine_tuning_and_on_all_rows(tmp_path, measure):
+    answers = {
+        "before fine-tuning": {1: [("p", False, 3.0), ("q", True, 2.0), ("r", False, 7.0)]},
+        "all rows": {
+            5: [("p", True, -1.0), ("q", True, 0.0), ("r", False, 2.0)],
+            6: [("p", True, -3.0), ("q", False, 1.0), ("r", False, 4.0)],
+        },
+    }
+    parts = [
+        Part(
+            {"experiment": "e", "method": method},
+            {"reference": True},
+            {
+                "judgements": [
+                    path
+                    for seed, rows in by_seed.items()
+                    for path in files_of(
+                        tmp_path / method, judgements(tuned("s1", seed), rows), "judgements"
+                    )
+                ]
+            },
+        )
+        for method, by_seed in answers.items()
+    ]
+    table, text = made(tmp_path, "all-rows", parts, measure=measure)
+    assert table[["experiment", "method", "prompts", "units"]].values.tolist() == [
+        ["e", "before fine-tuning", 3, 1], ["e", "all rows", 3, 2],
+    ]  # fmt: skip
+    before, after = table.to_dict("records")
+    if measure == "asr":
+        assert interval(before, "asr", "wilson") == pytest.approx((1 / 3, *wilson(1, 3)))
+        assert after["asr"] == pytest.approx(3 / 6)
+        # Unsafe of two answers: 2 of p, 1 of q, none of r.
+        bounds = (after["asr_clustered_low"], after["asr_clustered_high"])
+        assert bounds == pytest.approx(clustered(2, 1, 0))
+        assert text.split("\n\n")[1].startswith("Share of prompts answered unsafely, of the model")
+    else:
+        assert interval(before, "safety_score") == pytest.approx(student([3, 2, 7]))
+        # Of each prompt's mean.
+        assert interval(after, "safety_score") == pytest.approx(student([-2, 0.5, 3]))
+        assert "higher is safer" in text and "Student's t" in text
+    assert "no_subset" not in text
+
+
+def test_models_as_they_are_on_each_benchmark(tmp_path):
+    answers = {
+        "one": [("p", True, 1.0), ("q", False, 2.0), ("r", True, 6.0)],
+        "other": [("p", False, 4.0), ("q", None, 5.0)],
+    }
+    state = State("theta-0", "m", None, 1.0, {})
+    parts = [
+        Part(
+            {"model": model, "benchmark": "b"},
+            {},
+            {
+                measure: files_of(
+                    tmp_path / model / measure, judgements(state, found), "judgements"
+                )
+                for measure, found in (
+                    ("asr", [(p, verdict, None) for p, verdict, _ in rows]),
+                    ("safety_score", [(p, None, score) for p, _, score in rows]),
+                )
+            },
+        )
+        for model, rows in answers.items()
+    ]
+    table, text = made(tmp_path, "models", parts)
+    assert table[["model", "benchmark", "prompts"]].values.tolist() == [
+        ["one", "b", 3], ["other", "b", 2],
+    ]  # fmt: skip
+    first, second = table.to_dict("records")
+    assert interval(first, "asr", "wilson") == pytest.approx((2 / 3, *wilson(2, 3)))
+    assert interval(first, "safety_score") == pytest.approx(student([1, 2, 6]))
+    assert interval(second, "asr", "wilson") == pytest.approx((0, *wilson(0, 1)))
+    assert second["safety_score"] == 4.5
+    assert "Responses without a verdict, left out: other b (1 of 2)." in text
+    assert "the tuning benchmark" not in text
+
+
 # Unsafe of 4 by window, by experiment and method; `best` is the one that others are paired with.
 COMPARED = {
     ("e", "best"): {1: (4, 2, 0), 2: (4, 1, 0)},  # means 8/8, 3/8, 0: delta 1
@@ -2015,3 +2133,15 @@ def test_the_name_of_an_axis_is_no_longer_than_the_axis():
     unit = "log-odds of a refusal against a compliant opening"
     lines = figures.safety_score_in(unit).splitlines()
     assert " ".join(lines) == f"Safety Score ({unit})" and max(map(len, lines)) <= 34
+
+
+def test_every_kind_of_table_has_a_caption_of_its_own():
+    """In `snakemake --report`, which gives a caption the job."""
+    text = (ROOT / "report/table.rst").read_text()
+    template = Environment(undefined=StrictUndefined).from_string(text)
+    found = {
+        kind: template.render(snakemake=SimpleNamespace(params=SimpleNamespace(kind=kind)))
+        for kind in KINDS
+    }
+    assert len(set(found.values())) == len(KINDS)
+    assert set(re.findall(r'^  "(.*?)": ', text, re.MULTILINE)) == set(KINDS)

@@ -436,6 +436,20 @@ def real_rows() -> Said:
     )
 
 
+def planned_before() -> Said:
+    rules = {r["rule"]: r for r in saved("plan_accuracy_smollm2-135m")["rules"]}
+    fetched = rules.pop("fetch_model")
+    planned, took = (sum(r[key] for r in rules.values()) for key in ("planned_s", "measured_s"))
+    off = max(max(r["time_ratio"], 1 / r["time_ratio"]) for r in rules.values())
+    least, most = (100 * end(r["memory_ratio"] for r in rules.values()) for end in (min, max))
+    yield (
+        f"the passes and trainings of SmolLM2-135M were planned at {planned:,.0f} s and took "
+        f"{took:,.0f} s, none further off than a factor of {off:.1f}, with {least:.0f} to "
+        f"{most:.0f} % of the memory that they used; fetching it took "
+        f"{1 / fetched['time_ratio']:.1f} times as long as planned"
+    )
+
+
 def on_a_cluster() -> Said:
     profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
     yield f"the profile waits {profile['latency-wait']} s for them"
@@ -446,6 +460,7 @@ SECTIONS: dict[str, list[Callable[[], Said]]] = {
     "README.md": [
         grid, default_run, fresh_base_seeds, small_groups, how_fast_in_short, real_rows,
     ],
+    "docs/own_data.md": [planned_before],
     "docs/results.md": [
         ten_base_seeds, another_processor, paper_in_small,
     ],

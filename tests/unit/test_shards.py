@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,9 +17,9 @@ from transformers import LlamaForCausalLM
 from sqsd import shards
 from sqsd.chat import encode_rows
 from sqsd.drift import load_adapter
-from sqsd.errors import ConfigurationError, SqsdError
+from sqsd.errors import ConfigurationError, DataError, SqsdError
 from sqsd.gradients import GradientEngine
-from sqsd.models import load_model, make_model, make_word_tokenizer, state_applied
+from sqsd.models import load_model, load_tokenizer, make_model, make_word_tokenizer, state_applied
 from sqsd.shards import (
     CPU_TOKENS,
     GPU_TOKENS,
@@ -26,6 +27,8 @@ from sqsd.shards import (
     Shard,
     budget,
     collect_shard,
+    encode_samples,
+    encode_shard,
     samples_table,
 )
 from sqsd.states import State
@@ -261,3 +264,40 @@ def test_the_table_of_samples_alone():
     assert table["prompt_tokens"].tolist() == [3, 3, 4]
     assert table["response_tokens"].tolist() == [1, 0, 0]
     assert table["reason"].isna().tolist() == [True, False, False]
+
+
+def long_rows(count, words):
+    """Rows of `words` + 4 tokens: two that open turns, the question, the answer, its end."""
+    return pd.DataFrame(
+        {
+            "sample_id": [f"z{words}-{i}" for i in range(count)],
+            "prompt": "elm", "response": " ".join(["fir"] * words), "problem": None,
+        }
+    )  # fmt: skip
+
+
+def test_a_run_whose_rows_are_nearly_all_cut_off_is_refused(world):
+    model = str(world / "model")
+    empty = long_rows(3, 0)
+    rows = pd.concat([long_rows(9, 6), long_rows(1, 1), empty])
+    found = encode_samples(rows, model, 8)
+    assert found["response_tokens"].tolist() == [5] * 9 + [2] + [0] * 3
+    pd.testing.assert_frame_equal(found, samples_table(encode_rows(rows, load_tokenizer(model), 8)))
+    # 19 of 20 is more than nine in ten; rows that cannot be used are not counted. 18 of 20 have 11
+    # tokens at most.
+    rows = pd.concat([long_rows(1, 1), long_rows(17, 7), long_rows(2, 9), empty])
+    message = (
+        "19 of 20 rows are longer than max_length_tokens=8 and would be cut off; give `gradients: "
+        "{max_length_tokens: 11}` for 90% of them, 13 for all, or shorten the rows"
+    )
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        encode_samples(rows, model, 8)
+    assert len(encode_samples(rows, model, 11)) == 23
+    # A pass says so of the data set, of which a part alone may be as long.
+    asked: dict[str, Any] = SHARD | {"max_length_tokens": 8, "rows_per_shard": 4}
+    last = asked | {"shard": 4}
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        encode_shard(Shard.of(rows, **last), TOKENIZER)
+    rows = pd.concat([long_rows(16, 2), long_rows(4, 9)])
+    assert encode_shard(Shard.of(rows, **last), TOKENIZER) == encode_rows(rows[16:], TOKENIZER, 8)
+    assert encode_samples(empty, model, 8)["reason"].tolist() == ["empty response"] * 3

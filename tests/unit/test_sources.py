@@ -126,7 +126,13 @@ def test_unusable_rows_are_kept_with_a_problem(tmp_path, row, problem, response_
 
 
 USER, ASSISTANT = {"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}
-ROLES = "messages are not one user message and then one assistant message: "
+SYSTEM, RESULT = {"role": "system", "content": "s"}, {"role": "tool", "content": ""}
+CALL = {"type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
+CALLING = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+ROLES = (
+    "messages are not user and assistant in turn to an assistant's end (a system message may come "
+    "first, and tool messages behind a tool call): "
+)
 
 
 @pytest.mark.parametrize(
@@ -136,24 +142,168 @@ ROLES = "messages are not one user message and then one assistant message: "
         ([USER], "x", ROLES + "user"),
         ([], "", ROLES + "none"),
         ([USER, USER, ASSISTANT], "x", ROLES + "user, user, assistant"),
-        ([{"role": "system", "content": "s"}, USER, ASSISTANT], "x", ROLES + "system, user, as"),
+        ([USER, SYSTEM, ASSISTANT], "x", ROLES + "user, system, assistant"),
+        ([SYSTEM, ASSISTANT], "", ROLES + "system, assistant"),
+        ([SYSTEM, USER], "x", ROLES + "system, user"),
+        ([USER, ASSISTANT, USER], "x", ROLES + "user, assistant, user"),
+        ([USER, ASSISTANT, RESULT, ASSISTANT], "x", ROLES + "user, assistant, tool, assistant"),
+        ([USER, CALLING, USER, ASSISTANT], "x", ROLES + "user, assistant, user, assistant"),
         ([ASSISTANT, USER], "x", ROLES + "assistant, user"),
         ([USER, {"role": "\ud800", "content": "y"}], "x", ROLES + "user, \\ud800"),
         ([USER, {"role": "assistant", "content": ""}], "x", "empty response"),
         ([USER, {"role": "assistant"}], "x", "missing field content"),
         ([{"role": "user", "content": ""}, ASSISTANT], "", "empty instruction"),
+        (
+            [USER, ASSISTANT, {"role": "user", "content": " "}, ASSISTANT], "x",
+            "message 3 (user): empty content",
+        ),
+        ([SYSTEM, USER, {"role": "assistant"}], "x", "message 3 (assistant): content is missing"),
+        (
+            [SYSTEM, {"role": "user", "content": [1]}, ASSISTANT], "",
+            "message 2 (user): content is list, not text",
+        ),
+        (
+            [USER, CALLING | {"tool_calls": [{"name": "f"}]}, RESULT, ASSISTANT], "",
+            "tool_calls are not a list of {function: {name: TEXT, arguments: OBJECT}}",
+        ),
+        (
+            [USER, {"role": "assistant", "tool_calls": [
+                {"function": {"name": "f", "arguments": "{"}}]}], "",
+            "tool_calls are not a list of {function: {name: TEXT, arguments: OBJECT}}",
+        ),
         (None, "", "missing field m"),
-        ("x", "", "field m is not a list of messages"),
+        (
+            "x", "",
+            "field m is raw text without turns, of which nothing says what is learnt: cut it into "
+            "an instruction and a response",
+        ),
+        ({"role": "user"}, "", "field m is not a list of messages"),
     ],
-)
+)  # fmt: skip
 def test_messages(tmp_path, messages, prompt, problem):
     path = write_jsonl(tmp_path / "r.jsonl", [{"m": messages}])
-    row = read(path, {"messages": "m"}).to_dict("records")[0]
+    frame = read(path, {"messages": "m"})
+    row = frame.to_dict("records")[0]
+    assert "conversation" not in frame
     assert str(row["prompt"]) == prompt
     if problem is None:
         assert (str(row["problem"]), row["response"]) == ("nan", "y")
     else:
-        assert str(row["problem"]).startswith(problem)
+        assert str(row["problem"]) == problem
+
+
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
+SHARED = {"system": "s", "human": "x", "gpt": "y"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "tools", "prompt", "response"),
+    [
+        ([SYSTEM, USER, ASSISTANT], None, "system: s\n\nuser: x", "y"),
+        ([USER, ASSISTANT, USER, ASSISTANT], [], "user: x\n\nassistant: y\n\nuser: x", "y"),
+        ([USER, ASSISTANT], TOOLS, "user: x", "y"),
+        ([USER, CALLING], TOOLS, "user: x", 'f({"a": 1})'),
+        (
+            [USER, CALLING | {"content": "z"}, RESULT | {"name": "f"}, ASSISTANT], TOOLS,
+            'user: x\n\nassistant: z\nf({"a": 1})\n\ntool: ', "y",
+        ),
+    ],
+)  # fmt: skip
+def test_conversations(tmp_path, messages, tools, prompt, response):
+    path = write_jsonl(
+        tmp_path / "r.jsonl", [{"m": messages, "t": tools}, {"m": [USER, ASSISTANT]}]
+    )
+    frame = read(path, {"messages": "m", "tools": "t"})
+    assert (frame["prompt"][0], frame["response"][0]) == (prompt, response)
+    kept = json.loads(frame["conversation"][0])
+    # A call without text has none, rather than no content at all.
+    told = [m | {"content": m["content"] or ""} for m in messages]
+    assert kept == {"messages": told, "tools": tools or [], "loss": "all"}
+    assert frame["problem"].isna().all() and pd.isna(frame["conversation"][1])
+    # The pair beside it is as if it stood alone.
+    assert frame["sample_id"][1] == sha("x\0y")
+    assert_stored_as_it_is(frame, tmp_path / "t.parquet", "dataset")
+    # Which answers are learnt is no text of the row's.
+    last = read(path, {"messages": "m", "tools": "t"}, loss="last")
+    assert json.loads(last["conversation"][0]) == kept | {"loss": "last"}
+    assert last["sample_id"].equals(frame["sample_id"])
+    # Messages of no conversation are written as they were before there were any.
+    alone = read(path, {"messages": "m", "tools": "t"}, rows=1, seed=0, skip=0)
+    both = [read(path, {"messages": "m"}, rows=1, skip=skip, seed=0) for skip in (0, 1)]
+    assert len(alone) == 1 and any("conversation" not in frame for frame in both)
+
+
+def test_sample_ids_tell_conversations_apart(tmp_path):
+    talks = [
+        [SYSTEM, USER, ASSISTANT], [SYSTEM, USER, ASSISTANT | {"content": "z"}],
+        [SYSTEM | {"content": "t"}, USER, ASSISTANT], [SYSTEM, USER, ASSISTANT],
+    ]  # fmt: skip
+    path = write_jsonl(tmp_path / "r.jsonl", [{"messages": talk} for talk in talks])
+    ids = load_dataset({"source": str(path)})["sample_id"].tolist()
+    assert len({*ids[:3]}) == 3
+    assert ids[3] == f"{ids[0]}-2"
+
+
+def test_sharegpt_s_form_is_read_as_openai_s(tmp_path):
+    shared = [{"from": role, "value": text} for role, text in SHARED.items()]
+    rows = [{"conversations": shared}, {"conversations": shared[1:]}]
+    given = [{"messages": [SYSTEM, USER, ASSISTANT]}, {"messages": [USER, ASSISTANT]}]
+    found, expected = (
+        load_dataset({"source": str(write_jsonl(tmp_path / f"{i}.jsonl", each))})
+        for i, each in enumerate((rows, given))
+    )
+    pd.testing.assert_frame_equal(found, expected)
+    path = write_jsonl(tmp_path / "r.jsonl", [{"conversations": [{"from": ["x"], "value": "y"}]}])
+    assert load_dataset({"source": str(path)})["problem"][0] == ROLES + "['x']"
+
+
+def test_arguments_and_tools_may_be_json_and_parquet_s_nulls_are_no_arguments(tmp_path):
+    one, other = {"a": 1, "b": None}, {"a": None, "b": "z"}
+    calls = [{"function": {"name": "f", "arguments": value}} for value in (one, other)]
+    rows = [{"messages": [USER, CALLING | {"tool_calls": calls}], "tools": TOOLS}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "r.parquet")
+    texts = [{"function": {"name": "f", "arguments": t}} for t in ('{"a": 1}', '{"b": "z"}')]
+    rows = [{"messages": [USER, CALLING | {"tool_calls": texts}], "tools": json.dumps(TOOLS)}]
+    write_jsonl(tmp_path / "r.jsonl", rows)
+    for name in ("r.parquet", "r.jsonl"):
+        frame = load_dataset({"source": str(tmp_path / name)})
+        kept = json.loads(frame["conversation"][0])
+        called = [call["function"]["arguments"] for call in kept["messages"][1]["tool_calls"]]
+        assert called == [{"a": 1}, {"b": "z"}]
+        assert kept["tools"] == TOOLS
+
+
+@pytest.mark.parametrize("tools", ["x", "{}", [1], [{"type": "function"}], 3])
+def test_tools_of_another_form_are_a_problem(tmp_path, tools):
+    path = write_jsonl(tmp_path / "r.jsonl", [{"messages": [USER, ASSISTANT], "tools": tools}])
+    problem = "tools are not a list of {type: function, function: {name: TEXT, ...}}"
+    assert load_dataset({"source": str(path)})["problem"].tolist() == [problem]
+
+
+def test_loss_is_of_conversations(tmp_path):
+    path = str(write_jsonl(tmp_path / "r.jsonl", [{"q": "x", "a": "y"}]))
+    message = (
+        f"{path}: loss says which turns of a conversation are learnt, and q, a give one answer; "
+        "remove it, or give `fields: {messages: COLUMN}`"
+    )
+    with pytest.raises(DataError, match=re.escape(message)):
+        read(path, {"instruction": "q", "response": "a"}, loss="all")
+    with pytest.raises(DataError, match="'loss' is not a key"):
+        load_benchmark({"source": path, "fields": {"prompt": "q"}, "loss": "all"})
+
+
+def test_raw_text_without_turns_is_refused_with_the_remedy(tmp_path):
+    path = str(write_jsonl(tmp_path / "r.jsonl", [{"text": "Once upon a time", "id": 1}]))
+    message = (
+        f"{path}: its columns are not called as usual (it has text, id); say which is which, as "
+        "`fields: {instruction: COLUMN, response: COLUMN}; or {messages: COLUMN}`. text looks like "
+        "raw text without turns, of which nothing says what is learnt: cut it into an instruction "
+        "and a response"
+    )
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        load_dataset({"source": path})
+    with pytest.raises(DataError, match=r"COLUMN\}`$"):
+        load_benchmark({"source": path})
 
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -381,10 +531,8 @@ def test_what_is_counted_must_have_the_shape(tmp_path):
         count_records(spec | {"source": str(tmp_path / "gone.jsonl")}, PROMPT)
 
 
-def test_specs_with_missing_keys():
-    with pytest.raises(DataError, match=r"source r\.csv: missing key fields"):
-        load_dataset({"source": "r.csv"})
-    with pytest.raises(DataError, match=r"source \(not given\): missing key source, fields"):
+def test_a_spec_without_a_source():
+    with pytest.raises(DataError, match=r"source \(not given\): missing key source"):
         load_dataset({})
 
 
@@ -858,3 +1006,65 @@ def test_unusable_prompts_name_file_and_line(tmp_path, row, message):
     path = write_jsonl(tmp_path / "r.jsonl", [{"p": "x", "r": "1"}, row])
     with pytest.raises(DataError, match=message):
         load_benchmark({"source": str(path), "fields": {"prompt": "p", "reference": "r"}})
+
+
+def rows_file(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"source": str(path)}
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt", "response"),
+    [
+        ({"instruction": "Q", "input": "C", "output": "A", "text": "T"}, "Q\nC", "A"),
+        ({"instruction": "Q", "context": "", "response": "A", "category": "open"}, "Q", "A"),
+        ({"Prompt": "Q", "is_safe": True, "Response": "A"}, "Q", "A"),
+        ({"answer": "A", "question": "Q"}, "Q", "A"),
+        ({"prompt": "Q", "completion": "A", "system": ""}, "Q", "A"),
+        ({"prompt": "x", "prompt_id": "y", "messages": [
+            {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]}, "Q", "A"),
+    ],
+)  # fmt: skip
+def test_columns_of_usual_names_need_no_fields(tmp_path, row, prompt, response):
+    found = load_dataset(rows_file(tmp_path / "mine.jsonl", row))
+    assert found[["prompt", "response"]].values.tolist() == [[prompt, response]]
+    assert found["problem"].isna().all()
+
+
+def test_requests_and_preferences_by_usual_names(tmp_path):
+    spec = rows_file(tmp_path / "mine.jsonl", {"goal": "Q", "target": "A"})
+    assert load_benchmark(spec)["prompt"].tolist() == ["Q"]
+    opened = load_dataset(spec | {"constants": {"response": "Sure"}})
+    assert opened[["prompt", "response"]].values.tolist() == [["Q", "Sure"]]
+    chosen = load_preferences(spec | {"constants": {"chosen": "No", "rejected": "Sure"}})
+    assert chosen[["prompt", "chosen", "rejected"]].values.tolist() == [["Q", "No", "Sure"]]
+    spec = rows_file(tmp_path / "both.jsonl", {"prompt": "Q", "chosen": "No", "rejected": "Yes"})
+    assert load_preferences(spec)["rejected"].tolist() == ["Yes"]
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"frage": "Q", "antwort": "A"},
+         r"mine\.jsonl: its columns are not called as usual \(it has frage, antwort\); say "
+         r"which is which, as `fields: \{instruction: COLUMN, response: COLUMN\};"
+         r" or \{messages: COLUMN\}`"),
+        ({"prompt": "Q", "output": "A", "answer": "B"},
+         r"its columns could be taken in more than one way \(output or answer\); say which is "),
+        ({"prompt": "Q", "response": "A", "messages": []},
+         r"more than one way \(instruction: prompt, response: response; or messages: messages\)"),
+        ({"prompt": "Q", "response": "A", "system": "Be brief."},
+         r"mine\.jsonl:1: column system holds \"Be brief\.\", which what is read of .*mine\.jsonl "
+         r"would lack; to leave it out, say which columns are read, as `fields: "),
+        ({"prompt": "Q", "response": "A", "history": [["a", "b"]]}, "column history holds"),
+    ],
+)  # fmt: skip
+def test_columns_that_cannot_be_guessed_are_asked_for(tmp_path, row, says):
+    with pytest.raises(DataError, match=says):
+        load_dataset(rows_file(tmp_path / "mine.jsonl", row))
+
+
+def test_columns_that_are_asked_for_by_the_texts_that_rows_share(tmp_path):
+    spec = rows_file(tmp_path / "mine.jsonl", {"frage": "Q"})
+    with pytest.raises(DataError, match=r"as `fields: \{instruction: COLUMN\}`"):
+        load_preferences(spec | {"constants": {"chosen": "No", "rejected": "Sure"}})

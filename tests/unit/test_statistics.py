@@ -11,6 +11,7 @@ from scipy.stats import bootstrap
 
 from sqsd.errors import DataError
 from sqsd.statistics import (
+    auc_bootstrap,
     bootstrap_means,
     clustered_interval,
     cohens_kappa,
@@ -377,3 +378,43 @@ def test_ratios_that_tell_nothing():
     assert all(math.isfinite(v) for v in ratio_bootstrap([1.0, 0, 0, 0], [1.0, 0, 0, 0]))
     with pytest.raises(DataError, match="confidence level 2"):
         ratio_bootstrap([1.0], [1.0], level=2)
+
+
+VALUES = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=12)
+
+
+@given(VALUES, VALUES)
+@settings(max_examples=40, deadline=None)
+def test_an_auc_is_the_share_of_pairs_in_which_the_first_is_higher(higher, lower):
+    wins = sum((a > b) + (a == b) / 2 for a in higher for b in lower)
+    value, low, high = auc_bootstrap(higher, lower, resamples=50)
+    assert value == pytest.approx(wins / (len(higher) * len(lower)), abs=1e-12)
+    # The other way round, and on another scale of the scores.
+    assert auc_bootstrap(lower, higher, resamples=50)[0] == pytest.approx(1 - value, abs=1e-12)
+    scaled, other = ([math.exp(v) for v in side] for side in (higher, lower))
+    assert auc_bootstrap(scaled, other, resamples=50) == (value, low, high)
+
+
+def test_the_interval_of_an_auc_is_over_the_values_of_each_side():
+    draw = np.random.default_rng(3)
+    higher, lower = draw.normal(0.6, 1, 60), draw.normal(0, 1, 25)
+    value, low, high = auc_bootstrap(higher, lower)
+    means = [
+        (draw.choice(higher, 60)[:, None] > draw.choice(lower, 25)).mean() for _ in range(4000)
+    ]
+    # Two bootstraps of some thousand resamples: their bounds differ by some thousandths.
+    assert [low, high] == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.015)
+    wide = auc_bootstrap(higher, lower, level=0.99)
+    assert wide[0] == value and wide[1] < low < value < high < wide[2]
+    assert auc_bootstrap(higher, lower) == (value, low, high)
+
+
+def test_an_auc_of_few_values():
+    assert auc_bootstrap([2.0, 3.0], [0.0, 1.0]) == (1, 1, 1)
+    for sides in (([], [1.0]), ([1.0], []), ([], [])):
+        assert all(map(math.isnan, auc_bootstrap(*sides)))
+    for sides in (([1.0], [0.0, 2.0]), ([0.0, 2.0], [1.0])):
+        value, low, high = auc_bootstrap(*sides)
+        assert value == 0.5 and math.isnan(low) and math.isnan(high)
+    with pytest.raises(DataError, match="level 1: must lie between 0 and 1"):
+        auc_bootstrap([1.0], [0.0], level=1)

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqsd.errors import DataError
-from sqsd.subsets import length_groups, representative, window_starts, windows
+from sqsd.subsets import length_groups, make_subsets, representative, window_starts, windows
+from sqsd.tables import write_table
 
 
 def scores_table(ranks, scores=None):
@@ -40,6 +41,28 @@ def test_windows_are_consecutive_ranks():
     assert [subset["rank"].tolist() for subset in subsets] == [[1, 2, 3], [3, 4, 5], [5, 6, 7]]
     assert all(isinstance(subset.index, pd.RangeIndex) for subset in subsets)
     assert all(subset.columns.tolist() == ["sample_id", "score", "rank"] for subset in subsets)
+
+
+def test_a_subset_has_the_conversations_of_its_rows(tmp_path):
+    rows = pd.DataFrame(
+        {
+            "sample_id": ["a", "b"], "prompt": ["p", "q"], "response": ["r", "s"],
+            "family": None, "problem": None, "conversation": [None, "{}"],
+        }
+    )  # fmt: skip
+    scores, files = scores_table([2, 1]), [str(tmp_path / name) for name in ("s", "r", "p")]
+    write_table(
+        scores[["sample_id", "score", "rank", "reason", "response_tokens"]], files[0], "scores", {}
+    )
+    write_table(rows, files[1], "dataset", {})
+    first, second = make_subsets(files[0], files[1], 1, 2)
+    assert first[["prompt", "response", "conversation"]].values.tolist() == [["q", "s", "{}"]]
+    assert second["conversation"].isna().all()
+    write_table(first, tmp_path / "t", "subset", {})
+    # Rows without any have the table that they always had.
+    write_table(rows.drop(columns="conversation"), files[2], "dataset", {})
+    subset = make_subsets(files[0], files[2], 1, 1)[0]
+    assert subset.columns.tolist() == ["sample_id", "score", "rank", "prompt", "response"]
 
 
 def test_windows_are_by_rank_whatever_the_scores():

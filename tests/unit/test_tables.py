@@ -46,7 +46,7 @@ BOUNDED = {"sensitivity", "sensitivity_bootstrap_low", "sensitivity_bootstrap_hi
 @pytest.mark.parametrize(
     ("schema", "nullable"),
     [
-        ("dataset", {"response", "family", "problem"}),
+        ("dataset", {"response", "family", "problem", "conversation"}),
         ("preferences", set()),
         ("benchmark", {"category", "reference"}),
         ("responses", {"alpha", "step", "window", "seed"}),
@@ -63,7 +63,7 @@ BOUNDED = {"sensitivity", "sensitivity_bootstrap_low", "sensitivity_bootstrap_hi
         ("token_losses", set()),
         ("loss_changes", {"adapter_predicted", "change"}),
         ("scores", {"score", "rank", "reason"}),
-        ("subset", set()),
+        ("subset", {"conversation"}),
         ("groups", {"biased_to"}),
         ("trajectory", set()),
         ("drift_ranking", {*BOUNDED, "exact_share", "rank"}),
@@ -79,6 +79,18 @@ def test_nulls_are_refused_exactly_where_undeclared(tmp_path, schema, nullable):
         frame.loc[1, name] = None
         with pytest.raises(DataError, match=f"not a '{schema}' table: column '{name}' holds a nul"):
             write_table(frame, tmp_path / "t.parquet", schema, {})
+
+
+def test_conversations_alone_may_be_absent(tmp_path):
+    for schema, declared in SCHEMAS.items():
+        frame = example(schema)
+        for name in declared.columns:
+            if name == "conversation":
+                write_table(frame.drop(columns=name), tmp_path / "t.parquet", schema, {})
+                assert name not in read_table(tmp_path / "t.parquet", schema)
+                continue
+            with pytest.raises(DataError, match=f"column '{name}' is missing"):
+                write_table(frame.drop(columns=name), tmp_path / "t.parquet", schema, {})
 
 
 def test_same_frame_gives_same_bytes_with_provenance(tmp_path):
@@ -188,7 +200,7 @@ def test_only_tables_that_may_be_empty_are_read_without_a_row(tmp_path, schema):
     path = tmp_path / "t.parquet"
     write_table(example(schema).head(0), path, schema, {})
     # A part beyond a pilot's last checkpoint, or a shard of which no row can be scored.
-    if schema in ("gradient_modules", "anchor_products", "responses", "judgements"):
+    if schema in ("gradient_modules", "anchor_products", "responses", "judgements", "repeats"):
         pd.testing.assert_frame_equal(read_table(path, schema), example(schema).head(0))
         return
     with pytest.raises(DataError, match=rf"t\.parquet: the '{schema}' table has no rows"):

@@ -38,6 +38,7 @@ from sqsd.training import (
     last_whole_checkpoint,
     link_or_copy,
     only_one,
+    rows_hash,
     sft_dataset,
     train_dpo,
     train_sft,
@@ -648,6 +649,12 @@ RECORD_CHANGES = {
     "seed": 2, "version": 2, "save_steps": 3, "lora": LORA | {"r": 3}, "objective": DPO,
     "training": TRAINING | {"epochs": 4}, "rows": sft_rows(shift=1),
 }  # fmt: skip
+
+
+def test_a_conversation_is_a_part_of_what_a_run_was_trained_on():
+    rows = sft_rows()
+    found = [rows_hash(rows.assign(conversation=text)) for text in (None, "{}", "[]")]
+    assert len({rows_hash(rows), *found}) == 4
 
 
 def test_another_setting_or_row_has_another_stamp(base):

@@ -1,11 +1,13 @@
 """What snakemake would do, for every preset; the oracle counts jobs from the protocol."""
 
+import json
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, TINY, job_counts, snakemake, write_config
+from conftest import ROOT, TINY, job_counts, snakemake, with_own, write_config
 
 from sqsd import sandbox
 
@@ -18,7 +20,7 @@ TARGETS = (
 LIGHT = {
     "make_dataset", "make_preferences", "make_benchmark", "fetch_model", "measure_trajectory",
     "rank_checkpoints", "rank_alphas", "choose_state", "encode_samples", "score_samples",
-    "make_subsets", "list_states", *TARGETS, "all",
+    "make_subsets", "list_states", "check_trust", *TARGETS, "all",
 }  # fmt: skip
 
 
@@ -109,6 +111,33 @@ def test_five_states(planner, tmp_path):
     )
 
 
+def test_what_dropping_buys(planner, tmp_path):
+    """Four shares and weights by two methods, refusals by none, on two seeds as all rows are."""
+    found = counts(planner.plan(tmp_path, targets=["dropping"]))
+    seeds, treated, references, searches = 2, 2 * (4 + 1) + 1, 2, 3
+    assert found["treat_rows"] == treated
+    assert found["finetune_treated_rows"] == seeds * treated
+    assert found["finetune_all_rows"] == seeds
+    assert found["measure_row_losses"] == treated + references
+    # Beside what the search for states asks: a pilot by two benchmarks, a pinned state by one.
+    assert found["judge_responses"] == treated + references + searches - 2
+    assert found["generate_responses"] == 2 * (treated + references) + searches
+    assert "finetune_subsets" not in found
+
+
+def test_too_few_rows_end_the_run_where_a_drop_of_them_is_asked_for(tmp_path):
+    config = write_config(
+        tmp_path / "few.yaml", datasets={"mixed": {"rows": 12}}, selection={"tables": ["ranking"]}
+    )
+    assert job_counts(snakemake(tmp_path, "-n", configfiles=(config,)).stdout)["ranking"] == 1
+    done = snakemake(tmp_path, "-n", "dropping", configfiles=(config,))
+    assert done.returncode != 0 and "Traceback" not in done.stdout
+    assert (
+        "ConfigurationError: treatments.drop-40.share: 0.4 leaves 7 of the 12 rows of "
+        "datasets.mixed, fewer than a batch of 8 to fine-tune on; allowed: at most 0.33"
+    ) in done.stdout
+
+
 def test_judges_beside_the_rule(planner, tmp_path):
     """What 17 methods' fine-tunes respond, by three judges and the rule, of which two are trained.
 
@@ -159,15 +188,125 @@ def test_every_method_side_by_side(planner, tmp_path):
 def test_smollm2(planner, tmp_path):
     """Pinned states without a guard need no ranking and no answers; nothing is fine-tuned."""
     jobs = planner.plan(tmp_path, PRESETS / "smollm2-135m.yaml")
-    curves, pilot, judges = 2, ceil(1 + ceil(160, 8) // 5, 16), 2
+    # Both directions at five alphas, three a part; what is checked is of the first parts.
+    curves, pilot, judges = 2 * ceil(5, 3), ceil(1 + ceil(160, 8) // 5, 16), 2
     shards, readings = ceil(320, 80), 2
     assert counts(jobs) == with_total({
         "all": 1, "fetch_model": 1, "make_dataset": 3, "make_preferences": 1, "make_benchmark": 1,
         "train_direction": 2, "train_pilot": 1, "measure_trajectory": 2, "choose_state": 2,
-        "list_states": curves + pilot, "generate_responses": curves + pilot,
+        "check_trust": 1, "list_states": curves + pilot, "generate_responses": curves + pilot,
         "judge_responses": judges * (curves + pilot), "collect_gradients": shards * readings,
         "score_samples": 1, "ranking": 1, "table6": 1, "figure2": 1, "figure5": 1,
     })  # fmt: skip
+
+
+# Of the preset on an aligned SmolLM2: a state for each term, and two layers read.
+ALIGNED = {
+    "fetch_model": 1, "tune_model": 1, "train_direction": 2, "train_pilot": 1, "choose_state": 2,
+    "make_preferences": 1, "search_layers": 1, "choose_layer": 2, "make_anchor": 3, "all": 1,
+}  # fmt: skip
+
+
+def test_smollm2_aligned(planner, tmp_path):
+    jobs = planner.plan(tmp_path, PRESETS / "smollm2-aligned.yaml")
+    # SQSD and an ablation, four baselines, three controls.
+    methods, seeds, shards, readings = 2 + 4 + 3, 2, ceil(400, 100), 2
+    curves, pilot = 2 * ceil(5, 3), ceil(1 + ceil(160, 8) // 5, 16)
+    # Before and after alignment on goals and harmless prompts, to tune on and of the test; table 1
+    # asks the second on the test too.
+    models, roles = 2, 4
+    finetuned = methods * ceil(seeds * 5, 15)
+    answered = finetuned + curves + pilot + models * roles
+    assert counts(jobs) == with_total(ALIGNED | {
+        # Scored, of the pilot and answered rows, four wordings, a direction, references.
+        "make_dataset": 3 + 4 + 1 + 5, "make_benchmark": roles,
+        # SQSD and its ablation are checked before their gradients, by what is there anyway.
+        "check_trust": 2, "measure_trajectory": 2, "encode_samples": 1,
+        "collect_gradients": shards * readings,
+        "collect_full_gradients": shards * 2,
+        # Rows at two layers, one set of anchors at the one and two at the other.
+        "collect_hidden_states": shards * 2 + 1 + 2, "score_samples": methods,
+        "make_subsets": methods, "finetune_subsets": methods * seeds,
+        "list_states": finetuned + curves + pilot + models,
+        "generate_responses": answered, "judge_responses": 2 * answered,
+        **dict.fromkeys(("aligned", "ranking", "agreement", "figure2", "figure5"), 1),
+        **dict.fromkeys((f"table{n}" for n in (1, 6, 7, 10)), 1),
+    })  # fmt: skip
+
+
+def published_sets(folder: Path) -> None:
+    """Two files of rows in four sets, as somebody might have brought them."""
+    (folder / "published").mkdir()
+    for name, context in (("alpaca", "input"), ("dolly", "context")):
+        answer = {"alpaca": "output", "dolly": "response"}[name]
+        rows = [
+            {"instruction": f"{by} {end} {i}", context: "", answer: "So.",
+             "published_set": f"{by}_{end}100"}
+            for by in ("reps", "grad") for end in ("top", "bottom") for i in range(100)
+        ]  # fmt: skip
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"published/{name}.jsonl").write_text(lines)
+
+
+def test_published_sets_on_the_aligned_model(planner, tmp_path):
+    """Eight sets of 100 rows, scored by every method and each fine-tuned on by two seeds."""
+    published_sets(tmp_path)
+    files = PRESETS / "smollm2-aligned.yaml", ROOT / "config/smollm2-published.yaml"
+    jobs = planner.plan(tmp_path, *files)
+    sets, methods, seeds, shards = 2 * 2 * 2, 2 + 4 + 3, 2, ceil(100, 100)
+    evaluated = sets + 1  # and before fine-tuning
+    # Checks are on the parts of both curves up to alpha 0.5, one of them by verdicts too, and on
+    # the drift along the danger direction.
+    checked = 2
+    assert counts(jobs) == with_total(ALIGNED | {
+        "make_dataset": sets + 1 + 1 + 4 + 1 + 5, "make_benchmark": 2, "encode_samples": sets,
+        "check_trust": 2, "measure_trajectory": 1,
+        "collect_gradients": sets * shards * 2, "collect_full_gradients": sets * shards * 2,
+        "collect_hidden_states": sets * shards * 2 + 1 + 2, "score_samples": sets * methods,
+        "finetune_all_rows": sets * seeds, "list_states": evaluated + checked,
+        "generate_responses": evaluated + checked,
+        "judge_responses": 2 * evaluated + checked + 1,
+        **dict.fromkeys(
+            (*(f"{of}-{by}" for of in ("alpaca", "dolly") for by in ("reps", "grad")),
+             "published", "published-score"), 1,
+        ),
+    })  # fmt: skip
+    table = next(job for job in jobs if job.rule == "dolly-reps")
+    scores = "results/smollm2-aligned/scores/smollm2-aligned"
+    methods = {Path(file).stem for file in table.needs}
+    assert sorted(table.needs) == sorted(
+        f"{scores}/dolly-reps-{end}/{method}.parquet"
+        for end in ("top", "bottom")
+        for method in methods
+    )
+
+
+# What the same goals or rows may be taken for: each set of purposes apart from every other.
+APART = [
+    [("refused-1",), ("refused-2",), ("refused-3",), ("refused-4",),
+     ("requests-opened", "harmful-10", "harmful-100"),
+     ("requests-refused", "refused-10", "refused-10-more", "refused-100", "refusals"),
+     ("requests-tuning",), ("requests-test",)],
+    [("alpaca",), ("pilot-rows",), ("answered",), ("harmless-tuning",), ("harmless",)],
+]  # fmt: skip
+
+
+def test_nothing_of_the_aligned_model_is_tuned_on_what_tests_it():
+    """Parts of one source, in one permutation, none of which overlap."""
+    config = with_own(yaml.safe_load((PRESETS / "smollm2-aligned.yaml").read_text()))
+    entries = config["datasets"] | config["preferences"] | config["benchmarks"]
+    assert sorted(name for groups in APART for group in groups for name in group) == sorted(entries)
+    for groups in APART:
+        given = [entries[name] for group in groups for name in group]
+        cuts = [(e["source"], e["seed"], e.get("where"), e.get("where_not")) for e in given]
+        assert all(cut == cuts[0] for cut in cuts)
+        taken = [{row for name in group for row in rows_taken(entries[name])} for group in groups]
+        assert sum(map(len, taken)) == len(set().union(*taken))
+
+
+def rows_taken(entry: dict) -> range:
+    first = entry.get("skip", 0)
+    return range(first, first + entry["rows"])
 
 
 def test_the_paper_in_small(planner, tmp_path):
@@ -408,9 +547,12 @@ def test_resources_may_differ_by_model(planner, tmp_path):
         tmp_path / "gpu.yaml",
         resources={"train": {"gpu": 0, **per_model}, "infer": {"gpu": 0, **per_model}},
     )
-    for job in planner.plan(tmp_path, TINY, config):
-        if job.rule in KINDS:
-            kind = {"train": 1800, "infer": 1500}[KINDS[job.rule]]
+    kinds = KINDS | {"tune_model": "train"}
+    jobs = planner.plan(tmp_path, TINY, config)
+    assert {job.rule for job in jobs} >= kinds.keys()
+    for job in jobs:
+        if job.rule in kinds:
+            kind = {"train": 1800, "infer": 1500}[kinds[job.rule]]
             young = job.wildcards["model"] == "young"
             expected = (1, 9000, 7, 2) if young else (0, kind, 30, 1)
             asked = tuple(job.resources[n] for n in ("gpu", "mem_mb", "runtime", "threads"))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, TINY, snakemake
+from conftest import ROOT, TINY, full_log, snakemake
 from planner import Job
 
 from sqsd.tables import read_table
@@ -59,6 +59,6 @@ def test_a_job_of_it_runs(other):
     wanted = "results/tiny/data/danger.parquet"
     done = snakemake(other, wanted, "--cores", "1", snakefile=other / "Snakefile")
     assert done.returncode == 0, done.stdout
-    assert "rule sqsd_make_dataset" in done.stdout
+    assert "rule sqsd_make_dataset" in full_log(other)
     assert len(read_table(other / wanted, "dataset")) == 48
     assert (other / "results/tiny/logs/make_dataset/danger.log").read_text()

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, write_config
-from planner import TWO, distinct_versions, relative
+from conftest import ROOT, snakemake, write_config
+from planner import TARGETS_OF_TWO, TWO, distinct_versions, relative
 
 from sqsd.config import resolve
 from sqsd.plan import Plan
@@ -23,11 +23,11 @@ DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 TABLES = (
     "rates", "levels", "beside", "order", "list", "sorted", "ranked", "alike", "told", "tried",
     "said", "where", "tops", "steps", "walked", "curves", "spans", "weights", "words", "falls",
-    "aims", "ways",
+    "aims", "ways", "gains", "costs", "apart", "bare", "whole",
 )  # fmt: skip
 DRAWN = (
     "rates", "levels", "tried", "said", "walked", "curves", "spans", "weights", "words", "falls",
-    "aims", "ways",
+    "aims", "ways", "gains", "costs",
 )  # fmt: skip
 PUBLISHED = yaml.safe_load((ROOT / "config/published.yaml").read_text())
 LORA = {"r": 3, "lora_alpha": 5}
@@ -35,6 +35,7 @@ GRADIENTS = {
     "rows_per_shard": 40, "max_length_tokens": 67, "max_tokens_per_batch": 999,
     "dtype": "float32", "checkpointing": False,
 }  # fmt: skip
+TRUST = {"minimum_refusal_rate": 0.37, "alpha": 0.5, "if_failed": "proceed"}
 LIGHT = {"threads": 1}
 TRAIN_ELM = {"gpu": 3, "mem_mb": 1001, "runtime": 11, "threads": 2}
 TRAIN_OAK = {"gpu": 2, "mem_mb": 1002, "runtime": 12, "threads": 3}
@@ -116,6 +117,20 @@ MODELS = {
         },
         resources=TRAIN_ELM | ONE_GPU,
     ),
+    "tune_model fir": Expected(
+        inputs={
+            "model": "models/ash",
+            "rows": ["data/grain-pilot.parquet", "data/fruit-harm.parquet"],
+        },
+        outputs={"model": "models/fir"},
+        params={
+            "seed": 38,
+            "data": ["grain-pilot", "fruit-harm"],
+            "training": training(74, dtype="bfloat16"),
+            "work": "resume/models/fir",
+        },
+        resources=TRAIN_ELM | ONE_GPU,
+    ),
     "fetch_model oak": Expected(
         outputs={"model": "models/oak"},
         params={"spec": {"source": "hub:wood/oak"}},
@@ -187,6 +202,20 @@ DIRECTIONS = {
     ),
 }
 
+GIVEN = [
+    "theirs/adapter_config.json", "theirs/adapter_model.safetensors",
+    "theirs/checkpoint-2/adapter_model.safetensors", "theirs/training.json",
+]  # fmt: skip
+DIRECTIONS |= {
+    f"fetch_direction {model} lent": Expected(
+        inputs={"model": f"models/{model}", "files": GIVEN},
+        outputs={"adapter": f"directions/{model}/lent"},
+        params={"source": "theirs", "trained_by": VERSIONS["train_direction"]},
+        resources=resources | NO_GPU,
+    )
+    for model, resources in (("elm", INFER_ELM), ("oak", INFER_OAK))
+}
+
 SENSITIVITY = {
     "train_pilot elm stroll": Expected(
         inputs={"model": "models/elm", "rows": "data/grain-pilot.parquet"},
@@ -214,6 +243,11 @@ SENSITIVITY = {
         inputs={"pilot": "pilots/elm/walk", "direction": "directions/elm/ill"},
         outputs={"": ["trajectories/elm/walk/ill.parquet"]},
         params={"checkpoint": 4},
+    ),
+    "measure_trajectory elm stroll lent": Expected(
+        inputs={"pilot": "pilots/elm/stroll", "direction": "directions/elm/lent"},
+        outputs={"": ["trajectories/elm/stroll/lent.parquet"]},
+        params={"checkpoint": 2},
     ),
     "measure_trajectory oak stroll meek": Expected(
         inputs={"pilot": "pilots/oak/stroll", "direction": "directions/oak/meek"},
@@ -273,6 +307,40 @@ SENSITIVITY = {
         },
         outputs={"": ["sensitivity/oak/alphas/steering/calm/6.parquet"]},
         params={"sensitivity": {"delta": 0.5, "rank_by": "value", "minimum_exact_share": 0.13}},
+    ),
+    # Alphas 0 and 0.5 are in the first two parts of elm's curves, and in the first of oak's.
+    "check_trust elm sqsd-north": Expected(
+        inputs={
+            "danger": parts("evaluations/elm/steering/harm/4/elm-try/judgements/rule", 0, 1),
+            "safety": parts("evaluations/elm/steering/calm/3/elm-try/judgements/rule", 0, 1),
+            "verdicts": parts("evaluations/elm/steering/harm/4/elm-try/judgements/wary", 0),
+            "state": ["states/elm/d-north.json"],
+            "trajectory": ["trajectories/elm/walk/harm.parquet"],
+        },
+        outputs={"": ["trust/elm/sqsd-north.json"]},
+        params={"directions": {"danger": "harm", "safety": "calm"}, "trust": TRUST},
+    ),
+    # Its state lies on no pilot.
+    "check_trust elm bare-north": Expected(
+        inputs={
+            "danger": parts("evaluations/elm/steering/ill/4/elm-try/judgements/rule", 0, 1),
+            "verdicts": parts("evaluations/elm/steering/ill/4/elm-try/judgements/wary", 0),
+            "state": [],
+            "trajectory": [],
+        },
+        outputs={"": ["trust/elm/bare-north.json"]},
+        params={"directions": {"danger": "ill"}, "trust": TRUST},
+    ),
+    "check_trust oak sqsd-south": Expected(
+        inputs={
+            "danger": parts("evaluations/oak/steering/ill/final/oak-try/judgements/open", 0),
+            "safety": parts("evaluations/oak/steering/meek/6/oak-try/judgements/open", 0),
+            "verdicts": parts("evaluations/oak/steering/ill/final/oak-try/judgements/keen", 0),
+            "state": ["states/oak/d-south.json"],
+            "trajectory": ["trajectories/oak/stroll/ill.parquet"],
+        },
+        outputs={"": ["trust/oak/sqsd-south.json"]},
+        params={"directions": {"danger": "ill", "safety": "meek"}, "trust": TRUST},
     ),
     "choose_state elm d-north": Expected(
         inputs={
@@ -388,6 +456,13 @@ def shards(of: str, table: str, *numbers: int) -> list[str]:
     return [f"{GRADIENT_FOLDERS[of]}/{n:05d}-{table}.parquet" for n in numbers]
 
 
+# The method whose checks come before the gradients.
+CHECKED = {
+    "elm d-north": "sqsd-north", "elm s-north": "sqsd-north", "elm bare": "bare-north",
+    "oak d-south": "sqsd-south", "oak s-south": "sqsd-south",
+}  # fmt: skip
+
+
 def gradients(of: str, dataset: str, run: str, direction: str, shard: int, checkpoint, resources):
     model, state = of.split()
     return Expected(
@@ -397,6 +472,7 @@ def gradients(of: str, dataset: str, run: str, direction: str, shard: int, check
             "state": f"states/{model}/{state}.json",
             "adapter": [run] if run else [],
             "direction": direction,
+            "trust": [f"trust/{model}/{CHECKED[of]}.json"],
         },
         outputs={
             "samples": shards(of, "samples", shard)[0],
@@ -727,6 +803,55 @@ SCORES = {
         },
         params={"size": 20, "windows": ["s1", "s2"]},
     ),
+    "curate_rows less-north elm grain": Expected(
+        inputs={
+            "danger_samples": shards("elm d-north", "samples", 0, 1),
+            "danger_modules": shards("elm d-north", "modules", 0, 1),
+            "safety_samples": shards("elm s-north", "samples", 0, 1),
+            "safety_modules": shards("elm s-north", "modules", 0, 1),
+            "scores": "scores/elm/grain/sqsd-north.parquet",
+            "own": [],
+            "trust": ["trust/elm/sqsd-north.json"],
+        },
+        outputs={"folder": "curated/less-north/elm/grain"},
+        params={
+            "spec": {"source": "sandbox:benign", "rows": 70, "seed": 41},
+            "method": {
+                "kind": "sqsd",
+                "danger": {"direction": "harm", "state": "d-north"},
+                "safety": {"direction": "calm", "state": "s-north"},
+            },
+            "about": {
+                "source": "sandbox:benign",
+                "dataset": "grain",
+                "model": "elm",
+                "model_source": {"source": "sandbox", "seed": 31},
+                "method": "sqsd-north",
+                "drop": 0.21,
+            },
+        },
+    ),
+    "curate_rows less-south oak fruit": Expected(
+        inputs={
+            "tokens_samples": ["samples/oak/fruit.parquet"],
+            "scores": "scores/oak/fruit/chance-south.parquet",
+            "own": [],
+            "trust": [],
+        },
+        outputs={"folder": "curated/less-south/oak/fruit"},
+        params={
+            "spec": {"source": "sandbox:benign", "rows": 100, "seed": 42},
+            "method": {"kind": "random"},
+            "about": {
+                "source": "sandbox:benign",
+                "dataset": "fruit",
+                "model": "oak",
+                "model_source": {"source": "hub:wood/oak", "seed": 32},
+                "method": "chance-south",
+                "drop": 0.32,
+            },
+        },
+    ),
     "make_subsets oak fruit sqsd-south": Expected(
         inputs={
             "scores": "scores/oak/fruit/sqsd-south.parquet",
@@ -738,6 +863,177 @@ SCORES = {
         },
         params={"size": 20, "windows": ["s1", "s2"]},
     ),
+}
+
+SQSD_NORTH = {
+    "kind": "sqsd",
+    "danger": {"direction": "harm", "state": "d-north"},
+    "safety": {"direction": "calm", "state": "s-north"},
+}
+SQSD_SOUTH = {
+    "kind": "sqsd",
+    "normalised": False,
+    "danger": {"direction": "ill", "state": "d-south"},
+    "safety": {"direction": "meek", "state": "s-south"},
+}
+ENCODING = {name: value for name, value in GRADIENTS.items() if name != "rows_per_shard"}
+
+EXPLANATIONS = {
+    "measure_token_shares elm grain sqsd-north": Expected(
+        inputs={
+            "danger_state": "states/elm/d-north.json",
+            "danger_adapter": ["pilots/elm/walk"],
+            "danger_direction": "directions/elm/harm",
+            "safety_state": "states/elm/s-north.json",
+            "safety_adapter": ["directions/elm/calm"],
+            "safety_direction": "directions/elm/calm",
+            "model": "models/elm",
+            "rows": "data/grain.parquet",
+            "scores": "scores/elm/grain/sqsd-north.parquet",
+        },
+        outputs={"": ["explained/elm/grain/sqsd-north/tokens.parquet"]},
+        params={
+            "method": SQSD_NORTH,
+            "checkpoints": {"danger": 4, "safety": 3},
+            "chosen": {"riskiest": 7, "middling": 3, "safest": 6},
+            "encoding": ENCODING,
+        },
+        resources=INFER_ELM | ONE_GPU,
+    ),
+    "measure_token_shares oak fruit sqsd-south": Expected(
+        inputs={
+            "danger_state": "states/oak/d-south.json",
+            "danger_adapter": ["pilots/oak/stroll"],
+            "danger_direction": "directions/oak/ill",
+            "safety_state": "states/oak/s-south.json",
+            "safety_adapter": ["directions/oak/meek"],
+            "safety_direction": "directions/oak/meek",
+            "model": "models/oak",
+            "rows": "data/fruit.parquet",
+            "scores": "scores/oak/fruit/sqsd-south.parquet",
+        },
+        outputs={"": ["explained/oak/fruit/sqsd-south/tokens.parquet"]},
+        params={
+            "method": SQSD_SOUTH,
+            "checkpoints": {"danger": "final", "safety": 6},
+            "chosen": {"riskiest": 7, "middling": 3, "safest": 6},
+            "encoding": ENCODING,
+        },
+        resources=INFER_OAK | ONE_GPU,
+    ),
+    "find_repeats grain": Expected(
+        inputs={"": ["data/grain.parquet"]},
+        outputs={"": ["repeats/grain.parquet"]},
+        params={"similarity": 0.65},
+    ),
+    "explain_rows elm grain sqsd-north": Expected(
+        inputs={
+            "danger_modules": shards("elm d-north", "modules", 0, 1),
+            "safety_modules": shards("elm s-north", "modules", 0, 1),
+            "tokens": "explained/elm/grain/sqsd-north/tokens.parquet",
+            "scores": "scores/elm/grain/sqsd-north.parquet",
+            "rows": "data/grain.parquet",
+            "repeats": "repeats/grain.parquet",
+        },
+        outputs={
+            "modules": "explained/elm/grain/sqsd-north/modules.parquet",
+            "nearest": "explained/elm/grain/sqsd-north/nearest.parquet",
+            "page": "explained/elm/grain/sqsd-north/page.html",
+        },
+        params={
+            "method": SQSD_NORTH,
+            "shown": {"riskiest": 7, "safest": 6, "nearest": 4},
+            "about": {"model": "elm", "dataset": "grain", "method": "sqsd-north"},
+        },
+    ),
+    "explain_rows oak fruit sqsd-south": Expected(
+        inputs={
+            "danger_modules": shards("oak d-south", "modules", 0, 1, 2),
+            "safety_modules": shards("oak s-south", "modules", 0, 1, 2),
+            "tokens": "explained/oak/fruit/sqsd-south/tokens.parquet",
+            "scores": "scores/oak/fruit/sqsd-south.parquet",
+            "rows": "data/fruit.parquet",
+            "repeats": "repeats/fruit.parquet",
+        },
+        outputs={
+            "modules": "explained/oak/fruit/sqsd-south/modules.parquet",
+            "nearest": "explained/oak/fruit/sqsd-south/nearest.parquet",
+            "page": "explained/oak/fruit/sqsd-south/page.html",
+        },
+        params={
+            "method": SQSD_SOUTH,
+            "shown": {"riskiest": 7, "safest": 6, "nearest": 4},
+            "about": {"model": "oak", "dataset": "fruit", "method": "sqsd-south"},
+        },
+    ),
+}
+
+TITLES = {name: table["title"] for name, table in yaml.safe_load(TWO.read_text())["tables"].items()}
+
+
+def inputs_of_page(name: str, roles: dict[str, str]) -> dict[str, list[str]]:
+    return {f"{role} {name}": [file] for role, file in roles.items()}
+
+
+def shown_on_page(name: str) -> dict[str, str]:
+    drawn = {"svg": f"figures/{name}.svg"} if name in DRAWN else {}
+    return {"parquet": f"tables/{name}.parquet", "md": f"tables/{name}.md"} | drawn
+
+
+RANDOM_ROWS = {"scores": "scores/oak/fruit/chance-south.parquet", "rows": "data/fruit.parquet"}
+EXPLAINED_ROWS = {
+    "scores": "scores/elm/grain/sqsd-north.parquet",
+    "rows": "data/grain.parquet",
+    **{
+        name: f"explained/elm/grain/sqsd-north/{name}.parquet"
+        for name in ("tokens", "modules", "nearest")
+    },
+    "repeats": "repeats/grain.parquet",
+}
+PAGE = {
+    "page": Expected(
+        inputs={
+            **inputs_of_page("less-south oak fruit chance-south", RANDOM_ROWS),
+            **inputs_of_page("less-north elm grain sqsd-north", EXPLAINED_ROWS),
+            **{
+                k: v
+                for name in TABLES
+                for k, v in inputs_of_page(name, shown_on_page(name)).items()
+            },
+        },
+        outputs={"": ["page.html"]},
+        params={
+            "run": "two",
+            "entries": {
+                "model elm": "source: sandbox, seed: 31",
+                "dataset grain": "source: sandbox:benign, rows: 70, seed: 41",
+                "model oak": "source: hub:wood/oak, seed: 32",
+                "dataset fruit": "source: sandbox:benign, rows: 100, seed: 42",
+            },
+            "ranked": [
+                {
+                    "names": dict(
+                        zip(("curation", "model", "dataset", "method"), name.split(), strict=True)
+                    ),
+                    "options": {"drop": drop},
+                    "inputs": {role: f"{role} {name}" for role in roles},
+                }
+                for name, drop, roles in (
+                    ("less-south oak fruit chance-south", 0.32, RANDOM_ROWS),
+                    ("less-north elm grain sqsd-north", 0.21, EXPLAINED_ROWS),
+                )
+            ],
+            "tables": [
+                {
+                    "names": {"table": name},
+                    "options": {"title": TITLES[name]},
+                    "inputs": {role: f"{role} {name}" for role in shown_on_page(name)},
+                }
+                for name in TABLES
+            ],
+            "ends": {"riskiest": 7, "safest": 6},
+        },
+    )
 }
 
 LOSSES = {
@@ -868,6 +1164,71 @@ FINETUNES = {
             "work": "resume/finetunes/south/oak/fruit/all-rows/seed-3",
         },
         resources=TRAIN_ASH,
+    ),
+}
+
+TREATED = {
+    "treat_rows elm grain long-north less": Expected(
+        inputs={"rows": "data/grain.parquet", "scores": "scores/elm/grain/long-north.parquet"},
+        outputs={"": ["treated/elm/grain/long-north/less.parquet"]},
+        params={"treatment": {"kind": "drop", "share": 0.3}},
+    ),
+    "treat_rows elm grain all-rows more": Expected(
+        inputs={"rows": "data/grain.parquet", "added": "data/fruit-harm.parquet"},
+        outputs={"": ["treated/elm/grain/all-rows/more.parquet"]},
+        params={"treatment": {"kind": "mix", "data": "fruit-harm"}},
+    ),
+    "treat_rows oak fruit sqsd-south even": Expected(
+        inputs={"rows": "data/fruit.parquet", "scores": "scores/oak/fruit/sqsd-south.parquet"},
+        outputs={"": ["treated/oak/fruit/sqsd-south/even.parquet"]},
+        params={"treatment": {"kind": "weights", "seed": 81}},
+    ),
+    "finetune_treated_rows north elm grain long-north 6 less": Expected(
+        inputs={"model": "models/elm", "rows": "treated/elm/grain/long-north/less.parquet"},
+        outputs={"": ["finetunes/north/elm/grain/long-north/seed-6/less"]},
+        params={
+            "training": training(68),
+            "lora": LORA,
+            "seed": 6,
+            "work": "resume/finetunes/north/elm/grain/long-north/seed-6/less",
+        },
+        resources=TRAIN_ELM,
+    ),
+    # Ash, on what is made of rows that oak has scored.
+    "finetune_treated_rows south oak fruit all-rows 3 much": Expected(
+        inputs={"model": "models/ash", "rows": "treated/oak/fruit/all-rows/much.parquet"},
+        outputs={"": ["finetunes/south/oak/fruit/all-rows/seed-3/much"]},
+        params={
+            "training": training(70),
+            "lora": None,
+            "seed": 3,
+            "work": "resume/finetunes/south/oak/fruit/all-rows/seed-3/much",
+        },
+        resources=TRAIN_ASH,
+    ),
+    "measure_row_losses elm base/theta-0 fruit-pilot 0": Expected(
+        inputs={
+            "model": "models/elm",
+            "states": "evaluations/elm/base/theta-0/states/0.json",
+            "runs": [],
+            "rows": "data/fruit-pilot.parquet",
+        },
+        outputs={"": ["row-losses/elm/base/theta-0/fruit-pilot/0.parquet"]},
+        params={"max_length_tokens": 67, "dtype": "float32"},
+        resources=INFER_ELM | ONE_GPU,
+    ),
+    "measure_row_losses ash treated/south/oak/fruit/chance-south/even grain-pilot 0": Expected(
+        inputs={
+            "model": "models/ash",
+            "states": "evaluations/ash/treated/south/oak/fruit/chance-south/even/states/0.json",
+            "runs": [f"finetunes/south/oak/fruit/chance-south/seed-{n}/even" for n in (4, 3)],
+            "rows": "data/grain-pilot.parquet",
+        },
+        outputs={
+            "": ["row-losses/ash/treated/south/oak/fruit/chance-south/even/grain-pilot/0.parquet"]
+        },
+        params={"max_length_tokens": 67, "dtype": "float32"},
+        resources=INFER_ASH | ONE_GPU,
     ),
 }
 
@@ -1009,6 +1370,16 @@ LISTINGS = {
             "runs": [
                 run_of(f"{ON_FRUIT}/seed-4/all", "full", "all", 4),
                 run_of(f"{ON_FRUIT}/seed-3/all", "full", "all", 3),
+            ]
+        },
+    ),
+    "list_states ash treated/south/oak/fruit/sqsd-south/even 0": listed(
+        "ash", "treated/south/oak/fruit/sqsd-south/even", 0,
+        [f"{SOUTH}/seed-4/even", f"{SOUTH}/seed-3/even"],
+        {
+            "runs": [
+                run_of(f"{SOUTH}/seed-4/even", "full", "even", 4),
+                run_of(f"{SOUTH}/seed-3/even", "full", "even", 3),
             ]
         },
     ),
@@ -1192,7 +1563,86 @@ def drawn(model: str, direction: str, **files: list[str]):
     return names, {"unit": UNITS[model]}, files
 
 
+def treated(
+    experiment: str, model: str, rows: str, benchmark: str, subject: str, treatment: str, *,
+    heldout: str, trained: list[str], method: str | None = None, share: float | None = None,
+    exact: str | None = None,
+):  # fmt: skip
+    """A row of a table of treatments, judged by the two judges of its model."""
+    names = {"experiment": experiment, "treatment": treatment}
+    asr = {"elm": "wary", "ash": "keen"}[model]
+    folder = f"evaluations/{model}/{subject}"
+    files = {
+        "data": [rows],
+        "rows": trained,
+        "asr": [f"{folder}/{benchmark}/judgements/{asr}/0.parquet"],
+        "safety_score": [f"{folder}/{benchmark}/judgements/rule/0.parquet"],
+        "losses": [f"row-losses/{model}/{subject}/{heldout}/0.parquet"],
+    }
+    if exact:
+        files["responses"] = [f"{folder}/{exact}/responses/0.parquet"]
+        files["reference"] = [f"benchmarks/{exact}.parquet"]
+    options = {} if share is None else {"share": share}
+    return names | ({"method": method} if method else {}), options, files
+
+
+def gains(subject: str, treatment: str, trained: list[str], **more):
+    return treated(
+        "north", "elm", "data/grain.parquet", "elm-exam", subject, treatment,
+        heldout="fruit-pilot", exact="elm-plain", trained=trained, **more,
+    )  # fmt: skip
+
+
+def costs(subject: str, treatment: str, trained: list[str], **more):
+    return treated(
+        "south", "ash", "data/fruit.parquet", "ash-exam", subject, treatment,
+        heldout="grain-pilot", trained=trained, **more,
+    )  # fmt: skip
+
+
 REPORTS = {
+    "gains": table(
+        "gains",
+        "treatments",
+        [
+            gains("base/theta-0", "before fine-tuning", []),
+            gains(ON_GRAIN, "all rows", ["data/grain.parquet"], share=0.0),
+            gains(
+                "treated/north/elm/grain/all-rows/more",
+                "more",
+                ["treated/elm/grain/all-rows/more.parquet"],
+            ),
+            gains(
+                "treated/north/elm/grain/long-north/less",
+                "less",
+                ["treated/elm/grain/long-north/less.parquet"],
+                method="long-north",
+                share=0.3,
+            ),
+        ],
+    ),
+    "costs": table(
+        "costs",
+        "treatments",
+        [
+            costs("base/theta-0", "before fine-tuning", []),
+            costs(ON_FRUIT, "all rows", ["data/fruit.parquet"], share=0.0),
+            *(
+                costs(
+                    f"treated/south/oak/fruit/{method}/even",
+                    "even",
+                    [f"treated/oak/fruit/{method}/even.parquet"],
+                    method=method,
+                )
+                for method in ("chance-south", "sqsd-south")
+            ),
+            costs(
+                "treated/south/oak/fruit/all-rows/much",
+                "much",
+                ["treated/oak/fruit/all-rows/much.parquet"],
+            ),
+        ],
+    ),
     "rates": table(
         "rates",
         "subsets",
@@ -1310,6 +1760,58 @@ REPORTS = {
             for method in ("sqsd-north", "told-north")
         ],
         {"rows": 20},
+    ),
+    "apart": table(
+        "apart",
+        "separation",
+        [
+            (
+                {"riskier": "west", "safer": "south", "method": method},
+                {},
+                {
+                    "riskier": [f"scores/oak/grain-pilot/{method}.parquet"],
+                    "safer": [f"scores/oak/fruit/{method}.parquet"],
+                },
+            )
+            for method in ("near-south", "chance-south")
+        ],
+    ),
+    "bare": table(
+        "bare",
+        "models",
+        [
+            (
+                {"model": model, "benchmark": role},
+                {},
+                {
+                    measure: parts(
+                        f"evaluations/{model}/base/theta-0/{benchmark}/judgements/{judge}", 0
+                    )
+                    for measure, judge in zip(("asr", "safety_score"), judges, strict=True)
+                },
+            )
+            for model, judges, exam in (
+                ("fir", ("wary", "rule"), "elm-exam"),
+                ("oak", ("keen", "open"), "oak-exam"),
+            )
+            for role, benchmark in (("plain", "elm-plain"), ("exam", exam))
+        ],
+    ),
+    "whole": table(
+        "whole",
+        "all-rows",
+        [
+            (
+                {"experiment": "north", "method": name},
+                {"reference": True},
+                {"judgements": parts(f"evaluations/elm/{subject}/elm-exam/judgements/rule", 0)},
+            )
+            for name, subject in (
+                ("before fine-tuning", "base/theta-0"),
+                ("all rows", "finetunes/north/elm/grain/all-rows"),
+            )
+        ],
+        {"measure": "safety_score"},
     ),
     "told": table(
         "told",
@@ -1530,21 +2032,20 @@ REPORTS = {
         "trajectory",
         [
             drawn(
-                "elm",
-                "meek",
-                trajectory=["trajectories/elm/stroll/meek.parquet"],
-                asr=parts("evaluations/elm/pilots/stroll/elm-try/judgements/wary", 0, 1),
-                safety_score=parts("evaluations/elm/pilots/stroll/elm-try/judgements/rule", 0, 1),
-                states=["states/elm/d-south.json"],
-            ),
-            drawn(
-                "oak",
-                "meek",
-                trajectory=["trajectories/oak/stroll/meek.parquet"],
-                asr=parts("evaluations/oak/pilots/stroll/oak-try/judgements/keen", 0),
-                safety_score=parts("evaluations/oak/pilots/stroll/oak-try/judgements/open", 0),
-                states=["states/oak/d-south.json"],
-            ),
+                model,
+                direction,
+                trajectory=[f"trajectories/{model}/stroll/{direction}.parquet"],
+                asr=parts(f"evaluations/{model}/pilots/stroll/{model}-try/judgements/{asr}", *n),
+                safety_score=parts(
+                    f"evaluations/{model}/pilots/stroll/{model}-try/judgements/{score}", *n
+                ),
+                states=[f"states/{model}/d-south.json"],
+            )
+            for model, asr, score, n in (
+                ("elm", "wary", "rule", (0, 1)),
+                ("oak", "keen", "open", (0,)),
+            )
+            for direction in ("meek", "lent")
         ],
     ),
     "curves": table(
@@ -1574,8 +2075,8 @@ REPORTS = {
 }
 
 EXPECTED = (
-    DATA | MODELS | DIRECTIONS | SENSITIVITY | LAYERS | SCORES | LOSSES | FINETUNES | GROUPS
-    | LISTINGS | RESPONSES | JUDGEMENTS | REPORTS
+    DATA | MODELS | DIRECTIONS | SENSITIVITY | LAYERS | SCORES | LOSSES | FINETUNES | TREATED
+    | GROUPS | EXPLANATIONS | PAGE | LISTINGS | RESPONSES | JUDGEMENTS | REPORTS
 )  # fmt: skip
 
 
@@ -1592,12 +2093,19 @@ JUDGED = {
         ("steering/meek/2", "elm-try", "rule", "0|1|2"),
         ("steering/calm/final", "elm-try", "rule", "1|2"),
         ("steering/harm/4", "elm-exam", "rule|wary", "0|1|2"),
+        # Checks: the parts with alpha 0 and 0.5; refusals are of the first part of one direction.
+        ("steering/harm/4", "elm-try", "rule", "0|1"),
+        ("steering/harm/4", "elm-try", "wary", "0"),
+        ("steering/ill/4", "elm-try", "rule", "0|1"),
+        ("steering/ill/4", "elm-try", "wary", "0"),
         ("pilots/walk", "elm-try", "rule", "0|1"),
         ("pilots/stroll", "elm-try", "rule|wary", "0|1"),
         ("finetunes/north/elm/grain/sqsd-north", "elm-exam", "keen", "0|1"),
         (NORTH, "elm-exam", "keen|wary|rule", "0|1"),
-        (ON_GRAIN, "elm-exam", "keen|rule", "0"),
-        ("base/theta-0", "elm-exam", "keen|rule", "0"),
+        (ON_GRAIN, "elm-exam", "keen|rule|wary", "0"),
+        ("base/theta-0", "elm-exam", "keen|rule|wary", "0"),
+        ("treated/north/elm/grain/all-rows/more", "elm-exam", "rule|wary", "0"),
+        ("treated/north/elm/grain/long-north/less", "elm-exam", "rule|wary", "0"),
         (FEW, "elm-try", "rule", "0|1|2|3"),
         (FEW, "elm-exam", "rule", "0|1|2|3"),
     ],
@@ -1607,16 +2115,22 @@ JUDGED = {
         ("steering/meek/4", "oak-try", "open", "0|1"),
         ("steering/calm/final", "oak-try", "open", "0|1"),
         ("steering/harm/final", "oak-exam", "keen|open", "0|1"),
+        ("steering/ill/final", "oak-try", "keen|open", "0"),
         ("pilots/walk", "oak-try", "keen|open", "0"),
         ("pilots/stroll", "oak-try", "keen|open", "0"),
+        ("base/theta-0", "elm-plain|oak-exam", "keen|open", "0"),
     ],
+    "fir": [("base/theta-0", "elm-plain|elm-exam", "wary|rule", "0")],
     "ash": [
         (SOUTH, "ash-exam", "rule|wary|calm|firm", "0|1"),
         ("finetunes/south/oak/fruit/chance-south", "ash-exam", "rule|wary|calm|firm", "0|1"),
-        (ON_FRUIT, "ash-exam", "rule", "0"),
+        (ON_FRUIT, "ash-exam", "rule|keen", "0"),
+        ("treated/south/oak/fruit/all-rows/much", "ash-exam", "rule|keen", "0"),
+        ("treated/south/oak/fruit/chance-south/even", "ash-exam", "rule|keen", "0"),
+        ("treated/south/oak/fruit/sqsd-south/even", "ash-exam", "rule|keen", "0"),
         (AWAY, "ash-exam", "rule", "0|1"),
         ("finetunes/south/elm/grain/all-rows", "ash-exam", "rule", "0"),
-        ("base/theta-0", "ash-exam", "rule", "0"),
+        ("base/theta-0", "ash-exam", "rule|keen", "0"),
         (LOTS, "elm-plain", "rule", "0|1|2"),
         (LOTS, "ash-exam", "rule", "0|1|2"),
     ],
@@ -1632,6 +2146,13 @@ GUARDED = [
     ("states/d-south", "0"),
     ("states/s-south", "0"),
 ]
+# And whose exact answers the north's table of treatments counts; all rows of that are measured too.
+TREATED_NORTH = "base/theta-0|treated/north/elm/grain/all-rows/more" + (
+    f"|{ON_GRAIN}|treated/north/elm/grain/long-north/less"
+)
+TREATED_SOUTH = "base/theta-0|treated/south/oak/fruit/all-rows/much" + (
+    f"|{ON_FRUIT}|treated/south/oak/fruit/chance-south/even|treated/south/oak/fruit/sqsd-south/even"
+)
 PLANNED = {
     "make_dataset": every(
         "grain|fruit",
@@ -1641,20 +2162,23 @@ PLANNED = {
     "make_benchmark": every("elm-try|elm-exam|elm-plain|oak-try|oak-exam|ash-exam"),
     "pretrain_model": {"elm"},
     "align_model": {"elm"},
+    "tune_model": {"fir"},
     "fetch_model": {"oak", "ash", "yew", "fig"},
     "train_cost_model": {"bay"},
     "train_guard_model": {"ivy"},
     "judge_rows": every("mild grain", "00000|00001") | every("firm fruit", "00000|00001|00002"),
     "train_direction": every("elm|oak", "harm|ill|calm|meek"),
+    "fetch_direction": every("elm|oak", "lent"),
     "train_pilot": every("elm|oak", "walk|stroll"),
     "measure_trajectory": every("elm|oak", "walk", "harm|ill")
-    | every("elm|oak", "stroll", "meek")
-    | {"oak walk meek"},
+    | every("elm|oak", "stroll", "meek|lent")
+    | {"oak walk meek", "oak stroll ill"},
     "rank_checkpoints": every("elm|oak", "walk", "harm|ill"),
     "rank_alphas": every("elm", "steering/calm/3|steering/meek/3|steering/meek/2")
     | every("oak", "steering/calm/6|steering/meek/6|steering/meek/4"),
     "choose_state": every("elm|oak", "d-north|s-north|d-south|s-south") | {"elm bare"},
-    "encode_samples": {"elm grain", "oak fruit"},
+    "check_trust": {"elm sqsd-north", "elm bare-north", "oak sqsd-south"},
+    "encode_samples": {"elm grain", "oak fruit", "oak grain-pilot"},
     # 70 and 100 rows in shards of 40.
     "collect_gradients": every("elm grain", "d-north harm|s-north calm|bare ill", "00000|00001")
     | every("oak fruit", "d-south ill|s-south meek", "00000|00001|00002"),
@@ -1664,6 +2188,7 @@ PLANNED = {
     "collect_hidden_states": every("elm grain deep -3", "00000|00001")
     | {"elm grain-harm deep -3 00000"}
     | every("oak fruit flat -4", "00000|00001|00002")
+    | every("oak grain-pilot flat -4", "00000|00001")
     | every("oak", "fruit-harm|grain-harm", "flat -4 00000"),
     "make_anchor": every("oak", "bad|good|fine"),
     "measure_token_losses": {"elm grain", "oak fruit"},
@@ -1676,16 +2201,30 @@ PLANNED = {
         "sqsd-north|long-north|near-north|large-north|open-north|cost-north|bare-north|best-north"
         "|told-north",
     )
+    | every("oak grain-pilot", "near-south|chance-south")
     | every(
         "oak fruit",
         "sqsd-south|chance-south|near-south|between-south|split-south|cost-south|best-south",
     ),
     "make_subsets": every("elm grain", "sqsd-north|long-north")
     | every("oak fruit", "sqsd-south|chance-south"),
+    "curate_rows": {"less-north elm grain", "less-south oak fruit"},
+    "curate": {""},
+    "measure_token_shares": {"elm grain sqsd-north", "oak fruit sqsd-south"},
+    "find_repeats": {"grain", "fruit"},
+    "explain_rows": {"elm grain sqsd-north", "oak fruit sqsd-south"},
     "finetune_subsets": every("north elm grain", "sqsd-north|long-north", "8|7")
     | every("south oak fruit", "sqsd-south|chance-south", "5|6")
     | every("south elm grain long-north", "5|6"),
     "finetune_all_rows": {"north elm grain 6"} | every("south", "oak fruit|elm grain", "4|3"),
+    "treat_rows": {"elm grain long-north less", "elm grain all-rows more"}
+    | {"oak fruit all-rows much"}
+    | every("oak fruit", "chance-south|sqsd-south", "even"),
+    "finetune_treated_rows": every("north elm grain", "long-north 6 less|all-rows 6 more")
+    | every("south oak fruit all-rows", "4|3", "much")
+    | every("south oak fruit", "chance-south|sqsd-south", "4|3", "even"),
+    "measure_row_losses": every("elm", TREATED_NORTH, "fruit-pilot 0")
+    | every("ash", TREATED_SOUTH, "grain-pilot 0"),
     "make_groups": {"elm grain few", "oak fruit lots"},
     "finetune_groups": every("short elm grain few", "12|11")
     | every("brief oak fruit lots", "14|15"),
@@ -1702,16 +2241,15 @@ PLANNED = {
         for subject, benchmark, _, numbers in rows
         for name in every(model, subject, benchmark, numbers)
     }
-    | {
-        name for subject, numbers in GUARDED for name in every("elm", subject, "elm-plain", numbers)
-    },
+    | {name for subject, numbers in GUARDED for name in every("elm", subject, "elm-plain", numbers)}
+    | every("elm", TREATED_NORTH, "elm-plain 0"),
     "judge_responses": {
         name
         for model, rows in JUDGED.items()
         for subject, benchmark, judges, numbers in rows
         for name in every(model, subject, benchmark, judges, numbers)
     },
-    **{name: {""} for name in (*TABLES, "all")},
+    **{name: {""} for name in (*TABLES, "all", "page")},
 }
 
 
@@ -1736,7 +2274,8 @@ def test_job(planned, name):
 
 
 def test_a_further_attempt_gets_twice_the_memory_and_time(planned, planner, tmp_path):
-    found = {job.name: job for job in planner.plan(tmp_path, TWO, attempt=3)}
+    jobs = planner.plan(tmp_path, TWO, attempt=3, targets=TARGETS_OF_TWO)
+    found = {job.name: job for job in jobs}
     sent = [name for name, job in found.items() if not job.local]
     assert len(sent) > 50 and found.keys() == planned.keys()
     for name in sent:
@@ -1765,8 +2304,8 @@ def test_gpus_are_asked_for_by_their_name_where_a_model_has_one(planned, planner
 
 def test_every_rule_is_expected_for_both_experiments():
     told = {name.split()[0] for name in EXPECTED}
-    assert told | {"all"} == PLANNED.keys()
-    for rule in told - set(TABLES):
+    assert told | {"all", "curate"} == PLANNED.keys()
+    for rule in told - {*TABLES, "page"}:
         models = {names.split()[0] for names in PLANNED[rule]} & {"elm", "oak", "ash"}
         words = {word for name in EXPECTED if name.split()[0] == rule for word in name.split()}
         assert models <= words, rule
@@ -1778,8 +2317,31 @@ def test_all_asks_for_every_table_and_figure(planned):
     assert sorted(relative(planned["all"].inputs[""])) == sorted(files)
 
 
+def test_explain_asks_for_what_explains_the_selected_curations(planner, tmp_path):
+    config = write_config(tmp_path / "north.yaml", selection={"curations": ["less-north"]})
+    jobs = planner.plan(tmp_path, TWO, config, targets=["explain"])
+    (asked,) = (job for job in jobs if job.rule == "explain")
+    names = ("tokens.parquet", "modules.parquet", "nearest.parquet", "page.html")
+    folder = "explained/elm/grain/sqsd-north"
+    assert relative(asked.inputs[""]) == [f"{folder}/{name}" for name in names]
+    assert asked.local
+
+
+@pytest.mark.parametrize(
+    "target", ["explain", "results/two/explained/oak/fruit/chance-south/page.html"]
+)
+def test_a_method_that_is_no_sum_over_tokens_is_not_explained(tmp_path, target):
+    ran = snakemake(tmp_path, "-n", target, configfiles=(TWO,))
+    assert ran.returncode != 0 and "Traceback" not in ran.stdout
+    assert (
+        "ConfigurationError: methods.chance-south: kind 'random' has no score that is a sum over "
+        "tokens, so its rows cannot be explained; name a method of kind 'sqsd', or leave the "
+        "curation that has this one out of selection.curations\n"
+    ) in ran.stdout
+
+
 def test_every_job_has_a_log_and_the_long_ones_times_of_their_own(planned):
-    jobs = [job for job in planned.values() if job.rule != "all"]
+    jobs = [job for job in planned.values() if job.rule not in ("all", "curate")]
     for job in jobs:
         place = "/".join([job.rule, *job.wildcards.values()])
         place = place.replace(f"/{job.wildcards.get('seed')}", f"/seed-{job.wildcards.get('seed')}")
@@ -1822,8 +2384,11 @@ def test_the_times_of_a_method_are_those_of_the_jobs_that_its_scores_are_made_of
 
 def test_fine_tunes_go_before_the_evaluations(planned):
     first = {job.rule: job.priority for job in planned.values() if job.priority > 0}
-    # The one on all rows is the longest.
-    assert first == {"finetune_subsets": 1, "finetune_all_rows": 2, "finetune_groups": 1}
+    # Those on all rows, or nearly all, are the longest.
+    assert first == {
+        "finetune_subsets": 1, "finetune_all_rows": 2, "finetune_treated_rows": 2,
+        "finetune_groups": 1,
+    }  # fmt: skip
 
 
 def test_no_entry_of_the_default_is_used(planned):

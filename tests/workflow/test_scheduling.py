@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from conftest import job_counts, snakemake
+from conftest import full_log, job_counts, snakemake
 
 TARGETS = ("results/sandbox/data/mixed.parquet", "results/sandbox/benchmarks/test.parquet")
 
@@ -18,7 +18,8 @@ def test_it_looks_at_the_start_and_once_for_each_job_that_ends(tmp_path):
 def test_a_limit_that_was_asked_for_stays(tmp_path):
     """Two jobs, and cores for both."""
     limit = ("--max-jobs-per-timespan", "1/1s")
-    output = snakemake(tmp_path, *TARGETS, "--cores", "2", *limit).stdout
+    snakemake(tmp_path, *TARGETS, "--cores", "2", *limit)
+    output = full_log(tmp_path)
     assert job_counts(output)["total"] == 2
     assert output.count("Execute 1 jobs...") == 2
 
@@ -35,6 +36,7 @@ def test_jobs_of_one_machine_have_no_more_gpus_than_it_has(
     tmp_path, monkeypatch, gpus, options, provided
 ):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
-    output = snakemake(tmp_path, TARGETS[0], "--cores", "1", *options).stdout
+    snakemake(tmp_path, TARGETS[0], "--cores", "1", *options)
+    output = full_log(tmp_path)
     assert job_counts(output)["total"] == 1
     assert re.findall(r"^Provided resources: gpu=\D*(\d+)", output, re.MULTILINE) == provided

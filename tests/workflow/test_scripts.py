@@ -18,13 +18,17 @@ from unittest.mock import patch
 
 import pytest
 from conftest import ROOT
-from planner import Job, distinct_versions, relative
+from planner import TWO, Job, distinct_versions, relative
+from test_planned_jobs import DRAWN, TITLES
+from test_planned_jobs import TABLES as EVERY_TABLE
 
+from sqsd.parts import Part
 from sqsd.readings import HiddenState, Outcomes, ScoreFile, Scores, Tokens, Update
+from sqsd.scorers import SqsdScorer
 
 SCRIPTS = ROOT / "workflow/scripts"
 # What only looks values up is called for real.
-REAL = {"make_scorer"}
+REAL = {"make_scorer", "parts_of"}
 # Params that are told of by their name, "<training>": test_planned_jobs has their values.
 WHOLE = ("training", "architecture", "method")
 VERSIONS = distinct_versions()
@@ -236,6 +240,12 @@ def trained(stage: str) -> dict[str, Any]:
     return {"training": "<training>", "version": VERSIONS[stage]}
 
 
+SQSD_SOUTH = SqsdScorer(
+    danger={"direction": "ill", "state": "d-south"},
+    safety={"direction": "meek", "state": "s-south"},
+    normalised=False,
+)
+
 # By rule and wildcards.
 EXPECTED: dict[str, list[Call]] = {
     "make_dataset grain": [
@@ -403,6 +413,24 @@ EXPECTED: dict[str, list[Call]] = {
         ),
         told("align_model", "models/elm"),
     ],
+    "tune_model fir": [
+        call(
+            "train_sft",
+            model=call("load_model", folder="models/ash", dtype="bfloat16"),
+            tokenizer=call("load_tokenizer", folder="models/ash"),
+            rows=call(
+                "read_tables",
+                paths=["data/grain-pilot.parquet", "data/fruit-harm.parquet"],
+                schema="dataset",
+            ),
+            out="models/fir",
+            work="resume/models/fir",
+            lora=None,
+            seed=38,
+            **trained("tune_model"),
+        ),
+        told("tune_model", "models/fir"),
+    ],
     "train_direction elm ill": [
         call(
             "train_sft",
@@ -430,6 +458,16 @@ EXPECTED: dict[str, list[Call]] = {
             **trained("train_direction"),
         ),
         told("train_direction", "directions/oak/calm"),
+    ],
+    "fetch_direction elm lent": [
+        call(
+            "fetch_direction",
+            source="theirs",
+            model_folder="models/elm",
+            version=VERSIONS["train_direction"],
+            out="directions/elm/lent",
+        ),
+        told("fetch_direction", "directions/elm/lent"),
     ],
     "train_pilot oak walk": [
         call(
@@ -487,6 +525,22 @@ EXPECTED: dict[str, list[Call]] = {
             "linear_ranking",
         )
     ],
+    "check_trust oak sqsd-south": [
+        call(
+            "conclude",
+            checks=call(
+                "check_trust",
+                inputs="the inputs",
+                directions={"danger": "ill", "safety": "meek"},
+                alpha=0.5,
+                minimum_refusal_rate=0.37,
+            ),
+            place="oak, sqsd-south",
+            if_failed="proceed",
+            out="trust/oak/sqsd-south.json",
+            provenance=made_from("check_trust"),
+        )
+    ],
     "choose_state elm d-north": [
         call(
             "write_states",
@@ -530,13 +584,10 @@ EXPECTED: dict[str, list[Call]] = {
         written(
             "encode_samples",
             call(
-                "samples_table",
-                encoded=call(
-                    "encode_rows",
-                    rows=read("data/fruit.parquet", "dataset"),
-                    tokenizer=call("load_tokenizer", folder="models/oak"),
-                    max_length_tokens=67,
-                ),
+                "encode_samples",
+                rows=read("data/fruit.parquet", "dataset"),
+                model="models/oak",
+                max_length_tokens=67,
             ),
             "samples/oak/fruit.parquet",
             "samples",
@@ -797,6 +848,108 @@ EXPECTED: dict[str, list[Call]] = {
         )
         for place in ("/".join([finetune, *dataset.split(), groups]),)
     },
+    "curate_rows less-south oak fruit": [
+        call(
+            "curate",
+            spec={"source": "sandbox:benign", "rows": 100, "seed": 42},
+            scores=read("scores/oak/fruit/chance-south.parquet", "scores"),
+            terms=call(
+                "score_terms",
+                method="<method>",
+                readings={
+                    "tokens": call(
+                        "read_readings",
+                        reading=Tokens(),
+                        files={"samples": ["samples/oak/fruit.parquet"]},
+                    )
+                },
+            ),
+            about={
+                "source": "sandbox:benign",
+                "dataset": "fruit",
+                "model": "oak",
+                "model_source": {"source": "hub:wood/oak", "seed": 32},
+                "method": "chance-south",
+                "drop": 0.32,
+            },
+            out="curated/less-south/oak/fruit",
+            checks=call("read_checks", paths=[]),
+            provenance=made_from("curate_rows"),
+        )
+    ],
+    "measure_token_shares oak fruit sqsd-south": [
+        written(
+            "measure_token_shares",
+            call(
+                "measure_token_shares",
+                rows=read("data/fruit.parquet", "dataset"),
+                scores=read("scores/oak/fruit/sqsd-south.parquet", "scores"),
+                model="models/oak",
+                terms={
+                    "danger": call(
+                        "Term",
+                        state=call("read_state", path="states/oak/d-south.json"),
+                        direction="directions/oak/ill",
+                        checkpoint="final",
+                    ),
+                    "safety": call(
+                        "Term",
+                        state=call("read_state", path="states/oak/s-south.json"),
+                        direction="directions/oak/meek",
+                        checkpoint=6,
+                    ),
+                },
+                scorer=SQSD_SOUTH,
+                riskiest=7,
+                middling=3,
+                safest=6,
+                settings={
+                    "max_length_tokens": 67,
+                    "max_tokens_per_batch": 999,
+                    "dtype": "float32",
+                    "checkpointing": False,
+                },
+            ),
+            "explained/oak/fruit/sqsd-south/tokens.parquet",
+            "token_shares",
+        )
+    ],
+    "find_repeats fruit": [
+        written(
+            "find_repeats",
+            call("find_repeats", rows=read("data/fruit.parquet", "dataset"), similarity=0.65),
+            "repeats/fruit.parquet",
+            "repeats",
+        )
+    ],
+    "explain_rows oak fruit sqsd-south": [
+        call(
+            "explain_rows",
+            scorer=SQSD_SOUTH,
+            modules={
+                "danger": [
+                    f"gradients/oak/fruit/d-south/ill/0000{n}-modules.parquet" for n in range(3)
+                ],
+                "safety": [
+                    f"gradients/oak/fruit/s-south/meek/0000{n}-modules.parquet" for n in range(3)
+                ],
+            },
+            tokens=read("explained/oak/fruit/sqsd-south/tokens.parquet", "token_shares"),
+            scores=read("scores/oak/fruit/sqsd-south.parquet", "scores"),
+            rows=read("data/fruit.parquet", "dataset"),
+            repeats=read("repeats/fruit.parquet", "repeats"),
+            riskiest=7,
+            safest=6,
+            nearest=4,
+            about={"model": "oak", "dataset": "fruit", "method": "sqsd-south"},
+            out={
+                "modules": "explained/oak/fruit/sqsd-south/modules.parquet",
+                "nearest": "explained/oak/fruit/sqsd-south/nearest.parquet",
+                "page": "explained/oak/fruit/sqsd-south/page.html",
+            },
+            provenance=made_from("explain_rows"),
+        )
+    ],
     "make_subsets elm grain long-north": [
         written(
             "make_subsets",
@@ -876,6 +1029,77 @@ EXPECTED: dict[str, list[Call]] = {
         ),
         told("finetune_all_rows", "finetunes/north/elm/grain/all-rows/seed-6/all"),
     ],
+    "treat_rows elm grain long-north less": [
+        written(
+            "treat_rows",
+            call(
+                "treated_rows",
+                entry={"kind": "drop", "share": 0.3},
+                rows=read("data/grain.parquet", "dataset"),
+                scores=read("scores/elm/grain/long-north.parquet", "scores"),
+            ),
+            "treated/elm/grain/long-north/less.parquet",
+            "training_rows",
+        )
+    ],
+    "treat_rows oak fruit all-rows much": [
+        written(
+            "treat_rows",
+            call(
+                "treated_rows",
+                entry={"kind": "mix", "data": "grain-harm"},
+                rows=read("data/fruit.parquet", "dataset"),
+                added=read("data/grain-harm.parquet", "dataset"),
+            ),
+            "treated/oak/fruit/all-rows/much.parquet",
+            "training_rows",
+        )
+    ],
+    "finetune_treated_rows south oak fruit sqsd-south 3 even": [
+        call(
+            "finetune",
+            model="models/ash",
+            gpus=8,
+            rows=read("treated/oak/fruit/sqsd-south/even.parquet", "training_rows"),
+            out="finetunes/south/oak/fruit/sqsd-south/seed-3/even",
+            work="resume/finetunes/south/oak/fruit/sqsd-south/seed-3/even",
+            lora=None,
+            seed=3,
+            **trained("finetune_treated_rows"),
+        ),
+        told("finetune_treated_rows", "finetunes/south/oak/fruit/sqsd-south/seed-3/even"),
+    ],
+    "finetune_treated_rows north elm grain all-rows 6 more": [
+        call(
+            "finetune",
+            model="models/elm",
+            gpus=3,
+            rows=read("treated/elm/grain/all-rows/more.parquet", "training_rows"),
+            out="finetunes/north/elm/grain/all-rows/seed-6/more",
+            work="resume/finetunes/north/elm/grain/all-rows/seed-6/more",
+            lora={"r": 3, "lora_alpha": 5},
+            seed=6,
+            **trained("finetune_treated_rows"),
+        ),
+        told("finetune_treated_rows", "finetunes/north/elm/grain/all-rows/seed-6/more"),
+    ],
+    "measure_row_losses ash treated/south/oak/fruit/chance-south/even grain-pilot 0": [
+        written(
+            "measure_row_losses",
+            call(
+                "measure_row_losses",
+                rows=read("data/grain-pilot.parquet", "dataset"),
+                states=call(
+                    "read_states",
+                    path="evaluations/ash/treated/south/oak/fruit/chance-south/even/states/0.json",
+                ),
+                max_length_tokens=67,
+                dtype="float32",
+            ),
+            "row-losses/ash/treated/south/oak/fruit/chance-south/even/grain-pilot/0.parquet",
+            "row_losses",
+        )
+    ],
     "list_states elm pilots/walk 1": [
         call(
             "write_states",
@@ -944,13 +1168,76 @@ EXPECTED: dict[str, list[Call]] = {
             "judgements",
         )
     ],
+    "page": [
+        call(
+            "write_page",
+            run="two",
+            entries={
+                "model elm": "source: sandbox, seed: 31",
+                "dataset grain": "source: sandbox:benign, rows: 70, seed: 41",
+                "model oak": "source: hub:wood/oak, seed: 32",
+                "dataset fruit": "source: sandbox:benign, rows: 100, seed: 42",
+            },
+            ranked=[
+                Part(
+                    names={
+                        "curation": "less-south",
+                        "model": "oak",
+                        "dataset": "fruit",
+                        "method": "chance-south",
+                    },
+                    options={"drop": 0.32},
+                    files={
+                        "scores": ["scores/oak/fruit/chance-south.parquet"],
+                        "rows": ["data/fruit.parquet"],
+                    },
+                ),
+                Part(
+                    names={
+                        "curation": "less-north",
+                        "model": "elm",
+                        "dataset": "grain",
+                        "method": "sqsd-north",
+                    },
+                    options={"drop": 0.21},
+                    files={
+                        "scores": ["scores/elm/grain/sqsd-north.parquet"],
+                        "rows": ["data/grain.parquet"],
+                        "tokens": ["explained/elm/grain/sqsd-north/tokens.parquet"],
+                        "modules": ["explained/elm/grain/sqsd-north/modules.parquet"],
+                        "nearest": ["explained/elm/grain/sqsd-north/nearest.parquet"],
+                        "repeats": ["repeats/grain.parquet"],
+                    },
+                ),
+            ],
+            tables=[
+                Part(
+                    names={"table": name},
+                    options={"title": TITLES[name]},
+                    files={
+                        end: [f"{folder}/{name}.{end}"]
+                        for end, folder in (
+                            ("parquet", "tables"),
+                            ("md", "tables"),
+                            ("svg", "figures"),
+                        )
+                        if end != "svg" or name in DRAWN
+                    },
+                )
+                for name in EVERY_TABLE
+            ],
+            riskiest=7,
+            safest=6,
+            out="page.html",
+            provenance=made_from("page"),
+        )
+    ],
     "order": [
         call(
             "make_table",
             kind="ranking",
             parts=[
-                call(
-                    "Part",
+                Part(
                     names={"experiment": "north", "method": "sqsd-north"},
                     options={},
                     files={
@@ -970,8 +1257,7 @@ EXPECTED: dict[str, list[Call]] = {
             kind="subsets",
             parts=[
                 *(
-                    call(
-                        "Part",
+                    Part(
                         names={"experiment": "south", "method": name},
                         options={"reference": True},
                         files={
@@ -986,8 +1272,7 @@ EXPECTED: dict[str, list[Call]] = {
                     )
                 ),
                 *(
-                    call(
-                        "Part",
+                    Part(
                         names={"experiment": "south", "method": method},
                         options={"seeds": [5, 6], "random": method == "chance-south"},
                         files={
@@ -1036,6 +1321,20 @@ def test_rows_that_are_not_of_the_sandbox_are_loaded(planned, name, loader, sche
     assert made.given["schema"] == schema
 
 
+def test_plan(planner, tmp_path):
+    """Its jobs are those of the whole run: test_planning has them."""
+    (job,) = planner.plan(tmp_path, TWO, targets=["plan"], versions=VERSIONS)
+    given = {"rule": "train_pilot", "wildcards": {"model": "elm"}, "targets": ["all"]}
+    assert calls_of(job, "plan", config={"run": "two"}, jobs=[given]) == [
+        call(
+            "forecast",
+            plan=call("Plan", config={"run": "two"}),
+            jobs=[call("Job", **given)],
+            provenance=made_from("plan"),
+        )
+    ]
+
+
 def test_every_script_is_run_here():
     run = {"make_table" if name in TABLES else name.split()[0] for name in EXPECTED}
-    assert run == {path.stem for path in SCRIPTS.glob("*.py")}
+    assert run | {"plan"} == {path.stem for path in SCRIPTS.glob("*.py")}
