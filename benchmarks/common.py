@@ -17,8 +17,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from sqsd.chat import encode_rows
 from sqsd.drift import Adapter, LoraWeights, cast
+from sqsd.encoded import EncodedSample
 from sqsd.models import make_model, make_word_tokenizer
-from sqsd.packing import EncodedSample
 from sqsd.sandbox import benign_rows, vocabulary
 
 MEASURED = Path(__file__).parent / "measured"

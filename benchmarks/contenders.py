@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from sqsd.drift import Adapter, LoraWeights
+from sqsd.encoded import EncodedSample
 from sqsd.gradients import GradientEngine, Probe, name_of
-from sqsd.packing import EncodedSample, pack
+from sqsd.packing import pack
 from sqsd.probes import LoraUpdate
 
 Run = Callable[[], Tensor]

@@ -30,9 +30,9 @@ import torch
 from contenders import Run, Task
 from torch import Tensor
 
+from sqsd.encoded import EncodedSample
 from sqsd.gradients import GradientEngine, HeadPass
 from sqsd.models import load_model
-from sqsd.packing import EncodedSample
 from sqsd.probes import FullGradient, mean_gradient
 
 MAX_TOKENS = 2048

@@ -22,8 +22,9 @@ import pandas as pd
 import torch
 from contenders import Task
 
+from sqsd.encoded import EncodedSample
 from sqsd.models import load_model
-from sqsd.packing import EncodedSample, PackedBatch, pack
+from sqsd.packing import PackedBatch, pack
 
 MAX_TOKENS = 2048
 # hidden size: layers and rows, such that a round of the slowest way takes some ten seconds.

@@ -11,7 +11,6 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +29,6 @@ sys.path.append(str(ROOT / "tests"))
 
 from planner import make_plan  # noqa: E402  # pyright: ignore[reportMissingImports]
 
-# Billions of parameters, from the models' cards.
-BILLIONS = {
-    "qwen3-8b": 8.2, "qwen3-8b-full": 8.2, "qwen3-14b": 14.8, "qwen3-32b": 32.8,
-    "llama-3.1-8b": 8.0, "llama-2-7b": 6.7, "llama-guard-3": 8.0, "beaver-cost": 6.6,
-}  # fmt: skip
 ASSUMED = {
     "gpu": "one H100 SXM: 989 dense bfloat16 TFLOP/s, 3.35 TB/s",
     "share of peak, training and gradients": 0.35,
@@ -64,9 +58,7 @@ class Assumed:
         self.config = config
 
     def model(self, name: str) -> Model:
-        """Sizes, of which the parameters alone are in the table: the rest is for memory."""
-        source = self.config["models"][name]["source"]
-        return replace(SIZES[source], parameters=BILLIONS[name] * 1e9)
+        return SIZES[self.config["models"][name]["source"]]
 
     def lengths(self, registry: str, name: str, model: str, most_tokens: int | None) -> Lengths:
         if registry == "benchmarks":

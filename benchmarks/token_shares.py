@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from sqsd.encoded import EncodedSample
 from sqsd.gradients import GradientEngine
 from sqsd.models import load_model
-from sqsd.packing import EncodedSample
 from sqsd.probes import LoraUpdate, TokenShares
 from sqsd.repeats import find_repeats
 

@@ -1,5 +1,6 @@
 import re
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 from snakemake.iocontainers import Wildcards
@@ -37,9 +38,17 @@ REGISTRIES = (
 )
 
 
-def plan_of(configuration):
-    """The plan of a configuration. An error of ours is one message, without Snakemake's traceback."""
+@contextmanager
+def told_once():
+    """An error of ours ends the run with one message, without Snakemake's traceback."""
     try:
+        yield
+    except SqsdError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+def plan_of(configuration):
+    with told_once():
         check_keys([ROOT / "config/config.yaml", *workflow.configfiles])
         default = read_default(ROOT / "config/config.yaml")
         schema = ROOT / "config/schemas/config.schema.json"
@@ -49,8 +58,6 @@ def plan_of(configuration):
         plan = Plan(resolved)
         check_layout(plan.paths.root)
         return plan
-    except SqsdError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
 
 
 class Registry(dict):
@@ -188,11 +195,9 @@ def check_slurm(workflow):
         names = ("gpu", "gpu_model", "mem_mb", "runtime")
         found = {(name, job.resources.get(name)) for name in names} | {("threads", job.threads)}
         asked.setdefault(job.rule.name, set()).add(frozenset(found))
-    try:
+    with told_once():
         check_no_earlier_jobs(Path.cwd())
         check_arrays(workflow.executor_settings.array_jobs, asked)
-    except SqsdError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
 
 
 def lift_default_rate_limit(scheduler):
@@ -212,20 +217,16 @@ def curation_method(wildcards):
 
 def explained_rows(wildcards):
     """What `explain` asks for; a method that cannot be explained ends the run with one message."""
-    try:
+    with told_once():
         return PLAN.explained()
-    except SqsdError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
 
 
 def explained_terms(made):
     """The input function of what a method's terms are made of, likewise."""
 
     def files(wildcards):
-        try:
+        with told_once():
             return made(wildcards.model, wildcards.dataset, wildcards.method)
-        except SqsdError as error:
-            sys.exit(f"{type(error).__name__}: {error}")
 
     return files
 
@@ -248,10 +249,8 @@ def judge_gpu(wildcards):
 
 def treated_rows(wildcards):
     """Rows of a treatment. Too few of them, where that is known before a run, end it."""
-    try:
+    with told_once():
         PLAN.check_rows_left(**wildcards)
-    except SqsdError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
     return PATHS.treated(**{k: v for k, v in wildcards.items() if k not in ("finetune", "seed")})
 
 

@@ -20,6 +20,7 @@ from sqsd.sources import (
     PROMPT,
     count_records,
     is_hub,
+    is_sandbox,
 )
 
 MEASURES = ("asr", "safety_score")
@@ -223,7 +224,7 @@ def count_rows(registry: str, spec: Mapping[str, Any]) -> int | None:
 
     Raises DataError as `sources.load_dataset`, for a file.
     """
-    if spec["source"].startswith("sandbox:") or is_hub(spec["source"]):
+    if is_sandbox(spec["source"]) or is_hub(spec["source"]):
         return spec.get("rows")
     return _count_rows(json.dumps(spec, sort_keys=True), registry)
 

@@ -14,7 +14,7 @@ from sqsd.errors import DataError
 from sqsd.files import written_whole
 from sqsd.originals import Original, read_original, text_of_objects
 from sqsd.sandbox import make_dataset
-from sqsd.sources import columns_read, sample_ids_of_rows
+from sqsd.sources import columns_read, is_sandbox, sample_ids_of_rows
 from sqsd.trust import Check
 
 KEPT, DROPPED, UNSCORED, LEFT_OUT = "kept", "dropped", "unscored", "left_out"
@@ -38,6 +38,11 @@ past:
 """
 
 
+def rows_in_share(share: float, rows: int) -> int:
+    """How many of so many rows a share of them is, in whole rows."""
+    return round(share * rows)
+
+
 def decide(ids: Sequence[str | None], scores: pd.DataFrame, drop: float) -> pd.DataFrame:
     """What becomes of each row of a source: columns sample_id, score, rank, reason, decision.
 
@@ -52,7 +57,7 @@ def decide(ids: Sequence[str | None], scores: pd.DataFrame, drop: float) -> pd.D
             "since; run again"
         )
     ranked = int(known["rank"].notna().sum())
-    dropped = round(drop * ranked)
+    dropped = rows_in_share(drop, ranked)
     if not 0 < dropped < ranked:
         raise DataError(
             f"drop is {drop}: of {ranked} rows with a score {dropped} would be dropped; "
@@ -109,7 +114,7 @@ def curate(
             original.write(folder / f"{decision}{original.suffix}", places[decision], added)
         write_card(folder / "dataset", original, places[KEPT], {**about, **counts}, provenance)
         write_doubt(folder / "dataset", checks or [])
-        read = {} if is_sandbox(spec) else columns_read(spec)
+        read = {} if is_sandbox(spec["source"]) else columns_read(spec)
         checked = None if checks is None else [asdict(check) for check in checks]
         manifest = {
             **about, "columns_read": read, "checks": checked, "counts": counts,
@@ -148,16 +153,12 @@ def write_doubt(folder: Path, checks: Sequence[Check]) -> None:
             card.writelines([DOUBT, *failed])
 
 
-def is_sandbox(spec: Mapping[str, Any]) -> bool:
-    return spec["source"].startswith("sandbox:")
-
-
 def rows_of(spec: Mapping[str, Any]) -> tuple[Original, list[str | None]]:
     """A data set's source, and the sample_id of each of its rows; the sandbox's rows are JSONL.
 
     Raises DataError as `sources.load_dataset`.
     """
-    if not is_sandbox(spec):
+    if not is_sandbox(spec["source"]):
         return read_original(spec), sample_ids_of_rows(spec)
     frame = make_dataset(dict(spec))
     pairs = zip(frame["prompt"], frame["response"], strict=True)

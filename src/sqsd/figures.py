@@ -16,6 +16,8 @@ from sqsd.bounds import first_bounds
 from sqsd.judged import RATES
 from sqsd.parts import Part, named
 
+# Names in an SVG are by its content alone, so that the same data gives the same bytes.
+plt.rcParams["svg.hashsalt"] = "sqsd"
 POOLED = "mean of experiments"
 LABELS = {
     "asr": "attack success rate",
@@ -385,7 +387,6 @@ def grid(count: int, size: tuple[float, float], at_most: int = 3):
 
 def save_figure(figure, out: Mapping[str, str]) -> None:
     """PNG and SVG, without dates so that the same data gives the same bytes."""
-    plt.rcParams["svg.hashsalt"] = "sqsd"
     figure.savefig(out["png"], dpi=150)
     figure.savefig(out["svg"], metadata={"Date": None})
     plt.close(figure)

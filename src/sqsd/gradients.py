@@ -21,8 +21,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sqsd.drift import Adapter, cast
+from sqsd.encoded import EncodedSample
 from sqsd.errors import DataError, ShapeMismatch, SqsdError
-from sqsd.packing import EncodedSample, PackedBatch, by_run, pack
+from sqsd.packing import PackedBatch, by_run, pack
 
 # Logits of so many numbers are in memory at once, 128 MB in float32.
 LOGITS_AT_ONCE = 2**25

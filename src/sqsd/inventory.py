@@ -163,7 +163,7 @@ class Inventory:
         spec = self.config[registry][name]
         if Path(path(name)).is_file():
             return read_table(path(name), schema)
-        if spec["source"].startswith("sandbox:"):
+        if sources.is_sandbox(spec["source"]):
             return draw(spec)
         return None if sources.is_hub(spec["source"]) else load(spec)
 

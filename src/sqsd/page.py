@@ -10,6 +10,7 @@ import pandas as pd
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
+from sqsd.curation import rows_in_share
 from sqsd.figures import BLUE, ORANGE
 from sqsd.files import written_whole
 from sqsd.parts import Part
@@ -59,14 +60,14 @@ def write_page(
         strongest=STRONGEST,
     )
     with written_whole(out) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def shown_part(part: Part, riskiest: int, safest: int) -> dict[str, Any]:
     """What the page says of a data set's scores."""
     scores, rows = part.read("scores", "scores"), part.read("rows", "dataset")
     known, count = scores["score"].dropna(), ranked_rows(scores)
-    dropped = round(part.options["drop"] * count)
+    dropped = rows_in_share(part.options["drop"], count)
     lowest, median, highest = (f"{known.quantile(q):.3f}" for q in (0, 0.5, 1))
     shown = {
         "title": "{dataset} by {method}, for the model {model}".format(**part.names),

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sqsd.drift import Adapter, LoraWeights, cast
+from sqsd.encoded import EncodedSample
 from sqsd.errors import DataError, SqsdError
 from sqsd.gradients import HeadPass, LayerPass, Probe, check_shapes, exact, name_of
-from sqsd.packing import EncodedSample, PackedBatch, by_run
+from sqsd.packing import PackedBatch, by_run
 
 # Numbers of a dense gradient, or of logits, that are in memory at once: a CPU reads them again from
 # its cache, a GPU wants fewer and larger steps.

@@ -146,6 +146,11 @@ def is_hub(source: str) -> bool:
     return source.startswith("hub:")
 
 
+def is_sandbox(source: str) -> bool:
+    """Whether a source is written as rows of the sandbox, of a kind that there is or not."""
+    return source.startswith("sandbox:")
+
+
 def wheel_parts(source: str) -> tuple[str, str] | None:
     """Requirement and member of a model's source in a wheel; None where it is written otherwise.
 

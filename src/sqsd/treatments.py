@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sqsd.curation import KEPT, decide
+from sqsd.curation import KEPT, decide, rows_in_share
 from sqsd.errors import ConfigurationError, DataError
 
 # The options of each kind. A kind of `BY_RISK` goes by a method's scores; `mix` asks for none.
@@ -39,7 +39,7 @@ def treated_rows(
 
 def row_count(entry: Mapping[str, Any], rows: int, added: int = 0) -> int:
     """How many rows a treatment makes of so many that all have a score; added: those of a mix."""
-    return rows - round(entry.get("share", 0) * rows) + added
+    return rows - rows_in_share(entry.get("share", 0), rows) + added
 
 
 def risk_copies(ids: pd.Series, scores: pd.DataFrame, seed: int) -> pd.Series:

@@ -35,6 +35,7 @@ from sqsd.sensitivity import position
 from sqsd.sources import (
     check_spec,
     is_hub,
+    is_sandbox,
     load_benchmark,
     load_dataset,
     load_preferences,
@@ -524,14 +525,18 @@ def all_rows_problems(
     """A table of fine-tunes on all rows, of a fine-tune that makes none for one of its models."""
     if table["kind"] != "all-rows":
         return
-    entry = config["finetunes"][table["finetune"]]
-    scored = [config["experiments"][name]["model"] for name in experiment_names(config, table)]
-    for model in dict.fromkeys(entry.get("model", name) for name in scored):
-        if not for_model(entry, model).get("all_rows_seeds"):
-            yield (
-                f"{place}.finetune: '{table['finetune']}' trains on no data set's rows together "
-                f"(model '{model}'); give it 'all_rows_seeds', a list of seeds"
-            )
+    for model in without_all_rows_seeds(config, table):
+        yield (
+            f"{place}.finetune: '{table['finetune']}' trains on no data set's rows together "
+            f"(model '{model}'); give it 'all_rows_seeds', a list of seeds"
+        )
+
+
+def without_all_rows_seeds(config: Mapping[str, Any], table: Mapping[str, Any]) -> Iterator[str]:
+    """The models that a table's fine-tunes train, but on all rows of a data set on no seed."""
+    for name, model in dict.fromkeys(finetunes_of(config, table)):
+        if not for_model(config["finetunes"][name], model).get("all_rows_seeds"):
+            yield model
 
 
 def direction_reference_problems(
@@ -583,7 +588,7 @@ def source_problems(config: Mapping[str, Any]) -> Checks:
 
 def data_source_problems(registry: str, place: str, spec: Mapping[str, Any]) -> Iterator[str]:
     source, known = spec["source"], SANDBOX[registry]
-    if not source.startswith("sandbox:"):
+    if not is_sandbox(source):
         yield from row_source_problems(registry, place, spec)
     elif source not in known:
         yield f"{place}.source: {not_known(source, 'part of the sandbox', known)}"
@@ -819,13 +824,11 @@ def treatment_seed_problems(
     """A fine-tune of a table of treatments that has no seeds of fine-tunes on all rows."""
     if table["kind"] != "treatments":
         return
-    name = table["finetune"]
-    for model in dict.fromkeys(model for _, model in finetunes_of(config, table)):
-        if not for_model(config["finetunes"][name], model).get("all_rows_seeds"):
-            yield (
-                f"{place}.finetune: '{name}' has no all_rows_seeds (model '{model}'), which "
-                "treated rows and all of them are fine-tuned on; give it one or more"
-            )
+    for model in without_all_rows_seeds(config, table):
+        yield (
+            f"{place}.finetune: '{table['finetune']}' has no all_rows_seeds (model '{model}'), "
+            "which treated rows and all of them are fine-tuned on; give it one or more"
+        )
 
 
 def first_order_problems(

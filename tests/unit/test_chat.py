@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqsd.chat import check_template, encode_pair, encode_prompt, encode_rows
+from sqsd.encoded import EncodedSample
 from sqsd.errors import DataError
 from sqsd.models import make_word_tokenizer
-from sqsd.packing import EncodedSample
 
 PAD, UNK, USER, ASSISTANT, END = range(5)
 WORDS = ["ash", "birch", "cedar", "elm", "fir"]  # sorted, so the ids are 5 to 9

@@ -11,9 +11,9 @@ from torch.func import functional_call
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from sqsd.drift import LoraWeights
+from sqsd.encoded import EncodedSample
 from sqsd.errors import DataError, ShapeMismatch, SqsdError
 from sqsd.gradients import GradientEngine
-from sqsd.packing import EncodedSample
 from sqsd.probes import LoraUpdate
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqsd.packing import EncodedSample, PackedBatch, by_run, pack
+from sqsd.encoded import EncodedSample
+from sqsd.packing import PackedBatch, by_run, pack
 from sqsd.shards import CPU_TOKENS, GPU_TOKENS, budget, samples_table
 
 # The large ones are near enough to one another to share a run with padding.

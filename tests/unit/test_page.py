@@ -123,6 +123,10 @@ def test_tables_stand_with_their_figures_and_notes(made):
     assert "s 3 abc7a chip noon" in text and "Made with SQSD 1 (torch 2)." in text
 
 
+def test_the_same_run_has_the_same_page(made):
+    assert made() == made()
+
+
 def test_the_page_loads_and_runs_nothing(made):
     page = made()
     assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in page

@@ -27,9 +27,9 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm, Qwen2RotaryEm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm, Qwen3RotaryEmbedding
 
 from sqsd.drift import LoraWeights
+from sqsd.encoded import EncodedSample
 from sqsd.errors import DataError, ShapeMismatch, SqsdError
 from sqsd.gradients import GradientEngine
-from sqsd.packing import EncodedSample
 from sqsd.probes import (
     FullGradient,
     HiddenStates,

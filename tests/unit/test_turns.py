@@ -27,11 +27,12 @@ from test_templates import (
 )
 
 from sqsd.chat import encode_pair, encode_rows, encode_turns
+from sqsd.encoded import EncodedSample
 from sqsd.errors import DataError
 from sqsd.gradients import GradientEngine
 from sqsd.losses import token_losses
 from sqsd.models import make_model, make_word_tokenizer
-from sqsd.packing import EncodedSample, PackedBatch
+from sqsd.packing import PackedBatch
 from sqsd.probes import Losses, mean_gradient
 from sqsd.training import common_arguments, sft_trainer
 

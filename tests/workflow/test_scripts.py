@@ -19,7 +19,7 @@ from unittest.mock import patch
 import pytest
 from conftest import ROOT
 from planner import TWO, Job, distinct_versions, relative
-from test_planned_jobs import DRAWN, TITLES
+from test_planned_jobs import EXPLAINED_ROWS, RANDOM_ROWS, TITLES, shown_on_page
 from test_planned_jobs import TABLES as EVERY_TABLE
 
 from sqsd.parts import Part
@@ -1187,10 +1187,7 @@ EXPECTED: dict[str, list[Call]] = {
                         "method": "chance-south",
                     },
                     options={"drop": 0.32},
-                    files={
-                        "scores": ["scores/oak/fruit/chance-south.parquet"],
-                        "rows": ["data/fruit.parquet"],
-                    },
+                    files={role: [file] for role, file in RANDOM_ROWS.items()},
                 ),
                 Part(
                     names={
@@ -1200,29 +1197,14 @@ EXPECTED: dict[str, list[Call]] = {
                         "method": "sqsd-north",
                     },
                     options={"drop": 0.21},
-                    files={
-                        "scores": ["scores/elm/grain/sqsd-north.parquet"],
-                        "rows": ["data/grain.parquet"],
-                        "tokens": ["explained/elm/grain/sqsd-north/tokens.parquet"],
-                        "modules": ["explained/elm/grain/sqsd-north/modules.parquet"],
-                        "nearest": ["explained/elm/grain/sqsd-north/nearest.parquet"],
-                        "repeats": ["repeats/grain.parquet"],
-                    },
+                    files={role: [file] for role, file in EXPLAINED_ROWS.items()},
                 ),
             ],
             tables=[
                 Part(
                     names={"table": name},
                     options={"title": TITLES[name]},
-                    files={
-                        end: [f"{folder}/{name}.{end}"]
-                        for end, folder in (
-                            ("parquet", "tables"),
-                            ("md", "tables"),
-                            ("svg", "figures"),
-                        )
-                        if end != "svg" or name in DRAWN
-                    },
+                    files={role: [file] for role, file in shown_on_page(name).items()},
                 )
                 for name in EVERY_TABLE
             ],
