@@ -5,7 +5,7 @@ import os
 import sys
 import termios
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -343,13 +343,26 @@ def test_an_error_in_the_logger_ends_no_later_line(said):
 
 # On a terminal.
 @contextmanager
-def terminal(monkeypatch) -> Iterator[int]:
-    """A terminal of 60 columns behind sys.stderr; yields where what it gets is read."""
+def terminal(monkeypatch) -> Iterator[Callable[[], str]]:
+    """A terminal of 60 columns behind sys.stderr; yields what reads all that it got until now."""
     reader, writer = os.openpty()
     termios.tcsetwinsize(writer, (10, 60))
+    text, end = "", "\a"
+
+    def read() -> str:
+        # What is written arrives by and by: a mark says when all of it is there. What the
+        # painting thread has written behind the mark is left for the next call.
+        nonlocal text
+        stream.write(end)
+        stream.flush()
+        while end not in text:
+            text += os.read(reader, 100_000).decode()
+        got, _, text = text.partition(end)
+        return got
+
     with open(writer, "w") as stream, monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", stream)
-        yield reader
+        yield read
     os.close(reader)
 
 
@@ -360,10 +373,10 @@ def test_bars_are_below_the_lines_and_go_at_the_end(monkeypatch, tmp_path):
     def score(handler):
         with log_to(log), progress("scoring", 8, "row", done=2):
             handler.show()
-            texts.append(texts[-1] + os.read(reader, 100_000).decode())
+            texts.append(texts[-1] + read())
             raise ConfigurationError("a: wrong")
 
-    with terminal(monkeypatch) as reader:
+    with terminal(monkeypatch) as read:
         texts = [""]
         with managed() as manager:
             (handler,) = manager.plugin_handlers
@@ -375,9 +388,9 @@ def test_bars_are_below_the_lines_and_go_at_the_end(monkeypatch, tmp_path):
             with pytest.raises(SystemExit):
                 score(handler)
             handler.show()
-            texts.append(texts[-1] + os.read(reader, 100_000).decode())
+            texts.append(texts[-1] + read())
         assert BARS not in os.environ
-        texts.append(texts[-1] + os.read(reader, 100_000).decode())
+        texts.append(texts[-1] + read())
     _, during, failed, end = map(shown, texts)
     assert during[0].startswith("4 steps to do") and during[1] == "1/4 make: 0.0 s"
     assert during[2].startswith("all steps:  25%|")
