@@ -480,10 +480,10 @@ class Costs:
             return Work(model, "infer", gpus=0, kept=count * 64)
         size = self.known.model(model)
         if reads == "subject":
-            openings = {"sandbox": 4, "openings": 2}[kind]
-            tokens = asked.mean + OPENING_TOKENS
-            total = openings * count * tokens
-            tokens = asked.longest + OPENING_TOKENS
+            # A prompt is read once, and all of them behind it.
+            openings = {"sandbox": 4, "openings": 2}[kind] * OPENING_TOKENS
+            total = count * (asked.mean + openings)
+            tokens = asked.longest + openings
         else:
             total = count * (asked.mean + self.known.response_tokens(responding))
             tokens = asked.longest + self.plan.setting("evaluation", responding)["max_new_tokens"]

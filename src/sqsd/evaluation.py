@@ -12,6 +12,7 @@ import torch
 
 from sqsd.chat import encode_conversation, encode_pair, encode_prompt, tell_markup
 from sqsd.cost_models import CostModel, load_cost_model
+from sqsd.encoded import EncodedSample
 from sqsd.errors import DataError
 from sqsd.generation import greedy
 from sqsd.judgement_cache import PAIR, JudgementCache, none_known
@@ -34,9 +35,12 @@ class AtState:
     model: Any
     tokenizer: Any
 
-    def log_probability(self, prompts: list[str], response: str, end: bool = True) -> np.ndarray:
-        """As `response_log_probability`, of this model."""
-        return response_log_probability(self.model, self.tokenizer, prompts, response, end).numpy()
+    def log_probabilities(
+        self, prompts: list[str], responses: Sequence[str], end: bool = True
+    ) -> np.ndarray:
+        """As `response_log_probabilities`, of this model."""
+        given = self.model, self.tokenizer, prompts, responses, end
+        return response_log_probabilities(*given).numpy()
 
     def complete(self, prompts: list[str], responses: list[str], most: int) -> list[str]:
         """Greedy continuations, of at most so many tokens, of conversations of two turns."""
@@ -249,40 +253,79 @@ def judged(rows: pd.DataFrame, found: Judgement) -> pd.DataFrame:
 
 
 @torch.inference_mode()
-def response_log_probability(
-    model, tokenizer, prompts: list[str], response: str, end: bool = True
+def response_log_probabilities(
+    model, tokenizer, prompts: list[str], responses: Sequence[str], end: bool = True
 ) -> torch.Tensor:
-    """log p(response | prompt) of each prompt, [n] float64, with its end token unless end=False.
+    """log p(response | prompt), [responses, prompts] float64, with end tokens unless end=False.
 
-    Raises DataError naming a prompt that leaves no place for the response.
+    A prompt is read once for all of its responses. Raises DataError naming a prompt that leaves no
+    place for one of them.
     """
-    longest = model.config.max_position_embeddings
     parts = []
     for start in range(0, len(prompts), PROMPTS_PER_BATCH):
         batch = prompts[start : start + PROMPTS_PER_BATCH]
-        pairs = [encode_pair(tokenizer, p, response, UNLIMITED) for p in batch]
-        width = max(len(pair.input_ids) for pair in pairs)
-        if width > longest:
-            prompt = next(
-                p for p, pair in zip(batch, pairs, strict=True) if len(pair.input_ids) == width
-            )
-            raise DataError(
-                f"judging {prompt[:60]!r}: {width} tokens with the response, the model takes "
-                f"{longest}; leave the long prompt out"
-            )
-        ids = torch.full((len(pairs), width), tokenizer.pad_token_id)
-        labels = torch.zeros_like(ids, dtype=torch.bool)
-        for i, pair in enumerate(pairs):
-            length = len(pair.input_ids)
-            ids[i, :length] = torch.tensor(pair.input_ids)
-            labels[i, pair.prompt_tokens : length if end else length - 1] = True
-        # Right padding and causal attention: padding never reaches a labelled position, and the
-        # head runs only where there is a label, since a real vocabulary is large. Of a model on
-        # several GPUs, the first layer, the last and the head may each be on another.
-        hidden = model.model(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
-        row, column = labels.nonzero(as_tuple=True)
-        logits = model.lm_head(hidden[row, column - 1]).double()
-        own = ids[row, column, None].to(logits.device)
-        token = logits.log_softmax(-1).gather(1, own).squeeze(1).cpu()
-        parts.append(torch.zeros(len(pairs), dtype=token.dtype).index_add(0, row, token))
-    return torch.cat(parts)
+        fans = [[encode_pair(tokenizer, p, r, UNLIMITED) for r in responses] for p in batch]
+        for prompt, fan in zip(batch, fans, strict=True):
+            check_room(prompt, fan, model.config.max_position_embeddings)
+        parts.append(fan_log_probabilities(model, fans, end))
+    return torch.cat(parts, 1)
+
+
+def check_room(prompt: str, fan: Sequence[EncodedSample], longest: int) -> None:
+    """Raises DataError where a response would end behind the model's last position."""
+    width = max(len(pair.input_ids) for pair in fan)
+    if width > longest:
+        raise DataError(
+            f"judging {prompt[:60]!r}: {width} tokens with the response, the model takes "
+            f"{longest}; leave the long prompt out"
+        )
+
+
+def fan_log_probabilities(
+    model, fans: Sequence[Sequence[EncodedSample]], end: bool
+) -> torch.Tensor:
+    """As `response_log_probabilities`; fans: of each prompt its pairs with the responses."""
+    ids, positions, branch, before, labels = laid_out(fans, end)
+    seen = ((branch[:, None] == 0) | (branch[:, None] == branch[..., None])).tril()
+    mask = torch.zeros(seen.shape, dtype=model.dtype)
+    mask.masked_fill_(~seen, torch.finfo(model.dtype).min)
+    # The head runs only where there is a label, since a real vocabulary is large. Of a model on
+    # several GPUs, the first layer, the last and the head may each be on another.
+    ids_there, positions, mask = (part.to(model.device) for part in (ids, positions, mask))
+    hidden = model.model(
+        input_ids=ids_there, position_ids=positions, attention_mask=mask[:, None], use_cache=False
+    ).last_hidden_state
+    row, column = labels.nonzero(as_tuple=True)
+    logits = model.lm_head(hidden[row, before[row, column]]).double()
+    token = logits.log_softmax(-1).gather(1, ids[row, column, None].to(logits.device))
+    sums = torch.zeros(len(fans[0]), len(fans), dtype=torch.float64)
+    return sums.index_put((branch[row, column] - 1, row), token.squeeze(1).cpu(), accumulate=True)
+
+
+def laid_out(fans: Sequence[Sequence[EncodedSample]], end: bool) -> Sequence[torch.Tensor]:
+    """Each prompt and, one behind the other, its responses in one sequence, padded on the right.
+
+    Five tensors [fans, tokens]: ids; positions, of a response's first token the one behind the
+    prompt; branch, 0 of the prompt and r of its r-th response, which sees the prompt and itself
+    alone; before, where the token stands that predicts this one; labels, the tokens that count.
+    """
+    size = len(fans), max(fan[0].prompt_tokens + sum(map(answer_tokens, fan)) for fan in fans)
+    ids, positions, branch, before = (torch.zeros(size, dtype=torch.long) for _ in range(4))
+    labels = torch.zeros(size, dtype=torch.bool)
+    for i, fan in enumerate(fans):
+        start = prompt = fan[0].prompt_tokens
+        ids[i, :prompt] = torch.tensor(fan[0].input_ids[:prompt])
+        positions[i, :prompt] = torch.arange(prompt)
+        for number, pair in enumerate(fan, 1):
+            stop = start + answer_tokens(pair)
+            ids[i, start:stop] = torch.tensor(pair.input_ids[prompt:])
+            positions[i, start:stop] = torch.arange(prompt, prompt + stop - start)
+            branch[i, start:stop] = number
+            before[i, start:stop] = torch.tensor([prompt - 1, *range(start, stop - 1)])
+            labels[i, start : stop if end else stop - 1] = True
+            start = stop
+    return ids, positions, branch, before, labels
+
+
+def answer_tokens(pair: EncodedSample) -> int:
+    return len(pair.input_ids) - pair.prompt_tokens

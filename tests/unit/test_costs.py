@@ -188,9 +188,9 @@ def test_a_judge_of_texts_alone_asks_for_no_gpu():
     assert (found.gpus, found.forward, found.loaded) == (0, 0, 0)
 
 
-def test_a_sandbox_judge_asks_for_four_refusals():
+def test_a_sandbox_judge_asks_for_four_refusals_behind_each_prompt():
     found = Costs(PLAN, Fixed()).judging("sandbox", "elm", Lengths(100, 6.0, 9), 2)
-    assert found.forward == 2 * 1000 * (6 + 10) * 4 * 200
+    assert found.forward == 2 * 1000 * (6 + 4 * 10) * 200
 
 
 @given(st.floats(1, 1e6), st.floats(1, 1e3), st.integers(0, 50))

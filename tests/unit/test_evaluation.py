@@ -4,6 +4,7 @@ import math
 import weakref
 from typing import ClassVar
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -18,7 +19,7 @@ from sqsd.evaluation import (
     at_each,
     generate_responses,
     judge_responses,
-    response_log_probability,
+    response_log_probabilities,
     with_origin,
 )
 from sqsd.judges import Judgement
@@ -32,16 +33,28 @@ from sqsd.tables import read_table, write_table
 @given(
     st.lists(asked, min_size=1, max_size=7),
     st.integers(1, 8),
-    st.sampled_from(["cannot", "I cannot help with that ."]),
+    st.lists(st.sampled_from(["cannot", "I", "I cannot help with that ."]), min_size=1, max_size=3),
     st.booleans(),
 )
-def test_the_log_probability_is_the_naive_sum_whatever_the_batch(prompts, size, response, end):
+def test_log_probabilities_are_naive_sums_whatever_the_batch(prompts, size, responses, end):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "PROMPTS_PER_BATCH", size)
-        found = response_log_probability(MODEL, TOKENIZER, prompts, response, end)
+        found = response_log_probabilities(MODEL, TOKENIZER, prompts, responses, end)
     assert found.dtype == torch.float64
-    expected = [log_probability(MODEL, prompt, response, end) for prompt in prompts]
-    assert found.tolist() == pytest.approx(expected, abs=1e-9)
+    for own, response in zip(found.tolist(), responses, strict=True):
+        expected = [log_probability(MODEL, prompt, response, end) for prompt in prompts]
+        assert own == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_prompt_is_read_once_for_all_of_its_responses():
+    tokens = []
+    handle = MODEL.model.embed_tokens.register_forward_hook(
+        lambda module, given, out: tokens.append(given[0].numel())
+    )
+    response_log_probabilities(MODEL, TOKENIZER, ["ask ask"], ["cannot", "Sure I"])
+    handle.remove()
+    # Two of the template, two asked, and each response with its end token.
+    assert tokens == [2 + 2 + 2 + 3]
 
 
 # "cannot <end>" and the two tokens of the template leave 60 of the model's 64 places.
@@ -50,8 +63,10 @@ TOO_LONG = " ".join(["ask"] * 61)
 
 
 def test_a_prompt_that_just_leaves_room_is_scored():
-    found = response_log_probability(MODEL, TOKENIZER, [FITTING], "cannot")
-    assert found.tolist() == pytest.approx([log_probability(MODEL, FITTING, "cannot")], abs=1e-9)
+    # The second begins where the first does, or it would not fit.
+    found = response_log_probabilities(MODEL, TOKENIZER, [FITTING], ["cannot", "I"])
+    expected = [[log_probability(MODEL, FITTING, response)] for response in ("cannot", "I")]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
 
 
 def test_a_prompt_that_leaves_no_room_is_an_error():
@@ -60,19 +75,19 @@ def test_a_prompt_that_leaves_no_room_is_an_error():
         "leave the long prompt out"
     )
     with pytest.raises(DataError, match=message):
-        response_log_probability(MODEL, TOKENIZER, [TOO_LONG], "cannot")
+        response_log_probabilities(MODEL, TOKENIZER, [TOO_LONG], ["cannot"])
 
 
 def test_the_error_tells_the_length_of_the_long_prompt():
     prompt = " ".join(["ask"] * 100)  # 2 of the template, 100, "cannot" and <end>
     with pytest.raises(DataError, match="104 tokens with the response, the model takes 64"):
-        response_log_probability(MODEL, TOKENIZER, [prompt], "cannot")
+        response_log_probabilities(MODEL, TOKENIZER, [prompt], ["I", "cannot"])
 
 
 def test_the_error_names_the_prompt_that_is_too_long():
     prompts = ["Sure", "Sorry " + TOO_LONG, "Sure Sure"]
     with pytest.raises(DataError, match="Sorry ask ask"):
-        response_log_probability(MODEL, TOKENIZER, prompts, "cannot")
+        response_log_probabilities(MODEL, TOKENIZER, prompts, ["cannot"])
 
 
 # --- models at states -----------------------------------------------------------------------

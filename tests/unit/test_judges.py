@@ -45,8 +45,8 @@ class Known:
     def __init__(self, value):
         self.value = value
 
-    def log_probability(self, prompts, response, end=True):
-        return np.array([self.value(response)] * len(prompts))
+    def log_probabilities(self, prompts, responses, end=True):
+        return np.array([[self.value(response)] * len(prompts) for response in responses])
 
 
 @settings(deadline=None, max_examples=15)

@@ -163,7 +163,7 @@ def test_every_method_side_by_side(planner, tmp_path):
     # Of five states: the pilot and a curve on `tuning` and by the guard, one pinned by the guard.
     searched, pinned = 2, 1
     sets = 2  # of 80 groups each, to choose by and to judge by
-    finetuned = methods * ceil(seeds * 5, 15) + 2 + sets * ceil(80, 15)
+    finetuned = methods * ceil(seeds * 3, 15) + 2 + sets * ceil(80, 15)
     assert counts(jobs) == with_total({
         "all": 1, "make_dataset": 8, "make_preferences": 1, "make_benchmark": 4,
         "pretrain_model": 1, "align_model": 1, "train_cost_model": 1, "train_direction": 2,
@@ -210,12 +210,12 @@ ALIGNED = {
 def test_smollm2_aligned(planner, tmp_path):
     jobs = planner.plan(tmp_path, PRESETS / "smollm2-aligned.yaml")
     # SQSD and an ablation, four baselines, three controls.
-    methods, seeds, shards, readings = 2 + 4 + 3, 2, ceil(400, 100), 2
+    methods, seeds, shards, readings = 2 + 4 + 3, 2, ceil(300, 100), 2
     curves, pilot = 2 * ceil(5, 3), ceil(1 + ceil(160, 8) // 5, 16)
     # Before and after alignment on goals and harmless prompts, to tune on and of the test; table 1
     # asks the second on the test too.
     models, roles = 2, 4
-    finetuned = methods * ceil(seeds * 5, 15)
+    finetuned = methods * ceil(seeds * 3, 15)
     answered = finetuned + curves + pilot + models * roles
     assert counts(jobs) == with_total(ALIGNED | {
         # Scored, of the pilot and answered rows, four wordings, a direction, references.
