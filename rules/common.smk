@@ -6,7 +6,7 @@ from pathlib import Path
 from snakemake.iocontainers import Wildcards
 from snakemake.output_index import OutputIndex
 
-from sqsd.config import ALL, ALL_ROWS, check_layout, read_default, resolve
+from sqsd.config import ALL, ALL_ROWS, check_layout, read_default, resolve, smallest_batch
 from sqsd.devices import visible_gpus
 from sqsd.errors import SqsdError, message_of_disk, not_known
 from sqsd.files import export_source

@@ -22,6 +22,7 @@ rule curate_rows:
         spec=lambda w: CONFIG["datasets"][w.dataset],
         method=lambda w: PLAN.entry("methods", curation_method(w), w.model),
         about=lambda w: PLAN.curation(w.curation, w.model, w.dataset),
+        fewest=smallest_batch(CONFIG),
         version=VERSION["curate_rows"],
     script:
         f"{SCRIPTS}/curate_rows.py"

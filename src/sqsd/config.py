@@ -242,6 +242,11 @@ def training_steps(rows: int, training: Mapping[str, Any]) -> int:
     return math.ceil(training["epochs"] * per_epoch)
 
 
+def smallest_batch(config: Mapping[str, Any]) -> int:
+    """The fewest rows that a fine-tune of the configuration takes a step on."""
+    return min(entry["training"]["batch_size"] for entry in config["finetunes"].values())
+
+
 def rows_at_once(training: Mapping[str, Any], processes: int = 1) -> int:
     """Rows of a batch that each process takes at once, where all of them share it.
 

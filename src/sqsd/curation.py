@@ -43,12 +43,26 @@ def rows_in_share(share: float, rows: int) -> int:
     return round(share * rows)
 
 
-def decide(ids: Sequence[str | None], scores: pd.DataFrame, drop: float) -> pd.DataFrame:
+def drop_problem(drop: float, rows: int, fewest: int = 1) -> str | None:
+    """What is wrong with dropping such a share of so many rows; fewest: that are to be left."""
+    dropped = rows_in_share(drop, rows)
+    if 0 < dropped <= rows - fewest:
+        return None
+    return (
+        f"{drop} of {rows} rows drops {dropped} and leaves {rows - dropped}; give a share that "
+        f"drops one row at least, and leaves {fewest}"
+    )
+
+
+def decide(
+    ids: Sequence[str | None], scores: pd.DataFrame, drop: float, fewest: int = 1
+) -> pd.DataFrame:
     """What becomes of each row of a source: columns sample_id, score, rank, reason, decision.
 
     ids: the sample_id of every row, null where the data set leaves it out. scores: a `scores`
     table. drop: the share of the rows with a score that is dropped, the riskiest, in whole rows.
-    Raises DataError where that is no row or leaves none, and for scores of rows that are not there.
+    Raises DataError where that is no row or leaves less than `fewest`, and for scores of rows that
+    are not there.
     """
     known = scores.set_index("sample_id")
     if lost := sorted({*known.index} - {*ids}):
@@ -57,12 +71,9 @@ def decide(ids: Sequence[str | None], scores: pd.DataFrame, drop: float) -> pd.D
             "since; run again"
         )
     ranked = int(known["rank"].notna().sum())
+    if problem := drop_problem(drop, ranked, fewest):
+        raise DataError(f"of the rows with a score, {problem}")
     dropped = rows_in_share(drop, ranked)
-    if not 0 < dropped < ranked:
-        raise DataError(
-            f"drop is {drop}: of {ranked} rows with a score {dropped} would be dropped; "
-            "give a share that drops one row at least, and leaves one"
-        )
     table = known.reindex(pd.Index(list(ids), dtype="str", name="sample_id")).reset_index()
     riskiest = table["rank"].le(dropped).fillna(False).astype(bool)
     decision = pd.Series(KEPT, table.index).mask(riskiest, DROPPED)
@@ -78,6 +89,7 @@ def curate(
     scores: pd.DataFrame,
     terms: pd.DataFrame,
     about: Mapping[str, Any],
+    fewest: int,
     out: Path,
     checks: Sequence[Check] | None,
     provenance: Mapping[str, Any],
@@ -86,8 +98,8 @@ def curate(
 
     spec: of a data set. scores: a `scores` table of it. terms: those of the scores by sample_id, a
     column each; no column for a method that has none. about: source, dataset, model, method, drop
-    and what else the manifest is to say. checks: those of `trust.check_trust`, None where there
-    were none; card and manifest tell of those that failed.
+    and what else the manifest is to say. fewest: how many rows are to be left. checks: those of
+    `trust.check_trust`, None where there were none; card and manifest tell of those that failed.
 
     `out` gets kept, dropped and unscored in the source's own format, of which `kept` has nothing
     new and the others columns of their own; `dataset`, the kept rows as a data set of the hub; and
@@ -95,7 +107,7 @@ def curate(
     such a name.
     """
     original, ids = rows_of(spec)
-    decisions = decide(ids, scores, about["drop"])
+    decisions = decide(ids, scores, about["drop"], fewest)
     taken = [name for name in original.columns if name.startswith(PREFIX)]
     if taken:
         raise DataError(f"{about['source']}: column {taken[0]} is one of SQSD's own; rename it")

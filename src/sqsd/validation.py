@@ -26,8 +26,10 @@ from sqsd.config import (
     listed,
     named_experiments,
     rows_at_once,
+    smallest_batch,
     training_steps,
 )
+from sqsd.curation import drop_problem
 from sqsd.errors import ConfigurationError, DataError, not_known
 from sqsd.published import published
 from sqsd.score_files import matched
@@ -89,6 +91,8 @@ SANDBOX = {
 MADE_HERE = {
     "sandbox": "language", "sandbox:cost": "cost", "sandbox:guard": "language", "tuned": "language",
 }  # fmt: skip
+# A model's name on the hub.
+HUB_NAME = r"[\w.-]+/[\w.-]+"
 MODEL_SOURCES = (
     "sandbox, sandbox:cost, sandbox:guard, tuned, hub:owner/name, "
     "wheel:package==version:folder/file.gguf, a .gguf file, or a folder with a model"
@@ -233,9 +237,21 @@ def schema_problem(error: Any) -> str:
         known = sorted(error.schema["properties"])
         unknown = [key for key in error.instance if key not in known]
         return "; ".join(f"{place}: " + not_known(key, "key", known) for key in unknown)
-    if error.validator == "anyOf" and "title" in error.schema:
+    if error.validator == "required":
+        return "; ".join(
+            f"{place}: " + missing(key, error.schema)
+            for key in error.validator_value
+            if key not in error.instance
+        )
+    if "title" in error.schema:
         return f"{place}: {error.instance!r} is not {error.schema['title']}"
     return f"{place}: {error.message}"
+
+
+def missing(key: str, schema: Mapping[str, Any]) -> str:
+    """That a key is, and what is to be given, where the schema says it."""
+    about = schema.get("properties", {}).get(key, {}).get("description")
+    return f"'{key}' is missing" + (f"; give {about}" if about else "")
 
 
 def per_model_problems(config: Mapping[str, Any], schema: dict) -> Checks:
@@ -723,7 +739,7 @@ def model_source_problems(place: str, spec: Mapping[str, Any]) -> Iterator[str]:
             yield f"{place}.source: '{source}' is no wheel; allowed: {MODEL_SOURCES}"
         yield from keys_problems(place, spec, f"source '{source}'", (*known, "sha256"), ())
     elif source.startswith("hub:"):
-        if not re.fullmatch(r"hub:[\w.-]+/[\w.-]+", source):
+        if not re.fullmatch(f"hub:{HUB_NAME}", source):
             yield f"{place}.source: '{source}' is no model of the hub; allowed: {MODEL_SOURCES}"
         yield from keys_problems(place, spec, f"source '{source}'", known, ("revision", "head"))
     elif source.endswith(".gguf") and not is_file(source):
@@ -731,7 +747,8 @@ def model_source_problems(place: str, spec: Mapping[str, Any]) -> Iterator[str]:
     elif source.endswith(".gguf"):
         yield from keys_problems(place, spec, f"source '{source}'", known, ())
     elif not on_disk(source, Path.is_dir):
-        yield f"{place}.source: '{source}' is no folder; allowed: {MODEL_SOURCES}"
+        hint = f". Did you mean 'hub:{source}'?" if re.fullmatch(HUB_NAME, source) else ""
+        yield f"{place}.source: '{source}' is no folder; allowed: {MODEL_SOURCES}{hint}"
     else:
         yield from keys_problems(place, spec, f"source '{source}'", known, ("head",))
 
@@ -773,6 +790,8 @@ def range_problems(config: Mapping[str, Any]) -> Checks:
     for place, _, pilot in variants(config, "pilots"):
         yield pilot_range_problems(config, place, pilot)
     yield shared_path_problems(config)
+    for name in config["selection"]["curations"]:
+        yield drop_problems(config, name)
     for name in experiments(config):
         yield experiment_problems(config, name)
     used = used_methods(config)
@@ -888,6 +907,16 @@ def batch_problems(config: Mapping[str, Any]) -> Iterator[str]:
                 f"{place}.micro_batch_size: {training['micro_batch_size']} does not divide "
                 f"batch_size={size}; give a divisor of it"
             )
+
+
+def drop_problems(config: Mapping[str, Any], curation: str) -> Iterator[str]:
+    """A share that drops no row of a data set or leaves less than a batch, where that is known."""
+    entry, fewest = config["curations"][curation], smallest_batch(config)
+    for experiment in experiment_names(config, entry):
+        dataset = config["experiments"][experiment]["dataset"]
+        rows = count_rows("datasets", config["datasets"][dataset])
+        if rows is not None and (problem := drop_problem(entry["drop"], rows, fewest)):
+            yield f"curations.{curation}.drop: {problem} (datasets.{dataset})"
 
 
 def shared_batch_problems(config: Mapping[str, Any]) -> Iterator[str]:

@@ -209,7 +209,10 @@ CONFIGURATION = [
     ),
     Case(
         "name-of-a-run",
-        problems(f"run: 'My Run' does not match '{ANYTHING}'"),
+        problems(
+            "run: 'My Run' is not a name: at most 100 lower-case letters and digits, with hyphens "
+            "between, as my-run-2"
+        ),
         {"run": "My Run"},
     ),
     Case(

@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import os
@@ -457,10 +458,10 @@ CASES = {
     "wrong type": ("lora: {r: eight}", r"lora\.r: 'eight' is not of type 'integer'"),
     "a truth for a number": ("subsets: {rows: true}", r"subsets\.rows: True is not of type"),
     "rank of the adapter": ("lora: {r: 0}", r"lora\.r: 0 is less than the minimum of 1"),
-    "name of a run": ("run: ../up", r"run: '\.\./up' does not match '\^\[a-z0-9\]"),
+    "name of a run": ("run: ../up", r"run: '\.\./up' is not a name: at most 100 lower-case"),
     "name of an entry": (
         "methods: {Random_2: {kind: random}}",
-        r"methods: 'Random_2' does not match '\^\[a-z0-9\]",
+        r"methods: 'Random_2' is not a name: .* digits, with hyphens between, as my-run-2",
     ),
     "nothing selected": ("selection: {tables: []}", r"selection\.tables: \[\] "),
     "a table selected twice": (
@@ -1188,7 +1189,7 @@ CASES = {
     ),
     "a family without the size of its heads": (
         "sandbox: {per_model: {sandbox: {architecture: {model_type: qwen3}}}}",
-        r"sandbox\.architecture: 'head_dim' is a required property "
+        r"sandbox\.architecture: 'head_dim' is missing "
         r"\(with sandbox\.per_model\.sandbox\)",
     ),
     "how states are ranked": (
@@ -1282,7 +1283,7 @@ CASES = {
     ),
     "published numbers that have no name": (
         "tables: {table4: {published: 4}}",
-        r"tables\.table4\.published: 4 is not of type 'string'",
+        r"tables\.table4\.published: 4 is not a name: ",
     ),
     "a group by length that there is none of": (
         "tables: {figure9: {group: short}}",
@@ -1383,7 +1384,7 @@ CASES = {
     ),
     "a drop of all rows": (
         "treatments: {drop-5: {share: 1}}",
-        r"treatments\.drop-5\.share: 1 is greater than or equal to the maximum of 1",
+        r"treatments\.drop-5\.share: 1 is not a share of rows between 0 and 1, as 0\.1 for the",
     ),
     "a mix with a data set that there is not": (
         "treatments: {refusals: {data: refusal}}",
@@ -1596,7 +1597,7 @@ CASES = {
         f"models: {{big: {{source: {'x' * 300}, seed: 1}}}}",
         r"models\.big\.source: 'x{300}' is no folder; allowed: sandbox",
     ),
-    "name that no disk has": (f"run: {'x' * 101}", r"run: 'x{101}' is too long"),
+    "name that no disk has": (f"run: {'x' * 101}", r"run: 'x{101}' is not a name: at most"),
     "revision of the sandbox": (
         "models: {sandbox: {revision: main}}",
         r"models\.sandbox: 'revision' means nothing for source 'sandbox', which has source, seed; "
@@ -1771,7 +1772,7 @@ CASES = {
     ),
     "checks in part": (
         "trust: {alpha: 0.3, if_failed: stop}",
-        r"trust: 'minimum_refusal_rate' is a required",
+        r"trust: 'minimum_refusal_rate' is missing",
     ),
     "a direction that is nowhere": (
         "directions: {danger: {source: nowhere}}",
@@ -1841,20 +1842,20 @@ def test_no_problem_hides_another():
 
 
 MISSING = {
-    "run": r"\(top level\): 'run' is a required property",
-    "groups": r"\(top level\): 'groups' is a required property",
-    "groups.test.seed": r"groups\.test: 'seed' is a required property",
+    "run": r"\(top level\): 'run' is missing",
+    "groups": r"\(top level\): 'groups' is missing",
+    "groups.test.seed": r"groups\.test: 'seed' is missing",
     "tables.table11.against": r"tables\.table11: 'against' is missing; kind 'groups' needs it",
     "methods.sqsd-danger-calibrated.among": (
         r"methods\.sqsd-danger-calibrated: 'among' is missing; kind 'calibrated' needs it"
     ),
-    "lora.r": r"lora: 'r' is a required property",
-    "pilots.pilot.data": r"pilots\.pilot: 'data' is a required property",
-    "anchors.harmful.data": r"anchors\.harmful: 'data' is a required property",
-    "directions.danger.data": r"directions\.danger: 'data' is a required property",
-    "evaluation.benchmarks": r"evaluation: 'benchmarks' is a required property",
-    "evaluation.judges.asr": r"evaluation\.judges: 'asr' is a required property",
-    "tables.table1.title": r"tables\.table1: 'title' is a required property",
+    "lora.r": r"lora: 'r' is missing",
+    "pilots.pilot.data": r"pilots\.pilot: 'data' is missing",
+    "anchors.harmful.data": r"anchors\.harmful: 'data' is missing",
+    "directions.danger.data": r"directions\.danger: 'data' is missing",
+    "evaluation.benchmarks": r"evaluation: 'benchmarks' is missing",
+    "evaluation.judges.asr": r"evaluation\.judges: 'asr' is missing",
+    "tables.table1.title": r"tables\.table1: 'title' is missing",
     "datasets.pilot.rows": (
         r"datasets\.pilot: 'rows' is missing; source 'sandbox:benign' needs it"
     ),
@@ -2244,7 +2245,7 @@ def scored_here(folder: Path, prompt: str, **registries) -> dict:
             methods={"theirs": theirs},
             groups={"test": {"size": 2}, "tuning": {"size": 2}},
             tables={"ranking": {"methods": ["theirs", "random"]}},
-            selection={"tables": ["ranking"]},
+            selection={"tables": ["ranking"], "curations": []},
         ),
         registries,
     )
@@ -2310,6 +2311,41 @@ def test_the_file_of_scores_of_a_model(tmp_path):
     own.write_text('{"q": "Who?", "a": "So.", "risk": 1}\n')
     (found,) = problems(scored_here(tmp_path, "Why 1?", **per_model))
     assert found.startswith(f"methods.theirs: {own}: none of its 1 rows is one of the 2 rows of")
+
+
+@pytest.mark.parametrize(
+    ("drop", "batches", "says"),
+    [
+        # Of ten rows .04 are none; .3 are three, which leaves seven, less than a batch of eight.
+        (0.04, (8,), "0.04 of 10 rows drops 0 and leaves 10; give a share that drops one row at "
+         "least, and leaves 8"),
+        (0.3, (9, 8), "0.3 of 10 rows drops 3 and leaves 7; give a share that drops one row at "
+         "least, and leaves 8"),
+        (0.2, (9, 8), None),
+    ],
+)  # fmt: skip
+def test_a_share_that_drops_no_row_or_leaves_no_batch(tmp_path, drop, batches, says):
+    config = with_sources(
+        datasets={"mine": {"source": rows_file(tmp_path, "rows.jsonl", 10), "fields": PAIR}},
+        experiments={"sandbox": {"dataset": "mine"}},
+        curations={"safer": {"drop": drop}},
+        groups={"test": {"size": 2}, "tuning": {"size": 2}},
+        selection={"tables": ["ranking"]},
+    )
+    for entry, size in zip(config["finetunes"].values(), itertools.cycle(batches)):
+        entry["training"]["batch_size"] = size
+    place = "curations.safer.drop: "
+    found = [problem for problem in problems(config) if problem.startswith(place)]
+    assert found == ([f"{place}{says} (datasets.mine)"] if says else [])
+
+
+def test_a_share_of_hub_rows_that_nobody_has_counted_is_left_to_the_job():
+    config = with_sources(
+        datasets={"mine": {"source": "hub:a/b:train", "fields": PAIR}},
+        experiments={"sandbox": {"dataset": "mine"}},
+        curations={"safer": {"drop": 0.999999}},
+    )
+    assert not [problem for problem in problems(config) if problem.startswith("curations")]
 
 
 def test_a_benchmark_with_repeated_prompts(tmp_path):

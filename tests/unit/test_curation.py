@@ -51,9 +51,23 @@ def test_a_share_of_no_row_or_of_all_is_refused(drop):
     dropped = round(drop * 2)
     with pytest.raises(
         DataError,
-        match=rf"drop is {drop}: of 2 rows with a score {dropped} would be dropped; give",
+        match=rf"of the rows with a score, {drop} of 2 rows drops {dropped} and leaves "
+        rf"{2 - dropped}; give a share that drops one row at least, and leaves 1$",
     ):
         decide(["a", "b"], scores, drop)
+
+
+def test_a_share_that_leaves_too_few_rows_is_refused():
+    scores = scores_of({"a": 1.0, "b": 2.0, "c": 3.0})
+    assert len(decide(["a", "b", "c"], scores, 0.4, fewest=2)) == 3
+    with pytest.raises(DataError, match=r"drops 1 and leaves 2; .* at least, and leaves 3$"):
+        decide(["a", "b", "c"], scores, 0.4, fewest=3)
+
+
+def test_a_curation_that_leaves_too_few_rows_writes_nothing(tmp_path, source):
+    with pytest.raises(DataError, match=r"of the rows with a score, .* and leaves 9$"):
+        curated(tmp_path, source, fewest=9)
+    assert not (tmp_path / "out").exists()
 
 
 def test_scores_of_rows_that_are_not_there_are_refused():
@@ -102,11 +116,11 @@ def source(tmp_path):
     return spec, scores
 
 
-def curated(tmp_path, source, terms=None, checks=None):
+def curated(tmp_path, source, terms=None, checks=None, fewest=1):
     spec, scores = source
     terms = pd.DataFrame() if terms is None else terms
     out = tmp_path / "out"
-    return out, curate(spec, scores, terms, ABOUT, out, checks, MADE)
+    return out, curate(spec, scores, terms, ABOUT, fewest, out, checks, MADE)
 
 
 def lines(path):

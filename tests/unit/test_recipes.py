@@ -171,12 +171,15 @@ def test_without_the_section_nothing_changes():
 @pytest.mark.parametrize(
     ("section", "says"),
     [
-        ({k: v for k, v in own().items() if k != "model"}, "own: 'model' is a required property"),
+        ({k: v for k, v in own().items() if k != "model"}, "own: 'model' is missing; give hub:"),
         (own(recipe="opening"), r"own\.recipe: 'opening' is not a recipe; known: aegis, "
          r"beavertails, openings\. Did you mean 'openings'\?"),
-        (own(drop=1.5), r"own\.drop: 1\.5 is greater than or equal to the maximum of 1"),
+        (own(drop=1.5), r"own\.drop: 1\.5 is not a share of rows between 0 and 1, as 0\.1 "),
         (own(datum="x"), r"own: 'datum' is not a key; known: data, drop, .*Did you mean 'data'"),
         (own(model="modle"), r"own\.model\.source: 'modle' is no folder; allowed: .*hub:own"),
+        (own(model="Some-Team/a_model.b"),
+         r"own\.model\.source: .* allowed: .*\. Did you mean 'hub:Some-Team/a_model\.b'\?"),
+        (own(model="./model/none"), r"own\.model\.source: '\./model/none' is no .* with a model$"),
         (own(model={"source": "model", "sed": 1}), r"own\.model: 'sed' is not a key; known: .*se"),
         (own(model={"sandbox": "model"}), r"own\.model\.sandbox: the default has an entry of that "
          r"name in `models`; rename it"),

@@ -829,6 +829,7 @@ SCORES = {
                 "method": "sqsd-north",
                 "drop": 0.21,
             },
+            "fewest": 8,  # the default's fine-tunes, whose batches are the smallest
         },
     ),
     "curate_rows less-south oak fruit": Expected(
@@ -850,6 +851,7 @@ SCORES = {
                 "method": "chance-south",
                 "drop": 0.32,
             },
+            "fewest": 8,  # the default's fine-tunes, whose batches are the smallest
         },
     ),
     "make_subsets oak fruit sqsd-south": Expected(

@@ -872,6 +872,7 @@ EXPECTED: dict[str, list[Call]] = {
                 "method": "chance-south",
                 "drop": 0.32,
             },
+            fewest=8,
             out="curated/less-south/oak/fruit",
             checks=call("read_checks", paths=[]),
             provenance=made_from("curate_rows"),

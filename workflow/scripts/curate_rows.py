@@ -21,6 +21,7 @@ with log_to(snakemake.log[0]):
         scores=read_table(snakemake.input.scores, "scores"),
         terms=score_terms(parameters.method, readings),
         about=parameters.about,
+        fewest=parameters.fewest,
         out=Path(snakemake.output.folder),
         checks=read_checks(snakemake.input.trust),
         provenance=made_from(snakemake, "curate_rows"),
