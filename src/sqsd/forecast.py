@@ -281,7 +281,7 @@ def page_of(plan: Plan, data: pd.DataFrame, rules: pd.DataFrame, remarks: list[s
         hours = own["hours"].sum(skipna=False)
         total = "unknown" if pd.isna(hours) else f"{hours:,.2f} h, one job after another"
         gpu = own["gpu_hours"].sum(skipna=False)
-        total += f", {gpu:,.1f} GPU-hours" if gpu else ""
+        total += f", {gpu:,.1f} GPU-hours" if gpu > 0 else ""  # null where it is not known
         digits = ("", ".0f", ".0f", ".2f", ".2f", ".1f", ".0f", ".0f", ".1f")
         parts += [
             f"## `snakemake {target}`: {own['to_do'].sum()} jobs to do, {own['done'].sum()} done; "

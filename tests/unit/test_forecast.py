@@ -183,7 +183,7 @@ def test_a_page_and_a_table_are_kept(tmp_path, monkeypatch):
         ("all", "collect_gradients"), ("all", "train_pilot"), ("curate", "collect_gradients"),
         ("curate", "other"),
     }  # fmt: skip
-    assert "## `snakemake all`: 2 jobs to do, 1 done; unknown" in page
+    assert "## `snakemake all`: 2 jobs to do, 1 done; unknown\n" in page
     assert "collect_gradients of sandbox needs" in page
     assert "models.far: nothing is known of the size of hub:wood/oak" in page
     assert "| mixed " in page
