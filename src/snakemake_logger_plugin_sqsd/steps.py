@@ -18,6 +18,8 @@ ALWAYS_SAID = (
 )  # fmt: skip
 # What `Steps.end` says better.
 END = ("Exiting because a job execution failed", "At least one job did not complete successfully")
+# Of a failed job's output that an earlier one would have left to it, where there is none to keep.
+NOTHING_TO_RESTORE = "Cannot restore "
 # After it jobs end because they are ended.
 STOPPED = "Terminating processes on user request"
 # Of what Snakemake says without an event while steps run, what is told as it is.
@@ -138,7 +140,7 @@ class Steps:
 
     def matters(self, text: str, level: int) -> bool:
         if level >= logging.WARNING:
-            return not text.startswith(END)
+            return not text.startswith((*END, NOTHING_TO_RESTORE))
         return text.startswith(TOLD) if self.total else not text.startswith(ALWAYS_SAID)
 
     def end(self, record) -> Iterator[str]:

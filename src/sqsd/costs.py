@@ -22,6 +22,9 @@ LORA_SHARE, MODULES = 0.0027, 250
 # `evaluation.PROMPTS_PER_BATCH`, `shards.CPU_TOKENS` and `gradients.LOGITS_AT_ONCE`, whose modules
 # take seconds to import; a test holds them to be the same.
 PROMPTS_PER_BATCH, CPU_TOKENS, LOGITS_AT_ONCE = 32, 2**11, 2**25
+# A GGUF file's weights are unpacked, which takes so many times what loading them would (26 s of
+# SmolLM2-135M: benchmarks/measured/plan_accuracy_curate-smollm2.json).
+GGUF_LOADS = 80
 # Of a refusal or an opening that a judge asks a model how likely it is.
 OPENING_TOKENS = 10
 # Rows whose tokens `token-losses` shows, in two groups.
@@ -519,4 +522,6 @@ class Costs:
         size = self.known.model(w["model"]).parameters
         kept = size * BYTES["bfloat16"]
         weights = size * BYTES["float32"]
-        return Work(w["model"], "infer", gpus=0, loaded=size, kept=kept, weights=weights)
+        packed = self.config["models"][w["model"]]["source"].endswith(".gguf")
+        loaded = size * (GGUF_LOADS if packed else 1)
+        return Work(w["model"], "infer", gpus=0, loaded=loaded, kept=kept, weights=weights)

@@ -140,6 +140,16 @@ def test_a_direction_of_others_reads_the_model_and_trains_nothing():
     assert found.loaded == 1000
 
 
+@pytest.mark.parametrize(
+    ("source", "loads"),
+    [("hub:wood/oak", 1), ("oak.gguf", 80), ("wheel:oak==1.0:oak/oak.gguf", 80)],
+)
+def test_a_gguf_file_is_unpacked_before_it_is_saved(source, loads):
+    plan = SimpleNamespace(config={"models": {"oak": {"source": source}}})
+    found: Any = Costs(plan, Fixed()).work(Job("fetch_model", {"model": "oak"}))  # pyright: ignore
+    assert (found.loaded, found.weights, found.kept) == (loads * 1000, 4000, 2000)
+
+
 def test_dpo_has_two_sequences_a_row_and_a_pass_of_the_model_as_it_was():
     sft = PLAN.entry("directions", "ill", "elm")
     dpo = next(

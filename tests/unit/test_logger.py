@@ -278,6 +278,11 @@ def test_whatever_else_failed_is_said_together_at_the_end():
     assert lines[6].startswith("1 of 3 steps done in 00:05 and kept;") and len(lines) == 7
 
 
+def test_of_a_failed_update_of_what_was_not_there_nothing_is_said():
+    lost = record("Cannot restore a.json: no backup found.", level=logging.WARNING)
+    assert told(run_info(1), job_info(1), lost, job_error(1))[1:] == ["FAILED make; it has no log"]
+
+
 def test_steps_that_ctrl_c_ends_have_not_failed():
     stop = "Terminating processes on user request, this might take some time."
     end = [script_error("died with <Signals.SIGINT: 2>"), job_error(1)]
