@@ -65,8 +65,11 @@ def number(text: str) -> float | str:
         return text
 
 
-def interval(name: str, kind: str) -> str:
-    return f"{{{name}:.2f}} [{{{name}_{kind}_low:.2f}}, {{{name}_{kind}_high:.2f}}]"
+def interval(name: str, kind: str, digits: int = 2) -> str:
+    value, low, high = (
+        f"{{{n}:.{digits}f}}" for n in (name, f"{name}_{kind}_low", f"{name}_{kind}_high")
+    )
+    return f"{value} [{low}, {high}]"
 
 
 def step(name: str) -> Callable[[Record], str]:
@@ -181,6 +184,14 @@ SOURCES = [
            {},
            {"rows": "{rows:,}", "alike": "{alike:,}", "seconds": "{seconds:.0f}",
             "MB": "{peak_mb:.0f}"}),
+    Source("docs/own_data.md", "| treatment | method | rows |",
+           measured(f"{DEFAULT}/dropping.csv"), {"treatment": "treatment", "method": "method"},
+           {"rows": blank_or("{rows:,.0f}", "rows"), "ASR": interval("asr", "clustered"),
+            "Safety Score": interval("safety_score", "t"),
+            "ASR over all rows": blank_or(interval("asr_over_all", "t"), "asr_over_all"),
+            "held-out loss over all rows":
+                blank_or(interval("heldout_loss_over_all", "t", 3), "heldout_loss_over_all"),
+            "exact answers": interval("exact", "clustered")}),
     Source("docs/sandbox_seeds.md", "| method | sqsd-danger over it |",
            measured(f"{SEEDS}/paired.csv"), {"method": "method"},
            {"sqsd-danger over it": interval("difference", "t"),
