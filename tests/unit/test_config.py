@@ -2339,13 +2339,16 @@ def test_a_share_that_drops_no_row_or_leaves_no_batch(tmp_path, drop, batches, s
     assert found == ([f"{place}{says} (datasets.mine)"] if says else [])
 
 
-def test_a_share_of_hub_rows_that_nobody_has_counted_is_left_to_the_job():
+def test_a_share_of_rows_of_the_hub_that_the_configuration_counts():
     config = with_sources(
-        datasets={"mine": {"source": "hub:a/b:train", "fields": PAIR}},
+        datasets={"mine": {"source": "hub:a/b:train", "fields": PAIR, "rows": 5000, "seed": 1}},
         experiments={"sandbox": {"dataset": "mine"}},
-        curations={"safer": {"drop": 0.999999}},
+        curations={"safer": {"drop": 0.9998}},
     )
-    assert not [problem for problem in problems(config) if problem.startswith("curations")]
+    assert problems(config) == [
+        "curations.safer.drop: 0.9998 of 5000 rows drops 4999 and leaves 1; give a share that "
+        "drops one row at least, and leaves 8 (datasets.mine)"
+    ]
 
 
 def test_a_benchmark_with_repeated_prompts(tmp_path):

@@ -163,7 +163,7 @@ def test_every_method_side_by_side(planner, tmp_path):
     # Of five states: the pilot and a curve on `tuning` and by the guard, one pinned by the guard.
     searched, pinned = 2, 1
     sets = 2  # of 80 groups each, to choose by and to judge by
-    finetuned = methods * ceil(seeds * 3, 15) + 2 + sets * ceil(80, 15)
+    finetuned = methods * ceil(seeds * 5, 15) + 2 + sets * ceil(80, 15)
     assert counts(jobs) == with_total({
         "all": 1, "make_dataset": 8, "make_preferences": 1, "make_benchmark": 4,
         "pretrain_model": 1, "align_model": 1, "train_cost_model": 1, "train_direction": 2,
