@@ -217,7 +217,10 @@ CONFIGURATION = [
     ),
     Case(
         "no-folder-of-a-model",
-        problems(f"models.mine.source: 'models/mine' is no folder; allowed: {MODEL_SOURCES}"),
+        problems(
+            f"models.mine.source: 'models/mine' is no folder; allowed: {MODEL_SOURCES}. "
+            "Did you mean 'hub:models/mine'?"
+        ),
         {"models": {"mine": {"source": "models/mine", "seed": 1}}},
     ),
     Case(
@@ -445,7 +448,7 @@ ROW_FILES = [
                 }
             },
             "tables": {"ranking": {"methods": ["theirs"]}},
-            "selection": {"tables": ["ranking"]},
+            "selection": {"tables": ["ranking"], "curations": []},
         },
         lambda folder: (
             lines(HELLO, BYE)(folder),

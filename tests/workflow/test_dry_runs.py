@@ -13,9 +13,7 @@ from sqsd import sandbox
 
 PRESETS = ROOT / "config/presets"
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-TARGETS = (
-    "table1", "table3", "table4", "table5", "table6", "table7", "ranking", "figure2", "figure5",
-)  # fmt: skip
+TARGETS = ("table1", "table4", "table5", "table6", "table7", "ranking", "figure2", "figure5")
 # Rules that take seconds and no GPU: on a cluster they run where snakemake does.
 LIGHT = {
     "make_dataset", "make_preferences", "make_benchmark", "fetch_model", "measure_trajectory",
@@ -36,13 +34,16 @@ def counts(jobs) -> dict[str, int]:
     return with_total(dict(Counter(job.rule for job in jobs)))
 
 
-def sandbox_jobs(experiments: int) -> dict[str, int]:
-    """Jobs of the default's protocol for so many experiments, each with its own model."""
-    methods = 1 + 4 + 2  # the score, its four ablations (table 3), two controls (tables 1 and 7)
+def sandbox_jobs(experiments: int, ablations: bool = False) -> dict[str, int]:
+    """Jobs of the default's protocol for so many experiments, each with its own model.
+
+    Table 3 has four ablations, of which one is read at two states of its own; the others share the
+    score's two readings.
+    """
+    methods = 1 + 2 + 4 * ablations  # the score, two controls (tables 1 and 7)
     seeds, windows = 3, 5
     shards = ceil(1500, 750)
-    # Readings of the score and its insensitive ablation, one for each term: the others share them.
-    readings = 2 + 2
+    readings = states = 2 + 2 * ablations
     # In tables of subsets: the model before fine-tuning, and fine-tuned on all rows.
     all_rows_seeds, unsubset = 1, 2
     parts = {
@@ -59,13 +60,14 @@ def sandbox_jobs(experiments: int) -> dict[str, int]:
         "make_dataset": 3, "make_preferences": 1, "make_benchmark": 3, "pretrain_model": 1,
         "align_model": 1, "train_direction": 2, "train_pilot": 1, "measure_trajectory": 2,
         "list_states": judged + pinned, "generate_responses": judged + guarded,
-        "judge_responses": judged, "rank_alphas": 1, "rank_checkpoints": 1, "choose_state": 4,
+        "judge_responses": judged, "rank_alphas": 1, "rank_checkpoints": 1, "choose_state": states,
         "encode_samples": 1, "collect_gradients": shards * readings, "score_samples": methods,
         "make_subsets": methods, "finetune_subsets": methods * seeds,
         "finetune_all_rows": all_rows_seeds,
     }  # fmt: skip
     jobs = {rule: count * experiments for rule, count in each.items()}
-    return with_total(jobs | dict.fromkeys((*TARGETS, "all"), 1))
+    tables = (*TARGETS, "table3") if ablations else TARGETS
+    return with_total(jobs | dict.fromkeys((*tables, "all"), 1))
 
 
 def test_default(tmp_path):
@@ -73,15 +75,15 @@ def test_default(tmp_path):
 
 
 def test_ten_base_seeds(planner, tmp_path):
-    """The default ten times; what a job reads and makes is of one seed, but for the tables."""
+    """The default and table 3 ten times; but for tables, what a job reads and makes is of a seed."""
     preset = PRESETS / "sandbox-seeds.yaml"
     jobs = planner.plan(tmp_path, preset)
-    assert counts(jobs) == sandbox_jobs(10)
+    assert counts(jobs) == sandbox_jobs(10, ablations=True)
     of_a_seed = re.compile(r"(?:seed|mixed|pilot|danger|safety|tuning|test|exact)-(\d\d)\b")
     for job in jobs:
         if job.rule != "all":
             seeds = set(of_a_seed.findall(" ".join([*job.needs, *job.makes])))
-            assert len(seeds) == (10 if job.rule in TARGETS else 1), job.name
+            assert len(seeds) == (10 if job.rule in (*TARGETS, "table3") else 1), job.name
     # Written once for all seeds.
     assert not re.search(r"-(1[1-9]|20)\b", preset.read_text())
 
@@ -139,11 +141,8 @@ def test_too_few_rows_end_the_run_where_a_drop_of_them_is_asked_for(tmp_path):
 
 
 def test_judges_beside_the_rule(planner, tmp_path):
-    """What 17 methods' fine-tunes respond, by three judges and the rule, of which two are trained.
-
-    The cost model scores rows too; phrases search a layer.
-    """
-    jobs = planner.plan(tmp_path, PRESETS / "sandbox-methods.yaml", targets=["judges"])
+    """What three methods' fine-tunes respond, by three judges and the rule; two are trained."""
+    jobs = planner.plan(tmp_path, targets=["judges"])
     found = counts(jobs)
     assert found["train_guard_model"] == found["train_cost_model"] == found["judges"] == 1
     judges = Counter(
@@ -151,7 +150,7 @@ def test_judges_beside_the_rule(planner, tmp_path):
         for job in jobs
         if job.rule == "judge_responses" and job.wildcards["subject"].startswith("finetunes/")
     )
-    assert judges == dict.fromkeys(("guard", "cost", "phrases", "sandbox"), 17)
+    assert judges == dict.fromkeys(("guard", "cost", "phrases", "sandbox"), 3)
 
 
 def test_every_method_side_by_side(planner, tmp_path):
@@ -178,8 +177,8 @@ def test_every_method_side_by_side(planner, tmp_path):
         "make_groups": sets, "finetune_groups": sets,
         "list_states": finetuned + searched + pinned,
         "generate_responses": finetuned + 2 * searched + pinned,
-        # Fine-tunes on subsets by three more judges, of which one is a guard.
-        "judge_responses": finetuned + searched + 3 * methods, "train_guard_model": 1,
+        # Fine-tunes on subsets of three methods by three more judges, of which one is a guard.
+        "judge_responses": finetuned + searched + 3 * 3, "train_guard_model": 1,
         "methods": 1, "methods-score": 1, "agreement": 1, "table10": 1, "table11": 1,
         "judges": 1,
     })  # fmt: skip
@@ -310,7 +309,7 @@ def rows_taken(entry: dict) -> range:
 
 
 def test_the_paper_in_small(planner, tmp_path):
-    """Three models by two data sets by nine methods, on three benchmarks, and the other studies."""
+    """Three models by two data sets by nine methods, one set on three benchmarks; other studies."""
     jobs = planner.plan(tmp_path, PRESETS / "paper-small.yaml")
     models, data, dangers, baselines, controls, benchmarks = 3, 2, 2, 5, 2, 3
     experiments, arms = models * data, models * data * (dangers + baselines + controls)
@@ -330,7 +329,9 @@ def test_the_paper_in_small(planner, tmp_path):
     larger = 1  # a target that scores nothing; only before its fine-tunes is it evaluated itself
     assert ceil(windows, 15) == ceil(9, 9) == 1  # parts of a fine-tune, and of a curve
     on_test = ablations + transferred + rates + larger
-    on_three = arms + models
+    scored = arms + models
+    # On the second and third benchmark, those of one data set.
+    on_more = (benchmarks - 1) * (arms // data + models)
     assert counts(jobs) == with_total({
         "all": 1,
         # Scored and pilot rows of each data set, three sizes, directions, references of baselines.
@@ -353,9 +354,9 @@ def test_the_paper_in_small(planner, tmp_path):
         "score_samples": arms + ablations, "make_subsets": arms + ablations,
         "finetune_subsets": finetunes, "make_groups": 1, "finetune_groups": 1,
         "list_states": finetunes + models + larger + curves + pilots + groups,
-        "generate_responses": benchmarks * on_three + on_test + curves + pilots + groups,
+        "generate_responses": scored + on_more + on_test + curves + pilots + groups,
         # Verdicts everywhere but on groups; costs where Safety Scores are.
-        "judge_responses": benchmarks * on_three + on_test + on_three
+        "judge_responses": 2 * scored + on_more + on_test
         + 2 * curves + 2 * pilots + groups,
         **dict.fromkeys(
             (
@@ -568,7 +569,7 @@ def test_targets_are_listed_with_one_line_each(tmp_path):
         assert len(described) == 1 and len(described[0].split()) > 3, target
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", (*TARGETS, "table3"))
 def test_every_target_can_be_asked_for_alone(planner, tmp_path, target):
     jobs = counts(planner.plan(tmp_path, targets=[target]))
     assert jobs[target] == 1
