@@ -75,7 +75,7 @@ def test_default(tmp_path):
 
 
 def test_ten_base_seeds(planner, tmp_path):
-    """The default and table 3 ten times; but for tables, what a job reads and makes is of a seed."""
+    """The default and table 3 ten times; a job, unless it makes a table, is of one seed."""
     preset = PRESETS / "sandbox-seeds.yaml"
     jobs = planner.plan(tmp_path, preset)
     assert counts(jobs) == sandbox_jobs(10, ablations=True)
