@@ -23,6 +23,10 @@ TARGETS_OF_TWO = (
 PRELOADED = ["planner", "snakemake.api", "jsonschema", "pandera.pandas", "scipy.stats"]
 
 
+# Later than any script, since a result without metadata that is older is made again.
+AGE = 4e9
+
+
 @dataclass(frozen=True)
 class Job:
     """A job of a plan. `runs`: whether it would run; the rest as the rule and the DAG have it."""
@@ -112,6 +116,17 @@ def make_plan(
         dag = workflow._workflow.dag
         assert dag is not None
         return [as_job(job, set(updated)) for job in dag.jobs]
+
+
+def make_empty(jobs: Iterable[Job], folder: Path, age: float = AGE) -> None:
+    """Everything that jobs make, empty, and with all else in the folder of one age, in seconds."""
+    for path in (folder / name for job in jobs for name in job.makes):
+        # Without an ending it is a folder.
+        (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
+        if path.suffix:
+            path.touch()
+    for path in folder.rglob("*"):
+        os.utime(path, (age, age))
 
 
 def as_job(job, updated: set[str]) -> Job:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import job_counts, snakemake, write_config, write_model
+from planner import make_empty
 
 RUN = "results/sandbox"
 PAIR = {"instruction": "q", "response": "a"}
@@ -66,3 +67,26 @@ def test_a_changed_folder_of_a_model_is_read_again(tmp_path):
     later(settings)
     planned = snakemake(tmp_path, *target, "-n", configfiles=(file,))
     assert job_counts(planned.stdout) == {"fetch_model": 1, "total": 1}
+
+
+def test_a_second_data_set_on_the_same_model_costs_its_own_pass_alone(planner, tmp_path):
+    """Read, passed over once for each term, scored, curated; no direction or pilot again."""
+    for name, rows in (("first", 90), ("second", 70)):
+        lines = (json.dumps({"prompt": f"{name} {i}?", "response": "So."}) for i in range(rows))
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "asks.csv").write_text("prompt\n" + "".join(f"Why {i}?\n" for i in range(100)))
+    own = {"recipe": "openings", "model": "hub:a/b", "requests": "asks.csv"}
+    files = {"mine": "first.jsonl", "second": "second.jsonl"}
+
+    def plan(data):
+        file = write_config(tmp_path / "own.yaml", run="own", own=own | {"data": data})
+        return planner.plan(tmp_path, file, targets=["curate"])
+
+    make_empty(plan("first.jsonl"), tmp_path)
+    assert not [job.name for job in plan("first.jsonl") if job.runs and job.makes]
+    ran = [job for job in plan(files) if job.runs and job.makes]
+    assert sorted(job.name for job in ran) == sorted((
+        "make_dataset second", "collect_gradients mine second d-compliance compliance 00000",
+        "collect_gradients mine second s-refusal refusal 00000",
+        "score_samples mine second sqsd-compliance", "curate_rows safer mine second",
+    ))  # fmt: skip

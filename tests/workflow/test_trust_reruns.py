@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT, TINY, write_config
-from planner import TWO
+from planner import AGE, TWO, make_empty
 from snakemake.cli import parse_config
 from snakemake.utils import update_config
 
@@ -19,22 +19,13 @@ CHECKS = "results/two/trust/elm/sqsd-north.json"
 VERDICTS = "results/two/evaluations/elm/steering/harm/4/elm-try/judgements/wary/0.parquet"
 CURATED = {"curate_rows less-north elm grain"}
 TARGETS = ["all", "curate"]
-# Both later than any script, since a result without metadata that is older is made again.
-OLD, NEW = 4e9, 4.1e9
+OLD, NEW = AGE, AGE + 1e8
 
 
 @pytest.fixture
 def made(planner, tmp_path):
     """A folder with every file of `two.yaml`, all of one age."""
-    for job in planner.plan(tmp_path, TWO, targets=TARGETS):
-        for path in (tmp_path / name for name in job.makes):
-            # Without an ending it is a folder.
-            folder = path if not path.suffix else path.parent
-            folder.mkdir(parents=True, exist_ok=True)
-            if path.suffix:
-                path.touch()
-    for path in tmp_path.rglob("*"):
-        os.utime(path, (OLD, OLD))
+    make_empty(planner.plan(tmp_path, TWO, targets=TARGETS), tmp_path, OLD)
     return tmp_path
 
 
