@@ -208,8 +208,8 @@ ALIGNED = {
 
 def test_smollm2_aligned(planner, tmp_path):
     jobs = planner.plan(tmp_path, PRESETS / "smollm2-aligned.yaml")
-    # SQSD and an ablation, four baselines, three controls.
-    methods, seeds, shards, readings = 2 + 4 + 3, 2, ceil(300, 100), 2
+    # SQSD, four baselines, three controls; and an ablation, of which there are scores alone.
+    methods, ablations, seeds, shards, readings = 1 + 4 + 3, 1, 2, ceil(300, 100), 2
     curves, pilot = 2 * ceil(5, 3), ceil(1 + ceil(160, 8) // 5, 16)
     # Before and after alignment on goals and harmless prompts, to tune on and of the test; table 1
     # asks the second on the test too.
@@ -224,7 +224,7 @@ def test_smollm2_aligned(planner, tmp_path):
         "collect_gradients": shards * readings,
         "collect_full_gradients": shards * 2,
         # Rows at two layers, one set of anchors at the one and two at the other.
-        "collect_hidden_states": shards * 2 + 1 + 2, "score_samples": methods,
+        "collect_hidden_states": shards * 2 + 1 + 2, "score_samples": methods + ablations,
         "make_subsets": methods, "finetune_subsets": methods * seeds,
         "list_states": finetuned + curves + pilot + models,
         "generate_responses": answered, "judge_responses": 2 * answered,
