@@ -113,6 +113,7 @@ def of(method: str, shown: str) -> Callable[[Record], str]:
 DELTA, OVER = interval("delta", "t"), interval("over_random", "t")
 DEFAULT = "docs/measured/sandbox"
 STUDY = "docs/measured/sandbox-study"
+ALIGNED = "docs/measured/smollm2-aligned"
 ENGINE = "benchmarks/measured/gradient_engine.json"
 
 
@@ -239,6 +240,12 @@ SOURCES = [
            {"correlation": interval("correlation", "t"),
             "over sqsd-danger": blank_or(interval("over", "t"), "over"),
             "each base seed": lambda row: " ".join(map(short, row["each"]))}),
+    Source("README.md", "| method | ASR, S1 |", lambda: aligned_records(), {"method": "method"},
+           {f"ASR, S{k}": clustered(f"s{k}") for k in (1, 2, 3)}
+           | {f"score, S{k}": interval(f"score_s{k}", "t", 1) for k in (1, 2, 3)}
+           | {"delta of score": interval("score_delta", "t", 1),
+            "over random": lambda row: "" if row["method"] == "random"
+                else interval("score_over_random", "t", 1).format(**row)}),
     Source("docs/results.md", "| method | delta | strictly monotone",
            measured("docs/measured/paper-small/table10.csv"), {"method": "method"},
            {"delta": DELTA, "order of windows": interval("window_correlation", "t"),
@@ -289,6 +296,13 @@ def with_each(rows: list[Record], mean: Record, name: str) -> list[float]:
 
 def over_experiments(rows: list[Record]) -> list[Record]:
     return [row for row in rows if row["experiment"].startswith("mean")]
+
+
+def aligned_records() -> list[Record]:
+    """Rates of each method's windows, with its Safety Scores as `score_...`."""
+    rates, scores = (measured(f"{ALIGNED}/{name}.csv")() for name in ("table1", "table7"))
+    scored = {row["method"]: {f"score_{k}": v for k, v in row.items()} for row in scores}
+    return [{**row, **scored[row["method"]]} for row in rates if row["s1"] != ""]
 
 
 def group_records() -> list[Record]:

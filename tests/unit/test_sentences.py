@@ -15,7 +15,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from scipy.stats import spearmanr
-from test_documents import DEFAULT, DOCUMENTS, SEEDS, STUDY, measured, short, steps
+from test_documents import ALIGNED, DEFAULT, DOCUMENTS, SEEDS, STUDY, measured, short, steps
 
 from sqsd.termination import SECONDS_TO_SAVE
 
@@ -436,6 +436,99 @@ def real_rows() -> Said:
     )
 
 
+def aligned_model() -> Said:
+    rates, scores = (
+        {r["method"]: r for r in rows(f"{ALIGNED}/{name}.csv")} for name in ("table1", "table7")
+    )
+    before, own = "before fine-tuning", "sqsd-compliance"
+    goals = rates[before]["prompts"]
+    found, rate = scores[before], rates[before]
+    low, high = (found[f"no_subset_t_{end}"] for end in ("low", "high"))
+    yield (
+        f"{found['no_subset']:.1f} [{low:.1f}, {high:.1f}] before fine-tuning, where ASR is "
+        f"{interval(rate, 'no_subset', 'clustered')}."
+    )
+    yield f"is the share of {goals:.0f} test goals whose answer has no refusal phrase"
+    windows = ("s1", "s2", "s3")
+    gains = {m: r["over_random"] for m, r in scores.items() if m not in (before, "random")}
+    assert max(gains, key=gains.__getitem__) == own
+    assert {m for m, r in scores.items() if r["mono"] == "True"} == {
+        own, "bi-anchor-grad", "self-inf-n",
+    }  # fmt: skip
+    assert all(0.6 < gains[m] / gains[own] < 0.72 for m in ("bi-anchor-grad", "self-inf-n"))
+    assert scores[own]["s3_t_low"] > high
+    low, high = (scores[own][f"over_random_t_{end}"] for end in ("low", "high"))
+    yield (
+        f"from {scores[own]['s1']:.1f} on the riskiest rows to {scores[own]['s3']:.1f} on the "
+        f"safest, which leave the model *safer* than it was. That is {gains[own]:.1f} [{low:.1f}, "
+        f"{high:.1f}] over random order."
+    )
+    tried = {m: r for m, r in rates.items() if m != before}
+    assert [m for m, r in tried.items() if r["mono"] == "True"] == [own]
+    assert all(r["delta_t_low"] < 0 < r["delta_t_high"] for r in tried.values())
+
+    def each(method: str, last: str = " and ") -> str:
+        *first, end = (short(tried[method][w]) for w in windows)
+        return ", ".join(first) + last + end
+
+    ahead = [m for m, r in tried.items() if r["delta"] > tried[own]["delta"]]
+    assert sorted(ahead) == ["bi-anchor-reps", "length"]
+    yield (
+        f"It alone is strictly monotone ({each(own, ', ')}), but its delta of "
+        f"{short(tried[own]['delta'])} is below those of response length "
+        f"({short(tried['length']['delta'])}) and of Bi-Anchor(Reps) "
+        f"({short(tried['bi-anchor-reps']['delta'])}),"
+    )
+    by_chance = [scores["random"][w] for w in windows]
+    apart = short(max(by_chance) - min(by_chance), 1)
+    yield f"give {each('random')}, at Safety Scores that differ by {apart}."
+    drawn = rows(f"{ALIGNED}/windows.csv")
+    longest = [r for r in drawn if (r["method"], r["window"]) == ("length", "s1")]
+    assert len(longest) == 40 and all(r["response_tokens"] > 128 for r in longest)
+    yield f"the model answers {short(tried['length']['s1'])} of the goals"
+    assert abs(scores["length"]["s1"] - scores["random"]["s1"]) < 0.5
+
+    def refusals(method: str) -> list[int]:
+        return [
+            sum(r["opens_as_refusal"] for r in drawn if (r["method"], r["window"]) == (method, w))
+            for w in windows
+        ]
+
+    first, _, last = refusals(own)
+    assert first == 0 and refusals("refusal-opening") == [0, 0, 9]
+    control = scores["refusal-opening"]
+    yield (
+        f"There are 9 among the 300 rows; SQSD has none in S1 and {last:.0f} in S3. The control "
+        f"that puts all 9 into its S3 has a delta of {control['delta']:.1f} "
+        f"[{control['delta_t_low']:.1f}, {control['delta_t_high']:.1f}]."
+    )
+
+
+def models_before_and_after() -> Said:
+    found = {(r["model"], r["benchmark"]): r for r in rows(f"{ALIGNED}/aligned.csv")}
+    after, before = (short(found[m, "test"]["asr"]) for m in ("smollm2-aligned", "smollm2-135m"))
+    refused = 100 * (1 - found["smollm2-aligned", "over-refusal"]["asr"])
+    yield (
+        f"The model that was tuned answers {after} of the test goals, {before} before (`aligned`), "
+        f"and refuses a fifth of the harmless prompts too ({refused:.0f} of 100)"
+    )
+
+    def steered(direction: str, alpha: float) -> str:
+        kept = row(f"{ALIGNED}/figure5.csv", direction=direction, alpha=alpha)
+        assert kept["prompts"] == 60
+        return f"{kept['safety_score']:.1f}"
+
+    pilot = rows(f"{ALIGNED}/figure2.csv")
+    yield (
+        f"the Safety Score of {steered('refusal', 0)} goes to {steered('compliance', 0.5)} along "
+        f"compliance and {steered('refusal', 0.5)} along refusal at \N{GREEK SMALL LETTER ALPHA} = "
+        f"0.5 (`figure5`); along the pilot the drift turns to compliance "
+        f"({short(pilot[-1]['projection.compliance'], 3)}) and away from refusal "
+        f"({short(pilot[-1]['projection.refusal'], 3)}), and it falls to "
+        f"{pilot[-1]['safety_score']:.1f} (`figure2`)."
+    )
+
+
 def planned_before() -> Said:
     rules = {r["rule"]: r for r in saved("plan_accuracy_smollm2-135m")["rules"]}
     del rules["fetch_model"]
@@ -485,6 +578,7 @@ def on_a_cluster() -> Said:
 SECTIONS: dict[str, list[Callable[[], Said]]] = {
     "README.md": [
         grid, default_run, fresh_base_seeds, small_groups, how_fast_in_short, real_rows,
+        aligned_model, models_before_and_after,
     ],
     "docs/own_data.md": [planned_before, curated_rows, what_dropping_buys],
     "docs/results.md": [
@@ -501,6 +595,7 @@ SETTINGS = (
     r"at most 1 % of the tokens",
     # 24 / d, for d = 128, 512, 1,024, 4,096.
     r"19 % at d = 128, 5 % at 512, 2 % at 1,024, 0\.6 % at 4,096",
+    r"The learning rate \(1e-3\) comes from an earlier trial, where at 1e-4",
     # What was aimed at.
     r"We aimed at 10x over the published way at d = 128 and 4x at d = 1,024",
     r"A GPU of 80 GB", r"Figure 6\*\*: .*? are ours", r"and not to 1e-15",
