@@ -246,6 +246,12 @@ SOURCES = [
            | {"delta of score": interval("score_delta", "t", 1),
             "over random": lambda row: "" if row["method"] == "random"
                 else interval("score_over_random", "t", 1).format(**row)}),
+    Source("docs/results.md", "| judge | answers |", measured(f"{DEFAULT}/judges.csv"),
+           {"judge": "judge"},
+           {"answers": "{responses:,.0f}", "unsafe by the rule": "{unsafe:,.0f}",
+            "unreadable": "{unreadable:.0f}", "agreement": interval("agreement", "clustered"),
+            "kappa": "{kappa:.2f}", "says safe, is unsafe": "{false_safe:.0f}",
+            "says unsafe, is safe": "{false_unsafe:.0f}"}),
     Source("docs/results.md", "| method | delta | strictly monotone",
            measured("docs/measured/paper-small/table10.csv"), {"method": "method"},
            {"delta": DELTA, "order of windows": interval("window_correlation", "t"),
