@@ -442,6 +442,11 @@ def aligned_model() -> Said:
     )
     before, own = "before fine-tuning", "sqsd-compliance"
     goals = rates[before]["prompts"]
+    times = saved("rule_times_smollm2-aligned")
+    jobs, seconds = (sum(r[key] for r in times) for key in ("jobs", "total_s"))
+    peak = max(r["peak_mb"] for r in times) / 1024
+    yield f"The {jobs} jobs that load a model are {seconds / 3600:.1f} hours of work for one core"
+    yield f"none needs more than {peak:.1f} GB"
     found, rate = scores[before], rates[before]
     low, high = (found[f"no_subset_t_{end}"] for end in ("low", "high"))
     yield (
