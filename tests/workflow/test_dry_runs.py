@@ -366,6 +366,11 @@ def test_the_paper_in_small(planner, tmp_path):
             ), 1,
         ),
     })  # fmt: skip
+    for job in jobs:
+        if job.rule in ("table8", "table9"):
+            assert {m[1] for need in job.needs if (m := re.search(r"/(dolly|alpaca)/", need))} == {
+                "dolly"
+            }, job.name
 
 
 def test_the_paper(planner, tmp_path):
