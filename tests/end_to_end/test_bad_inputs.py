@@ -176,7 +176,10 @@ CONFIGURATION = [
             "states.s-insensitive.alphas[1]: 0.8 is searched by its neighbours at "
             "sensitivity.delta=0.1, and steering.alphas lacks 0.9; add them there, or leave 0.8 out"
         ),
-        {"states": {"s-insensitive": {"alphas": [0.1, 0.8]}}},
+        {
+            "states": {"s-insensitive": {"alphas": [0.1, 0.8]}},
+            "selection": {"tables": ["table3"]},
+        },
     ),
     Case(
         "checkpoint-that-will-not-be-saved",

@@ -1691,21 +1691,22 @@ CASES = {
         r"states\.s\.alpha: 0 is theta_0, which has no adapter to take updates at; give another",
     ),
     "an alpha at the end of the grid": (
-        "states: {s-insensitive: {alphas: [0.1, 0.8]}}",
+        "{states: {s-insensitive: {alphas: [0.1, 0.8]}}, selection: {tables: [table3]}}",
         r"states\.s-insensitive\.alphas\[1\]: 0\.8 is searched by its neighbours at "
         r"sensitivity\.delta=0\.1, and steering\.alphas lacks 0\.9; add them there, or leave 0\.8 "
         r"out",
     ),
     "an alpha at the beginning of the grid": (
-        "states: {s-insensitive: {alphas: [0.0]}}",
+        "{states: {s-insensitive: {alphas: [0.0]}}, selection: {tables: [table3]}}",
         r"states\.s-insensitive\.alphas\[0\]: 0 is searched .* lacks -0\.1; add .* leave 0 out",
     ),
     "an alpha off the grid": (
-        "states: {s-insensitive: {alphas: [0.35]}}",
+        "{states: {s-insensitive: {alphas: [0.35]}}, selection: {tables: [table3]}}",
         r"states\.s-insensitive\.alphas\[0\]: 0\.35 is .* lacks 0\.25, 0\.35, 0\.45; add",
     ),
     "alphas at another delta": (
-        "{sensitivity: {delta: 0.4}, states: {s-insensitive: {alphas: [0.4, 0.5]}}}",
+        "{sensitivity: {delta: 0.4}, states: {s-insensitive: {alphas: [0.4, 0.5]}}, "
+        "selection: {tables: [table3]}}",
         r"states\.s-insensitive\.alphas\[1\]: 0\.5 is searched by its neighbours at "
         r"sensitivity\.delta=0\.4, and steering\.alphas lacks 0\.9; add them there",
     ),
@@ -2600,7 +2601,9 @@ VALID = {
     "a pinned state needs no neighbouring alphas": (
         "{steering: {alphas: [0.0, 0.5]}, selection: {tables: [table6]}}"
     ),
-    "rounding of alphas": "states: {s-insensitive: {alphas: [0.30000000001, 0.7]}}",
+    "rounding of alphas": (
+        "{states: {s-insensitive: {alphas: [0.30000000001, 0.7]}}, selection: {tables: [table3]}}"
+    ),
     "a guard that is null": "sensitivity: {guard: null}",
     "groups as large as the data": (
         "{groups: {test: {size: 1500}}, selection: {tables: [table11]},"
@@ -2712,7 +2715,7 @@ REPORTED = {
         r"states\.at.*step",
     ),
     "neighbours where the grid is another for a model": (
-        "steering: {per_model: {sandbox: {alphas: [0.0, 0.3]}}}",
+        "{steering: {per_model: {sandbox: {alphas: [0.0, 0.3]}}}, selection: {tables: [table3]}}",
         r"states\.s-insensitive.*alphas",
     ),
     "rank above the checkpoints of a pilot": (
