@@ -16,6 +16,7 @@ import yaml
 from conftest import ROOT
 from scipy.stats import spearmanr
 from test_documents import ALIGNED, DEFAULT, DOCUMENTS, SEEDS, STUDY, measured, short, steps
+from test_documents import interval as shown_interval
 
 from sqsd.termination import SECONDS_TO_SAVE
 
@@ -55,6 +56,11 @@ def interval(record: Row, name: str, kind: str = "t", sign: int = 1) -> str:
     """`value [low, high]`; of a sign -1 what is below instead of above."""
     low, high = (record[f"{name}_{kind}_{end}"] for end in ("low", "high")[::sign])
     return f"{short(sign * record[name])} [{short(sign * low)}, {short(sign * high)}]"
+
+
+def as_shown(record: Row, name: str, digits: int = 1) -> str:
+    """`value [low, high]` by Student's t, as tables show it: with the 0 before the point."""
+    return shown_interval(name, "t", digits).format(**record)
 
 
 def clock(name: str) -> str:
@@ -403,9 +409,7 @@ def real_rows() -> Said:
         return row(f"{REAL}/figure5.csv", direction=direction, alpha=alpha)
 
     def score(found: Row, digits: int) -> str:
-        names = ("safety_score", "safety_score_t_low", "safety_score_t_high")
-        value, low, high = (f"{found[name]:.{digits}f}" for name in names)
-        return f"{value} [{low}, {high}]"
+        return as_shown(found, "safety_score", digits)
 
     base, half, full = (steered("refusal", alpha) for alpha in (0, 0.5, 1))
     yield f"on {base['prompts']:.0f} held-out goals"
@@ -448,9 +452,8 @@ def aligned_model() -> Said:
     yield f"The {jobs} jobs that load a model are {seconds / 3600:.1f} hours of work for one core"
     yield f"none needs more than {peak:.1f} GB"
     found, rate = scores[before], rates[before]
-    low, high = (found[f"no_subset_t_{end}"] for end in ("low", "high"))
     yield (
-        f"{found['no_subset']:.1f} [{low:.1f}, {high:.1f}] before fine-tuning, where ASR is "
+        f"{as_shown(found, 'no_subset')} before fine-tuning, where ASR is "
         f"{interval(rate, 'no_subset', 'clustered')}."
     )
     yield f"is the share of {goals:.0f} test goals whose answer has no refusal phrase"
@@ -461,12 +464,11 @@ def aligned_model() -> Said:
         own, "bi-anchor-grad", "self-inf-n",
     }  # fmt: skip
     assert all(0.6 < gains[m] / gains[own] < 0.72 for m in ("bi-anchor-grad", "self-inf-n"))
-    assert scores[own]["s3_t_low"] > high
-    low, high = (scores[own][f"over_random_t_{end}"] for end in ("low", "high"))
+    assert scores[own]["s3_t_low"] > found["no_subset_t_high"]
     yield (
         f"from {scores[own]['s1']:.1f} on the riskiest rows to {scores[own]['s3']:.1f} on the "
-        f"safest, which leave the model *safer* than it was. That is {gains[own]:.1f} [{low:.1f}, "
-        f"{high:.1f}] over random order."
+        f"safest, which leave the model *safer* than it was. That is "
+        f"{as_shown(scores[own], 'over_random')} over random order."
     )
     tried = {m: r for m, r in rates.items() if m != before}
     assert [m for m, r in tried.items() if r["mono"] == "True"] == [own]
@@ -501,11 +503,10 @@ def aligned_model() -> Said:
 
     first, _, last = refusals(own)
     assert first == 0 and refusals("refusal-opening") == [0, 0, 9]
-    control = scores["refusal-opening"]
     yield (
         f"There are 9 among the 300 rows; SQSD has none in S1 and {last:.0f} in S3. The control "
-        f"that puts all 9 into its S3 has a delta of {control['delta']:.1f} "
-        f"[{control['delta_t_low']:.1f}, {control['delta_t_high']:.1f}]."
+        f"that puts all 9 into its S3 has a delta of "
+        f"{as_shown(scores['refusal-opening'], 'delta')}."
     )
 
 

@@ -14,6 +14,7 @@ from sqsd import sandbox
 PRESETS = ROOT / "config/presets"
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 TARGETS = ("table1", "table4", "table5", "table6", "table7", "ranking", "figure2", "figure5")
+WITH_ABLATIONS = (*TARGETS, "table3")
 # Rules that take seconds and no GPU: on a cluster they run where snakemake does.
 LIGHT = {
     "make_dataset", "make_preferences", "make_benchmark", "fetch_model", "measure_trajectory",
@@ -66,7 +67,7 @@ def sandbox_jobs(experiments: int, ablations: bool = False) -> dict[str, int]:
         "finetune_all_rows": all_rows_seeds,
     }  # fmt: skip
     jobs = {rule: count * experiments for rule, count in each.items()}
-    tables = (*TARGETS, "table3") if ablations else TARGETS
+    tables = WITH_ABLATIONS if ablations else TARGETS
     return with_total(jobs | dict.fromkeys((*tables, "all"), 1))
 
 
@@ -83,7 +84,7 @@ def test_ten_base_seeds(planner, tmp_path):
     for job in jobs:
         if job.rule != "all":
             seeds = set(of_a_seed.findall(" ".join([*job.needs, *job.makes])))
-            assert len(seeds) == (10 if job.rule in (*TARGETS, "table3") else 1), job.name
+            assert len(seeds) == (10 if job.rule in WITH_ABLATIONS else 1), job.name
     # Written once for all seeds.
     assert not re.search(r"-(1[1-9]|20)\b", preset.read_text())
 
@@ -574,7 +575,7 @@ def test_targets_are_listed_with_one_line_each(tmp_path):
         assert len(described) == 1 and len(described[0].split()) > 3, target
 
 
-@pytest.mark.parametrize("target", (*TARGETS, "table3"))
+@pytest.mark.parametrize("target", WITH_ABLATIONS)
 def test_every_target_can_be_asked_for_alone(planner, tmp_path, target):
     jobs = counts(planner.plan(tmp_path, targets=[target]))
     assert jobs[target] == 1
