@@ -16,6 +16,17 @@ rule encode_samples:
         f"{SCRIPTS}/encode_samples.py"
 
 
+# One input of the gradients, whichever methods' checks there are: those go by the selection, and
+# another set of inputs would make the gradients again.
+rule await_trust:
+    input:
+        # A check that is made again, or gone past, makes nothing again.
+        lambda w: list(map(ancient, PLAN.trust_before(w.model, w.state, w.direction))),
+    output:
+        touch(PATHS.checked("{model}", "{state}", "{direction}")),
+    localrule: True
+
+
 rule collect_gradients:
     input:
         model=PATHS.model("{model}"),
@@ -23,8 +34,7 @@ rule collect_gradients:
         state=PATHS.state("{model}", "{state}"),
         adapter=lambda w: PLAN.state_run(w.model, w.state),
         direction=PATHS.direction("{model}", "{direction}"),
-        # A check that is made again, or gone past, makes no gradients again.
-        trust=lambda w: list(map(ancient, PLAN.trust_before(w.model, w.state, w.direction))),
+        after=lambda w: list(map(ancient, PLAN.checked(w.model, w.state, w.direction))),
     output:
         samples=PATHS.shard("{model}", "{dataset}", "{state}", "{direction}", "{shard}", "samples"),
         modules=PATHS.shard("{model}", "{dataset}", "{state}", "{direction}", "{shard}", "modules"),

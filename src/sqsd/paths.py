@@ -77,6 +77,10 @@ class Paths:
         """The checks of what a method's scores rest on."""
         return f"{self.root}/trust/{model}/{method}.json"
 
+    def checked(self, model: str, state: str, direction: str) -> str:
+        """Is there, and empty, once the methods that read these gradients are checked."""
+        return f"{self.root}/trust/{model}/{state}/{direction}.checked"
+
     def samples(self, model: str, dataset: str) -> str:
         return f"{self.root}/samples/{model}/{dataset}.parquet"
 

@@ -388,6 +388,10 @@ class Plan:
         """The checks of a method; none where it has none."""
         return [self.paths.trust(model, method)] if method in self.checked_methods else []
 
+    def checked(self, model: str, state: str, direction: str) -> list[str]:
+        """What is there once gradients may be collected; none without `trust`."""
+        return [self.paths.checked(model, state, direction)] if self.config["trust"] else []
+
     def trust_before(self, model: str, state: str, direction: str) -> list[str]:
         """The checks that gradients come after: of the selected methods that read them.
 

@@ -88,6 +88,8 @@ FILE, KEY = "provenance.json", "sqsd"
 PACKAGES = ("torch", "transformers", "peft", "trl", "numpy", "pandas")
 # Params that change nothing of what is made: where a run resumes from, and what has its own field.
 NOT_SETTINGS = ("work", "version")
+# The name of inputs that a job only comes after.
+ORDER = "after"
 
 
 class Job(Protocol):
@@ -102,11 +104,11 @@ def made_from(job: Job, stage: str) -> dict[str, Any]:
 
     Returns versions of the package, the stage and the packages in use; the hash of the job's
     params, and its seed where it has one; the device, the time (UTC); and the hash of every input
-    by its path.
+    by its path, but of those that it only comes after.
     Raises DataError for an input that an earlier version of its stage made, or that is cut short.
     """
     settings = {name: value for name, value in job.params.items() if name not in NOT_SETTINGS}
-    inputs = sorted({*map(str, job.input)})
+    inputs = sorted({*map(str, job.input)} - {*map(str, getattr(job.input, ORDER, []))})
     for path in inputs:
         check_stage(path)
     return {

@@ -19,7 +19,7 @@ WITH_ABLATIONS = (*TARGETS, "table3")
 LIGHT = {
     "make_dataset", "make_preferences", "make_benchmark", "fetch_model", "measure_trajectory",
     "rank_checkpoints", "rank_alphas", "choose_state", "encode_samples", "score_samples",
-    "make_subsets", "list_states", "check_trust", *TARGETS, "all",
+    "make_subsets", "list_states", "check_trust", "await_trust", *TARGETS, "all",
 }  # fmt: skip
 
 
@@ -194,8 +194,9 @@ def test_smollm2(planner, tmp_path):
     assert counts(jobs) == with_total({
         "all": 1, "fetch_model": 1, "make_dataset": 3, "make_preferences": 1, "make_benchmark": 1,
         "train_direction": 2, "train_pilot": 1, "measure_trajectory": 2, "choose_state": 2,
-        "check_trust": 1, "list_states": curves + pilot, "generate_responses": curves + pilot,
-        "judge_responses": judges * (curves + pilot), "collect_gradients": shards * readings,
+        "check_trust": 1, "await_trust": readings, "list_states": curves + pilot,
+        "generate_responses": curves + pilot, "judge_responses": judges * (curves + pilot),
+        "collect_gradients": shards * readings,
         "score_samples": 1, "ranking": 1, "table6": 1, "figure2": 1, "figure5": 1,
     })  # fmt: skip
 
@@ -221,7 +222,7 @@ def test_smollm2_aligned(planner, tmp_path):
         # Scored, of the pilot and answered rows, four wordings, a direction, references.
         "make_dataset": 3 + 4 + 1 + 5, "make_benchmark": roles,
         # SQSD and its ablation are checked before their gradients, by what is there anyway.
-        "check_trust": 2, "measure_trajectory": 2, "encode_samples": 1,
+        "check_trust": 2, "await_trust": readings, "measure_trajectory": 2, "encode_samples": 1,
         "collect_gradients": shards * readings,
         "collect_full_gradients": shards * 2,
         # Rows at two layers, one set of anchors at the one and two at the other.
@@ -260,7 +261,7 @@ def test_published_sets_on_the_aligned_model(planner, tmp_path):
     checked = 2
     assert counts(jobs) == with_total(ALIGNED | {
         "make_dataset": sets + 1 + 1 + 4 + 1 + 5, "make_benchmark": 2, "encode_samples": sets,
-        "check_trust": 2, "measure_trajectory": 1,
+        "check_trust": 2, "await_trust": 2, "measure_trajectory": 1,
         "collect_gradients": sets * shards * 2, "collect_full_gradients": sets * shards * 2,
         "collect_hidden_states": sets * shards * 2 + 1 + 2, "score_samples": sets * methods,
         "finetune_all_rows": sets * seeds, "list_states": evaluated + checked,

@@ -472,7 +472,7 @@ def gradients(of: str, dataset: str, run: str, direction: str, shard: int, check
             "state": f"states/{model}/{state}.json",
             "adapter": [run] if run else [],
             "direction": direction,
-            "trust": [f"trust/{model}/{CHECKED[of]}.json"],
+            "after": [f"trust/{of.replace(' ', '/')}/{Path(direction).name}.checked"],
         },
         outputs={
             "samples": shards(of, "samples", shard)[0],
@@ -2180,6 +2180,8 @@ PLANNED = {
     | every("oak", "steering/calm/6|steering/meek/6|steering/meek/4"),
     "choose_state": every("elm|oak", "d-north|s-north|d-south|s-south") | {"elm bare"},
     "check_trust": {"elm sqsd-north", "elm bare-north", "oak sqsd-south"},
+    "await_trust": every("elm", "d-north harm|s-north calm|bare ill")
+    | every("oak", "d-south ill|s-south meek"),
     "encode_samples": {"elm grain", "oak fruit", "oak grain-pilot"},
     # 70 and 100 rows in shards of 40.
     "collect_gradients": every("elm grain", "d-north harm|s-north calm|bare ill", "00000|00001")
@@ -2304,9 +2306,19 @@ def test_gpus_are_asked_for_by_their_name_where_a_model_has_one(planned, planner
     assert names == {None, "", "a100", "h100"}
 
 
+@pytest.mark.parametrize("of", GRADIENT_FOLDERS)
+def test_gradients_await_the_checks_of_the_methods_that_read_them(planned, of):
+    """By a job that makes nothing but an empty file."""
+    (model, state), direction = of.split(), Path(GRADIENT_FOLDERS[of]).name
+    job = planned[f"await_trust {model} {state} {direction}"]
+    assert relative(job.inputs) == {"": [f"trust/{model}/{CHECKED[of]}.json"]}
+    assert relative(job.outputs) == {"": [f"trust/{model}/{state}/{direction}.checked"]}
+    assert (job.params, job.local) == ({}, True)
+
+
 def test_every_rule_is_expected_for_both_experiments():
     told = {name.split()[0] for name in EXPECTED}
-    assert told | {"all", "curate"} == PLANNED.keys()
+    assert told | {"all", "curate", "await_trust"} == PLANNED.keys()
     for rule in told - {*TABLES, "page"}:
         models = {names.split()[0] for names in PLANNED[rule]} & {"elm", "oak", "ash"}
         words = {word for name in EXPECTED if name.split()[0] == rule for word in name.split()}
@@ -2343,8 +2355,8 @@ def test_a_method_that_is_no_sum_over_tokens_is_not_explained(tmp_path, target):
 
 
 def test_every_job_has_a_log_and_the_long_ones_times_of_their_own(planned):
-    jobs = [job for job in planned.values() if job.rule not in ("all", "curate")]
-    for job in jobs:
+    nothing_to_say = "all", "curate", "await_trust"
+    for job in (job for job in planned.values() if job.rule not in nothing_to_say):
         place = "/".join([job.rule, *job.wildcards.values()])
         place = place.replace(f"/{job.wildcards.get('seed')}", f"/seed-{job.wildcards.get('seed')}")
         place = place.replace(

@@ -49,7 +49,9 @@ def test_gradients_come_after_the_checks(planned):
     gradients = [job for job in jobs if job.rule == "collect_gradients"]
     assert gradients
     for job in gradients:
-        assert "check_trust" in {makers[file].rule for file in job.needs if file in makers}
+        (awaited,) = (makers[f] for f in job.needs if f in makers and f.endswith(".checked"))
+        assert awaited.rule == "await_trust"
+        assert {makers[file].rule for file in awaited.needs} == {"check_trust"}
 
 
 def test_without_trust_nothing_is_checked(planner, tmp_path):
@@ -85,6 +87,32 @@ def test_a_reading_that_no_selected_method_has_is_checked_by_every_method_that_h
     assert checked(f"{scores}/sqsd-other.parquet") == {
         "check_trust elm sqsd-north", "check_trust elm sqsd-other", "check_trust elm sqsd-south",
     }  # fmt: skip
+
+
+def test_gradients_have_the_same_inputs_whichever_methods_are_selected(planner, tmp_path):
+    """Another set of inputs would make them again; what comes before them differs all the same."""
+
+    def plan(*methods):
+        config = write_config(
+            tmp_path / f"{len(methods)}.yaml",
+            selection={"experiments": ["north"], "tables": ["order"], "curations": []},
+            methods={
+                "half-north": {"kind": "sqsd", "danger": {"direction": "harm", "state": "d-north"}}
+            },
+            tables={"order": {"methods": list(methods)}},
+        )
+        jobs = planner.plan(tmp_path, TWO, config)
+        return [
+            {job.name: job.needs for job in jobs if job.rule == rule}
+            for rule in ("collect_gradients", "await_trust")
+        ]
+
+    gradients, awaited = plan("sqsd-north")
+    again, both = plan("sqsd-north", "half-north")
+    assert again == gradients and len(gradients) == 4
+    shared, own = "await_trust elm d-north harm", "await_trust elm s-north calm"
+    assert both[shared] - awaited[shared] == {"results/two/trust/elm/half-north.json"}
+    assert both[own] == awaited[own] == {CHECKS}
 
 
 def test_what_a_failed_check_says_to_add_goes_on():
