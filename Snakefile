@@ -42,3 +42,8 @@ onstart:
     except OSError as error:
         sys.exit(message_of_disk(error, f"{PATHS.config}: cannot be written"))
     lift_default_rate_limit(workflow.scheduler)
+
+
+onsuccess:
+    if "curate" in workflow.dag_settings.targets:
+        print(*map(what_came_of, PLAN.curated()), sep="\n", file=sys.stderr)

@@ -7,6 +7,7 @@ from snakemake.iocontainers import Wildcards
 from snakemake.output_index import OutputIndex
 
 from sqsd.config import ALL, ALL_ROWS, check_layout, read_default, resolve, smallest_batch
+from sqsd.curation import what_came_of
 from sqsd.devices import visible_gpus
 from sqsd.errors import SqsdError, message_of_disk, not_known
 from sqsd.files import export_source

@@ -1,7 +1,8 @@
 """What one sees of a run: a line per finished step and, on a terminal, bars.
 
 Snakemake finds this package by its name and takes it where a profile says `logger: sqsd`. Its own
-text goes on to its log file, all of it. Dry runs and `--verbose` are left to Snakemake.
+text goes on to its log file, all of it. Dry runs and `--verbose` are left to Snakemake, but for
+what is wrong with a config file.
 """
 
 import os
@@ -12,7 +13,9 @@ import time
 from logging import LogRecord
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
+from snakemake_interface_logger_plugins.common import LogEvent
 
+from snakemake_logger_plugin_sqsd.config_files import told_of_config_files
 from snakemake_logger_plugin_sqsd.screen import show
 from snakemake_logger_plugin_sqsd.steps import Steps
 from sqsd.logs import BARS
@@ -35,10 +38,13 @@ class LogHandler(LogHandlerBase):
             self.painter.start()
 
     def emit(self, record: LogRecord) -> None:
-        if not self.writes_to_stream:
-            return
         try:
-            self.show(record)
+            if self.writes_to_stream:
+                self.show(record)
+            elif getattr(record, "event", None) == LogEvent.ERROR:
+                # Behind what Snakemake says.
+                arguments = self.steps.arguments
+                show(self.stream, told_of_config_files(record.getMessage(), arguments), [])
         except Exception:  # Snakemake's thread of handlers would end, and with it all lines
             self.handleError(record)
 

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from snakemake_interface_logger_plugins.common import LogEvent
 from tqdm import tqdm
 
+from snakemake_logger_plugin_sqsd.config_files import told_of_config_files
 from sqsd.logs import bar_file
 
 # Said at every start, and of no use to who waits for it.
@@ -43,7 +45,7 @@ class Steps:
     """Counts steps by the records that are told; knows which run, and which have failed.
 
     exits: by thread, how the script ended whose error was the thread's last; the record that names
-    the job is the thread's next.
+    the job is the thread's next. arguments: Snakemake's command line.
     """
 
     total: int = 0
@@ -55,6 +57,7 @@ class Steps:
     exits: dict[int | None, str | None] = field(default_factory=dict)
     stopped: bool = False
     ended: bool = False
+    arguments: Sequence[str] = field(default_factory=lambda: sys.argv[1:])
 
     def told(self, record: logging.LogRecord) -> Iterator[str]:
         """The lines that a record comes to, none for most."""
@@ -123,6 +126,8 @@ class Steps:
         text = record.getMessage().strip()
         if end := EXIT.search(text):
             self.exits[record.thread] = how(*end.groups())
+        elif told := told_of_config_files(text, self.arguments):
+            yield from told
         elif not any(said in text for said in END):
             yield without_traceback(text)
 

@@ -13,6 +13,7 @@ import yaml
 from sqsd.errors import DataError
 from sqsd.files import written_whole
 from sqsd.originals import Original, read_original, text_of_objects
+from sqsd.provenance import write_provenance
 from sqsd.sandbox import make_dataset
 from sqsd.sources import columns_read, is_sandbox, sample_ids_of_rows
 from sqsd.trust import Check
@@ -24,12 +25,12 @@ CARD = """\
 # {dataset} without its riskiest rows
 
 {kept} of {rows} rows of `{source}`: the {dropped} riskiest are dropped, {share:.1%} of those with a
-score, by the method `{method}` for the model `{model}`; {unscored} rows have no score and are not
-here either. A score says how far a row's own one-step LoRA update points towards danger rather than
-safety. It does not say what a row is about, and a low one is no promise.
+score, by the method `{method}` for the model `{model_name}`; {unscored} rows have no score and are
+not here either. A score says how far a row's own one-step LoRA update points towards danger rather
+than safety. It does not say what a row is about, and a low one is no promise.
 
-Beside this folder, `manifest.json` has hashes and settings, `dropped{suffix}` the rows that were
-dropped, with score, rank and reason. Made with SQSD {version} (arXiv:2605.04572).
+Made with SQSD {version} (arXiv:2605.04572). Whoever made it also has `manifest.json`, with hashes
+and settings, and `dropped{suffix}`, the rows that were dropped, with score, rank and reason.
 """
 DOUBT = """
 **These scores are not to be trusted.** Of what they rest on, this was found not to be so, and gone
@@ -133,6 +134,7 @@ def curate(
             "provenance": provenance,
         }  # fmt: skip
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+        write_provenance(folder, provenance)
     print(", ".join(f"{count} {name}" for name, count in counts.items()))
     return counts
 
@@ -152,9 +154,20 @@ def write_card(
     files = [{"split": "train", "path": name}]
     head = yaml.safe_dump({"configs": [{"config_name": "default", "data_files": files}]})
     text = CARD.format(
-        **about, suffix=original.suffix, version=provenance["version"], share=about["drop"]
-    )
+        **about, suffix=original.suffix, version=provenance["version"], share=about["drop"],
+        model_name=name_of_model(about["model"], about["model_source"]),
+    )  # fmt: skip
     (folder / "README.md").write_text(f"---\n{head}---\n\n{text}")
+
+
+def name_of_model(name: str, entry: Mapping[str, Any]) -> str:
+    """As others may know it: of the hub, or of the user's folder or file; else the name that it
+    has in the configuration. entry: of `models`."""
+    source = entry["source"]
+    if source.startswith("hub:"):
+        revision = f", revision {entry['revision']}" if "revision" in entry else ""
+        return source.removeprefix("hub:") + revision
+    return Path(source).name if Path(source).exists() else name
 
 
 def write_doubt(folder: Path, checks: Sequence[Check]) -> None:
@@ -176,3 +189,15 @@ def rows_of(spec: Mapping[str, Any]) -> tuple[Original, list[str | None]]:
     pairs = zip(frame["prompt"], frame["response"], strict=True)
     rows = [{"prompt": prompt, "response": response} for prompt, response in pairs]
     return text_of_objects(rows), frame["sample_id"].tolist()
+
+
+def what_came_of(folder: str | Path) -> str:
+    """A line on what `curate` has written into a folder."""
+    manifest = json.loads((Path(folder) / "manifest.json").read_text())
+    counts, checks = manifest["counts"], manifest["checks"]
+    line = "{}: {kept:,} rows kept, {dropped:,} dropped, {unscored:,} without a score"
+    told = line.format(folder, **counts)
+    if not checks:
+        return told
+    passed = sum(check["passed"] for check in checks)
+    return f"{told}; {passed} of {len(checks)} checks of trust passed"

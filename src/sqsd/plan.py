@@ -837,7 +837,8 @@ class Plan:
     def table_settings(self, table: str) -> dict[str, Any]:
         """What a table's kind asks for beside its parts, and what is published of it."""
         spec = self.config["tables"][table]
-        shown = {"published": published()[spec["published"]]} if "published" in spec else {}
+        name = spec.get("published")
+        shown = {"published": published()[name]} if name else {}
         return self._kind_settings(spec) | shown
 
     def _kind_settings(self, spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,8 @@ REGISTRIES = {
 }  # fmt: skip
 # Rows that nothing is fine-tuned on, among the data sets.
 HELDOUT = "heldout-rows"
+# Else the results would lie among the sandbox's.
+NO_RUN = "run: is missing beside `own`; name the folder of results, as run: mine for results/mine"
 # What a recipe cuts for itself, of whatever `own` gives.
 CUT = ("rows", "skip", "seed")
 
@@ -54,7 +56,8 @@ def with_recipe(
     own = expanded(given["own"], {}, {})
     rest = {key: value for key, value in given.items() if key != "own"}
     schema = own_schema(json.loads(schema_file.read_text()))
-    problems = [schema_problem(error) for error in schema_errors({"own": own}, schema)]
+    problems = [] if "run" in given else [NO_RUN]
+    problems += [schema_problem(error) for error in schema_errors({"own": own}, schema)]
     if not problems:
         collect(own_problems(own, default, folder), problems)
     if problems:

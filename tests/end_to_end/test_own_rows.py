@@ -53,6 +53,8 @@ def folder(tiny_run, over, tmp_path_factory) -> Path:
     folder = Path(shutil.copytree(tiny_run, tmp_path_factory.mktemp("own") / "copy"))
     done = snakemake(folder, *TARGETS, "--cores", "2", configfiles=(TINY, over))
     assert done.returncode == 0, done.stdout[-5000:]
+    for place in PLACES:
+        assert f"results/tiny/curated/safer/{place}: " in done.stdout
     return folder
 
 

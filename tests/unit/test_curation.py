@@ -12,14 +12,18 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqsd.curation import curate, decide, rows_of
+from sqsd.curation import curate, decide, name_of_model, rows_of, what_came_of
 from sqsd.errors import DataError
+from sqsd.provenance import provenance_of
 from sqsd.sources import load_dataset
 from sqsd.trust import Check
 
 FIELDS = {"instruction": "q", "response": "a"}
 MADE = {"version": "9.9"}
-ABOUT = {"source": "mine.jsonl", "dataset": "mine", "model": "m", "method": "sqsd", "drop": 0.4}
+ABOUT = {
+    "source": "mine.jsonl", "dataset": "mine", "model": "m", "model_source": {"source": "hub:a/b"},
+    "method": "sqsd", "drop": 0.4,
+}  # fmt: skip
 
 
 def scores_of(values):
@@ -171,6 +175,34 @@ def test_a_card_has_no_doubt_where_no_check_failed(tmp_path, source, checks):
     assert "not to be trusted" not in (out / "dataset/README.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("entry", "name"),
+    [
+        ({"source": "hub:a/b"}, "a/b"),
+        ({"source": "hub:a/b", "revision": "v1"}, "a/b, revision v1"),
+        ({"source": "tuned", "base": "other"}, "m"),
+        ({"source": "here/weights"}, "weights"),
+    ],
+)
+def test_a_card_names_the_model_as_others_know_it(tmp_path, monkeypatch, entry, name):
+    (tmp_path / "here/weights").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert name_of_model("m", entry) == name
+
+
+def test_every_file_of_a_curation_says_what_it_was_made_from(tmp_path, source):
+    out, _ = curated(tmp_path, source)
+    for path in (out, out / "kept.jsonl", out / "dropped.jsonl", out / "manifest.json"):
+        assert provenance_of(path) == MADE
+
+
+def test_what_came_of_a_curation_in_a_line(tmp_path, source):
+    out, _ = curated(tmp_path, source)
+    assert what_came_of(out) == f"{out}: 3 rows kept, 2 dropped, 1 without a score"
+    out, _ = curated(tmp_path, source, checks=[PASSED, FAILED])
+    assert what_came_of(out).endswith("1 without a score; 1 of 2 checks of trust passed")
+
+
 def test_the_manifest_says_which_columns_were_known_by_their_names(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("Question,answer,more\nHello,There,1\nBye,Then,2\n")
@@ -185,6 +217,7 @@ def test_a_curated_data_set_is_one_of_the_hub(tmp_path, source):
     out, _ = curated(tmp_path, source)
     card = (out / "dataset/README.md").read_text()
     assert card.startswith("---\n") and "3 of 6 rows of `mine.jsonl`" in card
+    assert "for the model `a/b`" in card and "`dropped.jsonl`" in card
     (config,) = yaml.safe_load(card.split("---\n")[1])["configs"]
     (files,) = config["data_files"]
     found = parquet.read_table(out / "dataset" / files["path"]).to_pylist()

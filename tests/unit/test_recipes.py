@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sqsd.config import resolve
 from sqsd.errors import ConfigurationError
+from sqsd.plan import Plan
 from sqsd.recipes import with_recipe
 from sqsd.sources import load_benchmark, load_dataset, load_preferences
 from sqsd.validation import validate_config
@@ -162,6 +163,26 @@ def test_what_is_given_beside_goes_before_the_recipe():
     config = resolved(own(), evaluation={"batch_size": 7}, lora={"r": 4})
     assert config["evaluation"]["batch_size"] == 7 and config["lora"]["r"] == 4
     assert config["evaluation"]["max_new_tokens"] == 24
+
+
+def test_results_of_one_s_own_have_a_folder_of_their_own():
+    with pytest.raises(ConfigurationError) as raised:
+        with_recipe({"own": own(drop=1.5)}, DEFAULT, RECIPES, SCHEMA)
+    no_run, drop = str(raised.value).splitlines()[-2:]
+    assert no_run.strip() == (
+        "run: is missing beside `own`; name the folder of results, as run: mine for results/mine"
+    )
+    assert drop.strip().startswith("own.drop: 1.5 is not a share")
+
+
+def test_what_the_paper_printed_stands_under_no_table_of_one_s_own():
+    config = resolved(own())
+    plan = Plan(config)
+    chosen = {"table1", "table7", *config["selection"]["tables"]} & config["tables"].keys()
+    assert {"table6", "figure2"} < chosen
+    for name in chosen:
+        assert "published" not in plan.table_settings(name), name
+    assert "published" in Plan(DEFAULT).table_settings("table6")
 
 
 def test_without_the_section_nothing_changes():
