@@ -296,6 +296,16 @@ def without_nulls(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.astype(object).where(frame.notna(), None)
 
 
+def rows_without_score(inventory: Inventory) -> Iterator[str]:
+    """A line per data set with rows that nothing can be learnt from."""
+    read = dict.fromkeys(name for registry, name, *_ in inventory.read if registry == "datasets")
+    for name in read:
+        reasons = inventory.without_score(name)
+        if reasons:
+            said = ", ".join(f"{number:,} {reason}" for reason, number in reasons.items())
+            yield f"{name}: {sum(reasons.values()):,} rows are not scored or trained on ({said})."
+
+
 def remarks_on(estimates: list[Estimate], unknown: list[str], assumed: bool) -> list[str]:
     """What does not fit, what is not known, and what hours are made of."""
     unfit = list(too_large(estimates)) or ["Every job of a known model fits what it may have."]
@@ -310,7 +320,14 @@ def remarks_on(estimates: list[Estimate], unknown: list[str], assumed: bool) -> 
         "Memory takes rows that are not here yet to be as long as the limit allows; they may well "
         "be shorter: plan again once `results/*/data` has them."
     )
-    return [*unfit, *([longest] if assumed else []), *unknown, how]
+    done = (
+        "Done is what is there, by whichever settings: `snakemake curate -n -q rules`, with the "
+        "same configuration, counts what a changed setting makes again."
+    )
+    some_done = any(found.job.done for found in estimates)
+    return [
+        *unfit, *([longest] if assumed else []), *unknown, *([done] if some_done else []), how,
+    ]  # fmt: skip
 
 
 def forecast(plan: Plan, jobs: list[Job], provenance: Mapping[str, Any]) -> str:
@@ -323,7 +340,8 @@ def forecast(plan: Plan, jobs: list[Job], provenance: Mapping[str, Any]) -> str:
     rules = by_rule(estimates)
     data = data_rows(inventory)
     assumed = ASSUMED in list(data["tokens are"])
-    page = page_of(plan, data, rules, remarks_on(estimates, unknown, assumed))
+    remarks = [*rows_without_score(inventory), *remarks_on(estimates, unknown, assumed)]
+    page = page_of(plan, data, rules, remarks)
     files = plan.paths.planned
     Path(files["parquet"]).parent.mkdir(parents=True, exist_ok=True)
     write_table(rules, files["parquet"], "plan", provenance)

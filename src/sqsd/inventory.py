@@ -4,6 +4,7 @@ What is not here yet is estimated, and says so; nothing is fetched.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -166,6 +167,20 @@ class Inventory:
         if sources.is_sandbox(spec["source"]):
             return draw(spec)
         return None if sources.is_hub(spec["source"]) else load(spec)
+
+    def without_score(self, name: str) -> dict[str, int]:
+        """How many rows of a data set get no score whatever the model is, by reason.
+
+        None of a hub's that no run has made yet.
+        """
+        rows = self.rows("datasets", name)
+        if rows is None:
+            return {}
+        blank = rows["response"].fillna("").str.strip().eq("")
+        if "conversation" in rows:
+            blank &= rows["conversation"].isna()
+        reasons = rows["problem"].mask(blank & rows["problem"].isna(), "empty response")
+        return dict(sorted(Counter(reasons.dropna()).items()))
 
     def _tokens(self, registry: str, name: str, model: str) -> Counted:
         """Tokens of rows for a model; of a preference those of each of its two sequences."""

@@ -30,6 +30,8 @@ REGISTRIES = {
 HELDOUT = "heldout-rows"
 # Else the results would lie among the sandbox's.
 NO_RUN = "run: is missing beside `own`; name the folder of results, as run: mine for results/mine"
+# Of a model or a data set: whoever writes one means `source`.
+NO_NAMES = ("file", "folder", "path")
 # What a recipe cuts for itself, of whatever `own` gives.
 CUT = ("rows", "skip", "seed")
 
@@ -105,6 +107,8 @@ def own_problems(
             place = f"own.{key}" if name == NAME else f"own.{key}.{name}"
             if name in default[registry]:
                 yield f"{place}: the default has an entry of that name in `{registry}`; rename it"
+            elif name in NO_NAMES:
+                yield f"{place}: '{name}' would be its name; where it lies is its `source`"
             elif key == "model":
                 yield model_source_problems(place, {"seed": 1} | entry)
             else:

@@ -1,5 +1,6 @@
 """Hours and memory of a run before it, by hand."""
 
+import json
 import math
 from pathlib import Path
 
@@ -162,6 +163,18 @@ def test_threads_beyond_the_cores_make_nothing_faster(monkeypatch):
     assert rates == [50e9, 100e9, 100e9]
 
 
+def test_rows_without_a_score_are_told_of(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"instruction": f"ask {i}", "response": "yes" if i else ""} for i in range(1200)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in [*rows, {}]))
+    given = {"datasets": {"mixed": {"source": "rows.jsonl", "rows": 1201}}}
+    w = {"model": "sandbox", "dataset": "mixed", "state": "s", "direction": "danger"}
+    jobs = [Job("collect_gradients", w | {"shard": "00000"}, ("all",))]
+    page = forecast(Plan(resolve(DEFAULT, given)), jobs, {})
+    said = "- mixed: 2 rows are not scored or trained on (1 empty response, 1 missing field "
+    assert f"{said}instruction; missing field response).\n" in page
+
+
 def test_a_page_and_a_table_are_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = {
@@ -185,5 +198,6 @@ def test_a_page_and_a_table_are_kept(tmp_path, monkeypatch):
     }  # fmt: skip
     assert "## `snakemake all`: 2 jobs to do, 1 done; unknown\n" in page
     assert "collect_gradients of sandbox needs" in page
+    assert "- Done is what is there, by whichever settings: " in page
     assert "models.far: nothing is known of the size of hub:wood/oak" in page
     assert "| mixed " in page

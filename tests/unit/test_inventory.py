@@ -1,6 +1,7 @@
 """Rows, tokens and sizes before a run, against what the run itself would read and make."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,25 @@ def test_a_conversation_has_the_tokens_of_all_its_turns(folder):
     text = str(tokenizer.apply_chat_template(row["messages"], tokenize=False))
     text = text[: text.rindex("<end>") + len("<end>")]
     assert found.tokens.tolist() == [len(tokenizer(text, add_special_tokens=False).input_ids)]
+
+
+def test_rows_that_get_no_score_are_counted_by_reason(folder):
+    answers = ["yes", None, "", " \n", 5, "no"]
+    rows = [{"instruction": f"ask {i}", "response": answer} for i, answer in enumerate(answers)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    turns = [{"role": role, "content": role} for role in ("user", "assistant")]
+    (folder / "chats.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    known = inventory(
+        datasets={
+            "mine": {"source": "rows.jsonl"}, "chats": {"source": "chats.jsonl"},
+            "far": {"source": "hub:wood/rows:train", "rows": 70, "seed": 1},
+        }
+    )  # fmt: skip
+    loaded = known.rows("datasets", "mine")
+    tokenizer = make_word_tokenizer(sandbox.vocabulary())
+    expected = Counter(s.reason for s in encode_rows(loaded, tokenizer, 1000) if s.reason)
+    assert expected.total() == 4 and known.without_score("mine") == expected
+    assert known.without_score("chats") == known.without_score("far") == {}
 
 
 def test_a_tuned_model_has_size_and_tokens_of_its_base():

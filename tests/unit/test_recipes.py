@@ -206,6 +206,8 @@ def test_without_the_section_nothing_changes():
          r"name in `models`; rename it"),
         (own(data="row.jsonl"), r"own\.data\.source: 'row\.jsonl' does not exist; allowed:"),
         (own(data={"one": "rows.jsonl", "two": "no.csv"}), r"own\.data\.two\.source: 'no\.csv' "),
+        (own(data={"file": "rows.jsonl"}),
+         r"own\.data\.file: 'file' would be its name; where it lies is its `source`"),
         (own(data={"mixed": "rows.jsonl"}), r"own\.data\.mixed: the default has .* `datasets`"),
         (own(data=5), r"own\.data: 5 is not of type 'string', 'object'"),
         (own(data={"one": {"source": "rows.jsonl", "feilds": {}}}),
