@@ -1283,7 +1283,8 @@ CASES = {
     ),
     "published numbers that have no name": (
         "tables: {table4: {published: 4}}",
-        r"tables\.table4\.published: 4 is not a name: ",
+        r"tables\.table4\.published: 4 is not the name of an entry of config/published\.yaml, or "
+        "null for none",
     ),
     "a group by length that there is none of": (
         "tables: {figure9: {group: short}}",
