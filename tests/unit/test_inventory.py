@@ -93,6 +93,7 @@ def test_rows_that_get_no_score_are_counted_by_reason(folder):
         }
     )  # fmt: skip
     loaded = known.rows("datasets", "mine")
+    assert loaded is not None
     tokenizer = make_word_tokenizer(sandbox.vocabulary())
     expected = Counter(s.reason for s in encode_rows(loaded, tokenizer, 1000) if s.reason)
     assert expected.total() == 4 and known.without_score("mine") == expected

@@ -55,11 +55,11 @@ def test_what_a_job_only_comes_after_it_is_not_made_from(tmp_path):
     """In the inputs as a rule's script sees them: one list, parts of which have names."""
     write(tmp_path, {"rows": b"1", "checked": b""})
     rows, checked = (str(tmp_path / name) for name in ("rows", "checked"))
-    given = Namedlist([rows, checked])
+    given: Any = Namedlist([rows, checked])
     given._set_name("rows", 0)
     given._set_name("after", 1, end=2)
     assert (given.rows, list(given.after)) == (rows, [checked])
-    one = SimpleNamespace(input=given, params=Params(version=StageVersion(3)))
+    one: Any = SimpleNamespace(input=given, params=Params(version=StageVersion(3)))
     assert list(made_from(one, "collect_gradients")["inputs"]) == [rows]
 
 
