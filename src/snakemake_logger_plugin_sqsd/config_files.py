@@ -56,7 +56,8 @@ def problems(file: str, files: Sequence[str]) -> Iterator[str]:
             f"first: snakemake {file} --configfile {files[0]}"
         )
     elif not path.is_file():
-        yield f"{file}: no such file in {Path.cwd()}; a path is relative to where snakemake is run"
+        here = f" in {Path.cwd()}, where snakemake is run"
+        yield f"{file}: no such file{'' if path.is_absolute() else here}; name one that is there"
     else:
         yield from problems_of_text(file, path.read_bytes())
 

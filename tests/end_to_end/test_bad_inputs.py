@@ -240,24 +240,24 @@ CONFIGURATION = [
         "`run`",
         put=lambda folder: (folder / RUN / "benchmarks-of-rules").mkdir(parents=True),
     ),
-    # Snakemake reads the file before any line of ours, and names neither it nor the line.
+    # Snakemake reads the file before any line of the workflow, and names neither it nor the line.
     Case(
         "no-yaml",
-        "WorkflowError:\nConfig file is not valid JSON or YAML. In case of YAML, make sure to not "
-        "mix whitespace and tab indentation.",
+        "ConfigurationError: FOLDER/config.yaml:2: not YAML (expected ',' or ']', but got "
+        "'<stream end>'); look at this line and the one before: each is `key: value`, indented by "
+        "spaces as far as the lines that it goes with",
         "run: [bad\n",
         found="snakemake",
     ),
     Case(
         "empty-file",
-        "WorkflowError:\nConfig file must be given as JSON or YAML with keys at top level.",
+        "ConfigurationError: FOLDER/config.yaml: empty; give keys with values, as run: mine",
         "",
         found="snakemake",
     ),
     Case(
         "no-file",
-        "FileNotFoundError: [Errno 2] No such file or directory: 'FOLDER/config.yaml' (--verbose "
-        "shows its traceback)",
+        "ConfigurationError: FOLDER/config.yaml: no such file; name one that is there",
         None,
         found="snakemake",
     ),

@@ -54,8 +54,8 @@ def test_the_file_the_line_and_the_remedy(here, error, content, said):
 
 
 def test_a_file_that_is_not_there(here):
-    said = f"ConfigurationError: a.yaml: no such file in {here}; "
-    said += "a path is relative to where snakemake is run"
+    said = f"ConfigurationError: a.yaml: no such file in {here}, where snakemake is run; "
+    said += "name one that is there"
     assert told_of_config_files(not_found("a.yaml"), ["--configfile", "a.yaml"]) == [said]
     # A target where the first file is expected is no target behind one.
     (line,) = told_of_config_files(not_found("curate"), ["--configfile", "curate"])
