@@ -177,8 +177,6 @@ class Inventory:
         if rows is None:
             return {}
         blank = rows["response"].fillna("").str.strip().eq("")
-        if "conversation" in rows:
-            blank &= rows["conversation"].isna()
         reasons = rows["problem"].mask(blank & rows["problem"].isna(), "empty response")
         return dict(sorted(Counter(reasons.dropna()).items()))
 

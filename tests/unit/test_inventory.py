@@ -84,20 +84,23 @@ def test_rows_that_get_no_score_are_counted_by_reason(folder):
     answers = ["yes", None, "", " \n", 5, "no"]
     rows = [{"instruction": f"ask {i}", "response": answer} for i, answer in enumerate(answers)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    turns = [{"role": role, "content": role} for role in ("user", "assistant")]
-    (folder / "chats.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    turns = [{"role": role, "content": role} for role in ("user", "assistant")] * 2
+    blank = [*turns[:-1], {"role": "assistant", "content": " "}]
+    chats = [json.dumps({"messages": messages}) + "\n" for messages in (turns, blank)]
+    (folder / "chats.jsonl").write_text("".join(chats))
     known = inventory(
         datasets={
             "mine": {"source": "rows.jsonl"}, "chats": {"source": "chats.jsonl"},
             "far": {"source": "hub:wood/rows:train", "rows": 70, "seed": 1},
         }
     )  # fmt: skip
-    loaded = known.rows("datasets", "mine")
-    assert loaded is not None
     tokenizer = make_word_tokenizer(sandbox.vocabulary())
-    expected = Counter(s.reason for s in encode_rows(loaded, tokenizer, 1000) if s.reason)
-    assert expected.total() == 4 and known.without_score("mine") == expected
-    assert known.without_score("chats") == known.without_score("far") == {}
+    for name, without in (("mine", 4), ("chats", 1)):
+        loaded = known.rows("datasets", name)
+        assert loaded is not None
+        expected = Counter(s.reason for s in encode_rows(loaded, tokenizer, 1000) if s.reason)
+        assert expected.total() == without and known.without_score(name) == expected
+    assert known.without_score("far") == {}
 
 
 def test_a_tuned_model_has_size_and_tokens_of_its_base():
