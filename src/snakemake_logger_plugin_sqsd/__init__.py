@@ -43,8 +43,7 @@ class LogHandler(LogHandlerBase):
                 self.show(record)
             elif getattr(record, "event", None) == LogEvent.ERROR:
                 # Behind what Snakemake says.
-                arguments = self.steps.arguments
-                show(self.stream, told_of_config_files(record.getMessage(), arguments), [])
+                show(self.stream, told_of_config_files(record.getMessage(), sys.argv[1:]), [])
         except Exception:  # Snakemake's thread of handlers would end, and with it all lines
             self.handleError(record)
 

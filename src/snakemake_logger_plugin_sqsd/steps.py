@@ -45,7 +45,7 @@ class Steps:
     """Counts steps by the records that are told; knows which run, and which have failed.
 
     exits: by thread, how the script ended whose error was the thread's last; the record that names
-    the job is the thread's next. arguments: Snakemake's command line.
+    the job is the thread's next.
     """
 
     total: int = 0
@@ -57,7 +57,6 @@ class Steps:
     exits: dict[int | None, str | None] = field(default_factory=dict)
     stopped: bool = False
     ended: bool = False
-    arguments: Sequence[str] = field(default_factory=lambda: sys.argv[1:])
 
     def told(self, record: logging.LogRecord) -> Iterator[str]:
         """The lines that a record comes to, none for most."""
@@ -126,7 +125,7 @@ class Steps:
         text = record.getMessage().strip()
         if end := EXIT.search(text):
             self.exits[record.thread] = how(*end.groups())
-        elif told := told_of_config_files(text, self.arguments):
+        elif told := told_of_config_files(text, sys.argv[1:]):
             yield from told
         elif not any(said in text for said in END):
             yield without_traceback(text)

@@ -17,9 +17,15 @@ INDENT = "  "
 
 
 def ancestry(path: str) -> Iterator[str]:
-    """The lines of a result's ancestry. Raises DataError where there is no such result."""
+    """The lines of a result's ancestry, of its folder's where the folder alone says what it is of.
+
+    Raises DataError where there is no such result."""
     if not Path(path).exists():
         raise DataError(f"{path}: no such file; name a result of a run, relative to its folder")
+    folder = str(Path(path).parent)
+    # A file that has no place for it, as one of rows in the user's own format.
+    if provenance_of(path) is None and provenance_of(folder) is not None:
+        path = folder
     yield from lines(path, None, 0, set())
 
 

@@ -77,6 +77,7 @@ class Inventory:
     def __init__(self, plan: Plan):
         self.plan, self.config, self.paths = plan, plan.config, plan.paths
         self.sizes = cache(self._size)
+        self.rows = cache(self._rows)
         self.tokens = cache(self._tokens)
         self.tokenizers = cache(self._tokenizer)
         self.read: dict[tuple[str, str, str, int | None], Lengths] = {}
@@ -155,7 +156,7 @@ class Inventory:
             ),
         }  # fmt: skip
 
-    def rows(self, registry: str, name: str) -> pd.DataFrame | None:
+    def _rows(self, registry: str, name: str) -> pd.DataFrame | None:
         """The rows of an entry of data; None of a hub's that no run has made yet.
 
         Raises DataError as `sources.load_dataset`.

@@ -167,32 +167,27 @@ def write_provenance(folder: str | Path, provenance: Mapping[str, Any]) -> None:
 def provenance_of(path: str | Path) -> dict[str, Any] | None:
     """What a file or folder says it was made from; None where it says nothing.
 
-    Of Parquet and safetensors files that is in their metadata, of JSON files under `made_from`; of
-    every other file, and of one of these that has nothing there, it is what its folder says.
+    Of Parquet and safetensors files that is in their metadata, of JSON files under `made_from`.
     Raises DataError for a file of these kinds that cannot be read, as one that was cut short.
     """
     path = Path(path)
     try:
-        said = None if path.is_dir() else said_in(path)
-        beside = (path if path.is_dir() else path.parent) / FILE
-        if said is None and beside.is_file():
-            said = json.loads(beside.read_text())
-        return said
+        if path.is_dir():
+            file = path / FILE
+            return json.loads(file.read_text()) if file.is_file() else None
+        if path.suffix == ".parquet":
+            said = (parquet.read_schema(path).metadata or {}).get(KEY.encode())
+        elif path.suffix == ".safetensors":
+            with safe_open(path, "np") as file:
+                said = (file.metadata() or {}).get(KEY)
+        elif path.suffix == ".json":
+            content = json.loads(path.read_text())
+            return content.get("made_from") if isinstance(content, dict) else None
+        else:
+            return None
+        return None if said is None else json.loads(said)
     except (OSError, ValueError, pyarrow.ArrowException, SafetensorError) as error:
         raise DataError(f"{path}: cannot be read ({error}); {AGAIN}") from error
-
-
-def said_in(file: Path) -> dict[str, Any] | None:
-    if file.suffix == ".json":
-        content = json.loads(file.read_text())
-        return content.get("made_from") if isinstance(content, dict) else None
-    said = None
-    if file.suffix == ".parquet":
-        said = (parquet.read_schema(file).metadata or {}).get(KEY.encode())
-    elif file.suffix == ".safetensors":
-        with safe_open(file, "np") as tensors:
-            said = (tensors.metadata() or {}).get(KEY)
-    return None if said is None else json.loads(said)
 
 
 def digest(text: str) -> str:

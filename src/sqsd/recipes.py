@@ -71,6 +71,12 @@ def with_recipe(
         found[registry] = {
             name: entry_of(registry, name, entry, own) for name, entry in found[registry].items()
         }
+    # What the paper printed is of other models and rows.
+    unpublished = {
+        name: {"published": None} for name, table in default["tables"].items()
+        if "published" in table
+    }  # fmt: skip
+    found = merged({"tables": unpublished}, found)
     if "heldout" in own:
         found["datasets"][HELDOUT] = one_of(own["heldout"])
         found = merged(found, {"tables": {"dropping": {"heldout": HELDOUT}}})

@@ -61,6 +61,20 @@ def test_what_is_no_longer_as_it_was_is_marked(results, tmp_path):
     assert "model (is no longer there)" in found
 
 
+@pytest.mark.parametrize("name", ["kept.csv", "manifest.json", "provenance.json"])
+def test_a_file_that_cannot_say_it_is_told_of_by_its_folder(results, tmp_path, name):
+    """Not so of an input: a direction that is given may be of another version of its stage."""
+    (tmp_path / "curated").mkdir()
+    for file in ("kept.csv", "manifest.json"):
+        (tmp_path / "curated" / file).write_text("{}")
+    write_provenance("curated", said("curate_rows", ["data.parquet"]))
+    whole = list(ancestry("curated"))
+    assert whole[:2] == ["curated", "  curate_rows, version 2, of sqsd 0.1"]
+    assert list(ancestry(f"curated/{name}")) == whole
+    write_frame(pd.DataFrame({"a": [1]}), "next.parquet", said("make_dataset", [f"curated/{name}"]))
+    assert list(ancestry("next.parquet"))[-1].strip().startswith("given, or made before")
+
+
 def test_a_result_that_is_not_there(results, capsys):
     assert main(["gone.parquet"]) == 1
     said = capsys.readouterr()

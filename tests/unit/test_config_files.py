@@ -95,6 +95,5 @@ def test_snakemake_ends_with_it(tmp_path, options):
     ran = snakemake(tmp_path, *options, "curate", configfiles=(file,))
     assert ran.returncode == 1
     said = f"ConfigurationError: {file}:3: not YAML"
-
     assert options or ("Traceback" not in ran.stdout and "WorkflowError" not in ran.stdout)
     assert ran.stdout.count(said) == 1

@@ -190,10 +190,9 @@ def test_a_card_names_the_model_as_others_know_it(tmp_path, monkeypatch, entry, 
     assert name_of_model("m", entry) == name
 
 
-def test_every_file_of_a_curation_says_what_it_was_made_from(tmp_path, source):
+def test_a_curated_folder_says_what_it_was_made_from(tmp_path, source):
     out, _ = curated(tmp_path, source)
-    for path in (out, out / "kept.jsonl", out / "dropped.jsonl", out / "manifest.json"):
-        assert provenance_of(path) == MADE
+    assert provenance_of(out) == MADE
 
 
 def test_what_came_of_a_curation_in_a_line(tmp_path, source):
