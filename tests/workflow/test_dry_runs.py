@@ -311,7 +311,7 @@ def rows_taken(entry: dict) -> range:
 
 
 def test_the_paper_in_small(planner, tmp_path):
-    """Three models by two data sets by nine methods, one set on three benchmarks; other studies."""
+    """Three models by two data sets by nine methods; four, of one set, on two more benchmarks."""
     jobs = planner.plan(tmp_path, PRESETS / "paper-small.yaml")
     models, data, dangers, baselines, controls, benchmarks = 3, 2, 2, 5, 2, 3
     experiments, arms = models * data, models * data * (dangers + baselines + controls)
@@ -320,7 +320,7 @@ def test_the_paper_in_small(planner, tmp_path):
     # SQSD alone: three more rates.
     transferred, rates = 2 * (2 + 1 + 1), 3
     finetunes = arms + ablations + transferred + rates
-    shards, windows = ceil(1200, 600), 5
+    shards, windows = ceil(800, 800), 5
     # A direction's curve at the checkpoint of V; of two models at that of S too.
     own_s = 2
     curves = models * (dangers + 1) + own_s
@@ -332,8 +332,8 @@ def test_the_paper_in_small(planner, tmp_path):
     assert ceil(windows, 15) == ceil(9, 9) == 1  # parts of a fine-tune, and of a curve
     on_test = ablations + transferred + rates + larger
     scored = arms + models
-    # On the second and third benchmark, those of one data set.
-    on_more = (benchmarks - 1) * (arms // data + models)
+    # On the second and third benchmark: SQSD, a baseline and a control, of one data set.
+    on_more = (benchmarks - 1) * models * (dangers + 1 + 1 + 1)
     assert counts(jobs) == with_total({
         "all": 1,
         # Scored and pilot rows of each data set, three sizes, directions, references of baselines.
