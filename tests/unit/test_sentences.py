@@ -257,24 +257,36 @@ def another_processor() -> Said:
 def paper_in_small() -> Said:
     minutes = saved("wall_times")["paper-small"]["seconds"] / 60
     yield f"Every table and figure of the paper, and tables 10 and 11: {minutes:.0f} minutes"
-    table = rows(f"{SMALL}/table10.csv")
-    monotone = [round(r["mono_share"] * 6) for r in table if r["method"].startswith("sqsd")]
-    assert {r["experiments"] for r in table} == {6} and monotone == [1, 2]
-    yield "it is strictly monotone in one and two of the six experiments"
+    table = {r["method"]: r for r in rows(f"{SMALL}/table10.csv")}
+    assert {r["experiments"] for r in table.values()} == {6}
+    others = {name: r for name, r in table.items() if name != "sqsd-beaver"}
+    over = {n: [r[f"delta_minus_sqsd-beaver_t_{end}"] for end in ("low", "high")]
+            for n, r in others.items()}  # fmt: skip
+    assert {n for n, (_, high) in over.items() if high < 0} == {"random", "length", "larf"}
+    assert all(low < 0 for low, _ in over.values())
+    assert table["reward-model"]["delta"] > table["sqsd-beaver"]["delta"]
+    yield "`sqsd-beaver` is ahead of random order, response length and LARF here"
+    assert all(table[f"sqsd-{danger}"]["mono_share"] == 0 for danger in ("beaver", "aegis"))
+    yield "windows that are strictly monotone in any of the six experiments"
+    ordered, drawn = (
+        steps(mean(f"{SMALL}/table1.csv", method)) for method in ("sqsd-beaver", "random")
+    )
+    yield f"an ASR of {ordered}, in random order {drawn} (`table1`)"
     targets = ("on-llama-3.1-8b", "on-qwen3-14b")
 
     def rate(finetune: str, method: str, window: str) -> str:
         found = row(f"{SMALL}/table2.csv", finetune=finetune, method=method)
         return short(found[window])
 
-    first, last = (
-        " and ".join(rate(t, "sqsd-beaver", window) for t in targets) for window in ("s1", "s5")
+    first, second, last = (
+        " and ".join(rate(t, "sqsd-beaver", window) for t in targets)
+        for window in ("s1", "s2", "s5")
     )
     full, chance = (
         " to ".join(rate("full", method, window) for window in ("s1", "s5"))
         for method in ("sqsd-beaver", "random")
     )
-    yield f"(`table2`: S1 {first}, S5 {last})"
+    yield f"(`table2`: S1 {first}, S2 {second}, S5 {last})"
     yield f"({full}; random order {chance})"
 
 
