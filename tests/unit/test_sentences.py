@@ -288,6 +288,11 @@ def paper_in_small() -> Said:
     )
     yield f"(`table2`: S1 {first}, S2 {second}, S5 {last})"
     yield f"({full}; random order {chance})"
+    groups = {r["method"]: short(r["correlation"]) for r in rows(f"{SMALL}/table11.csv")}
+    yield (
+        f"the correlation is {groups['sqsd-beaver']} for `sqsd-beaver`, {groups['bi-anchor-reps']} "
+        f"for Bi-Anchor(Reps) and {groups['reward-model']} for the reward model"
+    )
 
 
 def how_fast_in_short() -> Said:
