@@ -114,6 +114,7 @@ DELTA, OVER = interval("delta", "t"), interval("over_random", "t")
 DEFAULT = "docs/measured/sandbox"
 STUDY = "docs/measured/sandbox-study"
 ALIGNED = "docs/measured/smollm2-aligned"
+PUBLISHED = [(of, by) for of in ("alpaca", "dolly") for by in ("reps", "grad")]
 ENGINE = "benchmarks/measured/gradient_engine.json"
 
 
@@ -246,6 +247,10 @@ SOURCES = [
            | {"delta of score": interval("score_delta", "t", 1),
             "over random": lambda row: "" if row["method"] == "random"
                 else interval("score_over_random", "t", 1).format(**row)}),
+    Source("README.md", "| method | Alpaca, reps |", lambda: published_records(),
+           {"method": "method"},
+           {f"{of.capitalize()}, {by}": interval(f"{of}-{by}_auc", "bootstrap")
+            for of, by in PUBLISHED}),
     Source("docs/results.md", "| judge | answers |", measured(f"{DEFAULT}/judges.csv"),
            {"judge": "judge"},
            {"answers": "{responses:,.0f}", "unsafe by the rule": "{unsafe:,.0f}",
@@ -309,6 +314,16 @@ def aligned_records() -> list[Record]:
     rates, scores = (measured(f"{ALIGNED}/{name}.csv")() for name in ("table1", "table7"))
     scored = {row["method"]: {f"score_{k}": v for k, v in row.items()} for row in scores}
     return [{**row, **scored[row["method"]]} for row in rates if row["s1"] != ""]
+
+
+def published_records() -> list[Record]:
+    """Each method's areas under the curve, of each pair of sets as `alpaca-reps_auc...`."""
+    found: dict[str, Record] = {}
+    for of, by in PUBLISHED:
+        for row in measured(f"{ALIGNED}/{of}-{by}.csv")():
+            record = found.setdefault(row["method"], {"method": row["method"]})
+            record |= {f"{of}-{by}_{name}": value for name, value in row.items()}
+    return list(found.values())
 
 
 def group_records() -> list[Record]:

@@ -15,7 +15,17 @@ import pytest
 import yaml
 from conftest import ROOT
 from scipy.stats import spearmanr
-from test_documents import ALIGNED, DEFAULT, DOCUMENTS, SEEDS, STUDY, measured, short, steps
+from test_documents import (
+    ALIGNED,
+    DEFAULT,
+    DOCUMENTS,
+    PUBLISHED,
+    SEEDS,
+    STUDY,
+    measured,
+    short,
+    steps,
+)  # fmt: skip
 from test_documents import interval as shown_interval
 
 from sqsd.termination import SECONDS_TO_SAVE
@@ -90,6 +100,34 @@ def default_run() -> Said:
     yield f"State D is the checkpoint of step {first['step']:.0f}. Step 40 has a larger ratio"
     yield f"between steps 40 and {floored['next_step']:.0f} the model hardly drifts"
     yield f"from nothing to all of it {clock('default')} on two cores"
+
+
+def published_sets() -> Said:
+    by = {f"{of}-{by}": {r["method"]: r for r in rows(f"{ALIGNED}/{of}-{by}.csv")}
+          for of, by in PUBLISHED}  # fmt: skip
+
+    def auc(method: str, found_by: str) -> list[str]:
+        return [short(by[f"{of}-{found_by}"][method]["auc"]) for of in ("alpaca", "dolly")]
+
+    # However it is read: an area far below a half separates as well as one far above.
+    apart = {name: {m: abs(r["auc"] - 0.5) for m, r in table.items()} for name, table in by.items()}
+    assert sum(max(found, key=found.__getitem__) == "length" for found in apart.values()) == 3
+    yield "Response length alone separates three of these four pairs better than any method"
+    yield f"are the long ones ({' and '.join(auc('length', 'grad'))})"
+    yield f"those found by representations the short ones ({' and '.join(auc('length', 'reps'))})"
+    yield f"in their published order ({' and '.join(auc('sqsd-compliance', 'reps'))})"
+    alpaca, dolly = auc("sqsd-compliance", "grad")
+    yield f"it does so on Alpaca ({alpaca}) and not on Dolly ({dolly})"
+    unscored = sorted(
+        table["length"][f"{side}_unscored"]
+        for table in by.values()
+        for side in ("riskier", "safer")
+    )
+    assert unscored[-1] == by["dolly-reps"]["length"]["safer_unscored"]
+    yield (
+        f"{unscored[-1]:.0f} of the 100 safest of Dolly by representations, at most "
+        f"{unscored[-2]:.0f} of any other set"
+    )
 
 
 def small_groups() -> Said:
@@ -601,7 +639,7 @@ def on_a_cluster() -> Said:
 SECTIONS: dict[str, list[Callable[[], Said]]] = {
     "README.md": [
         grid, default_run, fresh_base_seeds, small_groups, how_fast_in_short, real_rows,
-        aligned_model, models_before_and_after,
+        aligned_model, models_before_and_after, published_sets,
     ],
     "docs/own_data.md": [planned_before, curated_rows, what_dropping_buys],
     "docs/results.md": [
