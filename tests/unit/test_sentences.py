@@ -25,7 +25,7 @@ from test_documents import (
     measured,
     short,
     steps,
-)  # fmt: skip
+)
 from test_documents import interval as shown_interval
 
 from sqsd.termination import SECONDS_TO_SAVE
