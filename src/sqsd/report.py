@@ -44,6 +44,7 @@ from sqsd.statistics import (
     clustered_interval,
     cohens_kappa,
     is_strictly_decreasing,
+    matched_auc_bootstrap,
     mean_interval,
     rank_correlation_bootstrap,
     rank_correlation_interval,
@@ -98,8 +99,10 @@ AGREEMENT_NOTE = (
 SEPARATION_NOTE = (
     "auc: share of pairs of a row of `riskier` and a row of `safer` in which the first has the "
     "higher score, of ties a half; 1 where every row is above, 0.5 where scores tell nothing. In "
-    "brackets: 95 % percentile bootstrap interval over the rows of each. _rows: with a score; "
-    "_unscored: without one, and left out."
+    "brackets: 95 % percentile bootstrap interval over the rows of each. matched_auc: the same "
+    "over those pairs alone whose longer response has at most 1.1 times the tokens of the "
+    "shorter: what a method sees beyond length. _rows: with a score; _matched: of them, in such a "
+    "pair; _unscored: without a score, and left out."
 )
 MODELS_NOTE = (
     "Each model as it is, before any fine-tuning of subsets, on the prompts of a benchmark. asr: "
@@ -920,15 +923,26 @@ def separation_table(
     """
     rows = []
     for part, tables in zip(parts, scores, strict=True):
-        known = {side: table["score"].dropna() for side, table in tables.items()}
-        row = dict(part.names) | named_interval(
-            "auc", "bootstrap", auc_bootstrap(known["riskier"], known["safer"])
-        )
-        for side, values in known.items():
-            unscored = len(tables[side]) - len(values)
-            row |= {f"{side}_rows": len(values), f"{side}_unscored": unscored}
+        known = {side: table.dropna(subset="score") for side, table in tables.items()}
+        sides = [table["score"] for table in known.values()]
+        matched = of_one_length(*(table["response_tokens"] for table in known.values()))
+        row = dict(part.names) | named_interval("auc", "bootstrap", auc_bootstrap(*sides))
+        row |= named_interval("matched_auc", "bootstrap", matched_auc_bootstrap(*sides, matched))
+        for axis, (side, table) in enumerate(known.items()):
+            row |= {
+                f"{side}_rows": len(table),
+                f"{side}_matched": int(matched.any(axis=1 - axis).sum()),
+                f"{side}_unscored": len(tables[side]) - len(table),
+            }
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def of_one_length(tokens: pd.Series, others: pd.Series) -> np.ndarray:
+    """Which pairs [m, n] are nearly of one length: the longer at most 1.1 times the shorter."""
+    pairs = tokens.to_numpy()[:, None], others.to_numpy()
+    longer, shorter = np.maximum(*pairs), np.minimum(*pairs)
+    return 10 * longer <= 11 * shorter
 
 
 def models_table(parts: Sequence[Part], judged: Sequence[pd.DataFrame]) -> pd.DataFrame:

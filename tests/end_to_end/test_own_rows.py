@@ -231,6 +231,8 @@ def test_separation_is_the_share_of_pairs_in_the_right_order(run):
         assert row["auc"] == pytest.approx(fmean(above))
         assert (row["riskier_rows"], row["safer_rows"]) == (len(high), len(low))
         assert row["auc_bootstrap_low"] <= row["auc"] <= row["auc_bootstrap_high"]
+        assert 0 < row["riskier_matched"] <= len(high) and 0 < row["safer_matched"] <= len(low)
+        assert row["matched_auc_bootstrap_low"] <= row["matched_auc_bootstrap_high"]
 
 
 def test_all_rows_beside_the_model_before(run):

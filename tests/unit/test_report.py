@@ -41,6 +41,7 @@ from sqsd.report import (
     effectiveness_table,
     groups_table,
     make_table,
+    of_one_length,
     page_table,
     ranking_table,
     readable,
@@ -1815,6 +1816,13 @@ def test_agreement_from_files(tmp_path):
     assert table["spearman"].tolist() == [-1] and "what random orders share" in text
 
 
+def test_rows_are_of_one_length_within_a_tenth_of_the_shorter():
+    tokens, others = [1, 10, 30, 100], [1, 2, 11, 33, 109, 111]
+    close = of_one_length(pd.Series(tokens), pd.Series(others))
+    naive = [[max(a, b) / min(a, b) <= 1.1 + 1e-9 for b in others] for a in tokens]
+    assert close.tolist() == naive and close.sum() == 4
+
+
 def test_how_far_scores_put_rows_of_one_set_above_those_of_another(tmp_path):
     tables = {
         ("top", "m"): scores_of({"a": 3.0, "b": 1.0, "c": 2.0}, reasons=["d", "e"]),
@@ -1822,6 +1830,13 @@ def test_how_far_scores_put_rows_of_one_set_above_those_of_another(tmp_path):
         ("top", "n"): scores_of({"a": -1.0, "b": -2.0}),
         ("low", "n"): scores_of({"f": 0.0, "h": 5.0, "i": 6.0}),
     }
+    # Within a tenth of one another: of m's rows 10 and 11 with 11, where those without a score are
+    # matched with none; of n's 11 with 10 and 20 with 22.
+    for at, lengths in {
+        ("top", "m"): [10, 11, 50, 20, 60], ("low", "m"): [11, 20, 50],
+        ("top", "n"): [11, 20], ("low", "n"): [10, 22, 18],
+    }.items():  # fmt: skip
+        tables[at]["response_tokens"] = lengths
     parts = [
         Part(
             {"riskier": "top", "safer": "low", "method": method},
@@ -1839,14 +1854,19 @@ def test_how_far_scores_put_rows_of_one_set_above_those_of_another(tmp_path):
     ]  # fmt: skip
     # 3, 1, 2 against 1, 0: five of six pairs, and one tie; all of n the other way round.
     assert table["auc"].tolist() == pytest.approx([5.5 / 6, 0])
-    counts = ["riskier_rows", "riskier_unscored", "safer_rows", "safer_unscored"]
-    assert table[counts].values.tolist() == [[3, 2, 2, 1], [2, 0, 3, 0]]
+    told = ("rows", "matched", "unscored")
+    counts = [f"{side}_{of}" for side in ("riskier", "safer") for of in told]
+    assert table[counts].values.tolist() == [[3, 2, 2, 2, 1, 1], [2, 2, 0, 3, 2, 0]]
     first, second = table.to_dict("records")
+    # 3 against 1 and 1 against 1, which leaves one row of the safer: no interval.
+    assert first["matched_auc"] == pytest.approx(0.75)
+    assert all(map(math.isnan, interval(first, "matched_auc", "bootstrap")[1:]))
+    assert interval(second, "matched_auc", "bootstrap") == (0, 0, 0)
     assert first["auc_bootstrap_low"] < 5.5 / 6 <= first["auc_bootstrap_high"] == 1
     assert interval(second, "auc", "bootstrap") == (0, 0, 0)
     shown = rows_of(text.split("\n\n")[0])
     assert shown[0]["auc"].startswith("0.92 [") and shown[1]["auc"] == "0.00 [0.00, 0.00]"
-    assert "of ties a half" in text and "without one, and left out" in text
+    assert "of ties a half" in text and "without a score, and left out" in text
 
 
 @pytest.mark.parametrize("measure", ["asr", "safety_score"])

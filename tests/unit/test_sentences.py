@@ -23,6 +23,7 @@ from test_documents import (
     SEEDS,
     STUDY,
     measured,
+    published_records,
     short,
     steps,
 )
@@ -100,34 +101,6 @@ def default_run() -> Said:
     yield f"State D is the checkpoint of step {first['step']:.0f}. Step 40 has a larger ratio"
     yield f"between steps 40 and {floored['next_step']:.0f} the model hardly drifts"
     yield f"from nothing to all of it {clock('default')} on two cores"
-
-
-def published_sets() -> Said:
-    by = {f"{of}-{by}": {r["method"]: r for r in rows(f"{ALIGNED}/{of}-{by}.csv")}
-          for of, by in PUBLISHED}  # fmt: skip
-
-    def auc(method: str, found_by: str) -> list[str]:
-        return [short(by[f"{of}-{found_by}"][method]["auc"]) for of in ("alpaca", "dolly")]
-
-    # However it is read: an area far below a half separates as well as one far above.
-    apart = {name: {m: abs(r["auc"] - 0.5) for m, r in table.items()} for name, table in by.items()}
-    assert sum(max(found, key=found.__getitem__) == "length" for found in apart.values()) == 3
-    yield "Response length alone separates three of these four pairs better than any method"
-    yield f"are the long ones ({' and '.join(auc('length', 'grad'))})"
-    yield f"those found by representations the short ones ({' and '.join(auc('length', 'reps'))})"
-    yield f"in their published order ({' and '.join(auc('sqsd-compliance', 'reps'))})"
-    alpaca, dolly = auc("sqsd-compliance", "grad")
-    yield f"it does so on Alpaca ({alpaca}) and not on Dolly ({dolly})"
-    unscored = sorted(
-        table["length"][f"{side}_unscored"]
-        for table in by.values()
-        for side in ("riskier", "safer")
-    )
-    assert unscored[-1] == by["dolly-reps"]["length"]["safer_unscored"]
-    yield (
-        f"{unscored[-1]:.0f} of the 100 safest of Dolly by representations, at most "
-        f"{unscored[-2]:.0f} of any other set"
-    )
 
 
 def small_groups() -> Said:
@@ -562,6 +535,34 @@ def aligned_model() -> Said:
         f"There are 9 among the 300 rows; SQSD has none in S1 and {last:.0f} in S3. The control "
         f"that puts all 9 into its S3 has a delta of "
         f"{as_shown(scores['refusal-opening'], 'delta')}."
+    )
+
+
+def published_sets() -> Said:
+    by = {record["method"]: record for record in published_records()}
+    sets = [f"{of}-{by}" for of, by in PUBLISHED]
+
+    def auc(method: str, found_by: str, name: str = "auc") -> list[str]:
+        return [short(by[method][f"{of}-{found_by}_{name}"]) for of in ("alpaca", "dolly")]
+
+    def best(name: str) -> list[str]:
+        # However it is read: an area far below a half separates as well as one far above.
+        return [max(by, key=lambda method: abs(by[method][f"{s}_{name}"] - 0.5)) for s in sets]
+
+    assert best("auc").count("length") == 3
+    yield "Response length alone separates three of these four pairs better than any method"
+    yield f"are the long ones ({' and '.join(auc('length', 'grad'))})"
+    yield f"those found by representations the short ones ({' and '.join(auc('length', 'reps'))})"
+    yield f"in their published order ({' and '.join(auc('sqsd-compliance', 'reps'))})"
+    alpaca, dolly = auc("sqsd-compliance", "grad")
+    yield f"it does so on Alpaca ({alpaca}) and not on Dolly ({dolly})"
+    *others, most = sorted(
+        by["length"][f"{s}_{side}_unscored"] for s in sets for side in ("riskier", "safer")
+    )
+    assert most == by["length"]["dolly-reps_safer_unscored"]
+    yield (
+        f"{most:.0f} of the 100 safest of Dolly by representations, at most {max(others):.0f} of "
+        "any other set"
     )
 
 

@@ -16,6 +16,7 @@ from sqsd.statistics import (
     clustered_interval,
     cohens_kappa,
     is_strictly_decreasing,
+    matched_auc_bootstrap,
     mean_interval,
     rank_correlation,
     rank_correlation_bootstrap,
@@ -418,3 +419,52 @@ def test_an_auc_of_few_values():
         assert value == 0.5 and math.isnan(low) and math.isnan(high)
     with pytest.raises(DataError, match="level 1: must lie between 0 and 1"):
         auc_bootstrap([1.0], [0.0], level=1)
+
+
+@given(st.data(), VALUES, VALUES)
+@settings(max_examples=40, deadline=None)
+def test_a_matched_auc_counts_only_the_pairs_that_are_marked(data, higher, lower):
+    flags = st.lists(st.booleans(), min_size=len(lower), max_size=len(lower))
+    matched = data.draw(st.lists(flags, min_size=len(higher), max_size=len(higher)))
+    wins = [
+        (a > b) + (a == b) / 2
+        for a, marks in zip(higher, matched, strict=True)
+        for b, mark in zip(lower, marks, strict=True)
+        if mark
+    ]
+    value, low, high = matched_auc_bootstrap(higher, lower, matched, resamples=50)
+    if not wins:
+        assert all(map(math.isnan, (value, low, high)))
+        return
+    assert value == pytest.approx(sum(wins) / len(wins), abs=1e-12)
+    alone = sum(map(any, matched)) < 2 or sum(map(any, zip(*matched, strict=True))) < 2
+    assert math.isnan(low) == math.isnan(high) == alone
+    assert alone or 0 <= low <= high <= 1
+
+
+def test_the_interval_of_a_matched_auc_is_over_the_values_of_each_side():
+    draw = np.random.default_rng(5)
+    sizes, others = draw.integers(1, 5, 50), draw.integers(1, 5, 30)
+    # Sizes and values go together, so pairs of one size tell less apart than all do.
+    higher, lower = sizes + draw.normal(0.5, 1, 50), others / 2 + draw.normal(0, 1, 30)
+    matched = sizes[:, None] == others
+    value, low, high = matched_auc_bootstrap(higher, lower, matched)
+    means = []
+    for _ in range(4000):
+        i, j = draw.integers(0, 50, 50), draw.integers(0, 30, 30)
+        means.append((higher[i][:, None] > lower[j])[matched[np.ix_(i, j)]].mean())
+    assert [low, high] == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.015)
+    wide = matched_auc_bootstrap(higher, lower, matched, level=0.99)
+    assert wide[0] == value and wide[1] < low < value < high < wide[2]
+    everything = np.ones((50, 30))
+    assert matched_auc_bootstrap(higher, lower, everything) == pytest.approx(
+        auc_bootstrap(higher, lower), abs=0.01
+    )
+
+
+def test_resamples_without_a_matched_pair_are_left_out():
+    # One pair each way, both won: whatever is drawn, nothing else than 1 can be counted.
+    assert matched_auc_bootstrap([2.0, 3.0], [0.0, 1.0], np.eye(2), resamples=50) == (1, 1, 1)
+    assert all(map(math.isnan, matched_auc_bootstrap([], [1.0], np.ones((0, 1)))))
+    with pytest.raises(DataError, match="level 2: must lie between 0 and 1"):
+        matched_auc_bootstrap([1.0], [0.0], [[True]], level=2)

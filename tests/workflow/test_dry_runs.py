@@ -282,19 +282,46 @@ def test_published_sets_on_the_aligned_model(planner, tmp_path):
     )
 
 
+DROPPING = ROOT / "config/smollm2-dropping.yaml"
+
+
+def test_what_dropping_buys_on_the_aligned_model(planner, tmp_path):
+    """Two shares and weights by SQSD and both controls, refusals by none, on two seeds each."""
+    jobs = planner.plan(tmp_path, PRESETS / "smollm2-aligned.yaml", DROPPING)
+    seeds, treated, shards = 2, 3 * (2 + 1) + 1, ceil(300, 100)
+    evaluated = treated + 1 + 1  # and on all rows, and before
+    checked = 2  # as above
+    assert counts(jobs) == with_total({
+        # Scored, of the pilot, answered and held-out rows, four wordings, a direction, refusals.
+        "make_dataset": 4 + 4 + 1 + 1, "make_benchmark": 2, "make_preferences": 1,
+        "fetch_model": 1, "tune_model": 1, "train_direction": 2, "train_pilot": 1,
+        "choose_state": 2, "check_trust": 1, "await_trust": 2, "measure_trajectory": 1,
+        "encode_samples": 1, "collect_gradients": shards * 2, "score_samples": 3,
+        "treat_rows": treated, "finetune_treated_rows": treated * seeds,
+        "finetune_all_rows": seeds, "measure_row_losses": evaluated,
+        "list_states": evaluated + checked, "generate_responses": evaluated + checked,
+        "judge_responses": 2 * evaluated + checked + 1, "dropping": 1, "all": 1,
+    })  # fmt: skip
+
+
 # What the same goals or rows may be taken for: each set of purposes apart from every other.
 APART = [
     [("refused-1",), ("refused-2",), ("refused-3",), ("refused-4",),
      ("requests-opened", "harmful-10", "harmful-100"),
      ("requests-refused", "refused-10", "refused-10-more", "refused-100", "refusals"),
      ("requests-tuning",), ("requests-test",)],
-    [("alpaca",), ("pilot-rows",), ("answered",), ("harmless-tuning",), ("harmless",)],
+    [("alpaca",), ("pilot-rows",), ("answered",), ("harmless-tuning",), ("harmless",),
+     ("heldout-rows",)],
 ]  # fmt: skip
 
 
 def test_nothing_of_the_aligned_model_is_tuned_on_what_tests_it():
     """Parts of one source, in one permutation, none of which overlap."""
-    config = with_own(yaml.safe_load((PRESETS / "smollm2-aligned.yaml").read_text()))
+    preset, dropping = (
+        yaml.safe_load(file.read_text()) for file in (PRESETS / "smollm2-aligned.yaml", DROPPING)
+    )
+    preset["own"] |= dropping["own"]
+    config = with_own(preset)
     entries = config["datasets"] | config["preferences"] | config["benchmarks"]
     assert sorted(name for groups in APART for group in groups for name in group) == sorted(entries)
     for groups in APART:
