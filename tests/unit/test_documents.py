@@ -318,7 +318,7 @@ def aligned_records() -> list[Record]:
 
 def published_records() -> list[Record]:
     """Each method's areas under the curve, of each pair of sets as `alpaca-reps_auc...`."""
-    found: dict[str, Record] = {}
+    found: dict[str, dict[str, Any]] = {}
     for of, by in PUBLISHED:
         for row in measured(f"{ALIGNED}/{of}-{by}.csv")():
             record = found.setdefault(row["method"], {"method": row["method"]})
