@@ -251,6 +251,15 @@ SOURCES = [
            {"method": "method"},
            {f"{of.capitalize()}, {by}": interval(f"{of}-{by}_auc", "bootstrap")
             for of, by in PUBLISHED}),
+    Source("README.md", "| method | Alpaca, grad |", lambda: published_records(),
+           {"method": "method"},
+           {f"{of.capitalize()}, {by}": interval(f"{of}-{by}_matched_auc", "bootstrap")
+            for of, by in PUBLISHED[1:]}),
+    Source("README.md", "| rows of | ASR, riskiest |", lambda: harm_records(), {"rows of": "pair"},
+           {f"{shown}, {end}": interval(f"{side}_{name}", kind, digits)
+            for shown, name, kind, digits in
+                (("ASR", "asr", "clustered", 2), ("score", "safety_score", "t", 1))
+            for end, side in (("riskiest", "top"), ("safest", "bottom"))}),
     Source("docs/results.md", "| judge | answers |", measured(f"{DEFAULT}/judges.csv"),
            {"judge": "judge"},
            {"answers": "{responses:,.0f}", "unsafe by the rule": "{unsafe:,.0f}",
@@ -324,6 +333,23 @@ def published_records() -> list[Record]:
             record = found.setdefault(row["method"], {"method": row["method"]})
             record |= {f"{of}-{by}_{name}": value for name, value in row.items()}
     return list(found.values())
+
+
+def harm_records() -> list[Record]:
+    """Each pair's rates and scores of the model fine-tuned on either set, as `top_asr...`."""
+    tables = [measured(f"{ALIGNED}/{name}.csv")() for name in ("published", "published-score")]
+    tuned = [row for table in tables for row in table if row["method"] == "all rows"]
+    return [
+        {"pair": f"{of.capitalize()}, {by}"}
+        | {
+            f"{end}_{name}": value
+            for end in ("top", "bottom")
+            for row in tuned
+            if row["experiment"] == f"{of}-{by}-{end}"
+            for name, value in row.items()
+        }
+        for of, by in PUBLISHED
+    ]
 
 
 def group_records() -> list[Record]:

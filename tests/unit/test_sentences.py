@@ -22,6 +22,7 @@ from test_documents import (
     PUBLISHED,
     SEEDS,
     STUDY,
+    harm_records,
     measured,
     published_records,
     short,
@@ -34,6 +35,8 @@ from sqsd.termination import SECONDS_TO_SAVE
 XEON = "docs/measured/sandbox-seeds-xeon"
 SMALL = "docs/measured/paper-small"
 REAL = "docs/measured/smollm2-135m"
+BEFORE = "before fine-tuning"
+SIDES = ("riskier", "safer")  # of a pair of published sets
 Row = dict[str, Any]
 
 
@@ -472,7 +475,7 @@ def aligned_model() -> Said:
     rates, scores = (
         {r["method"]: r for r in rows(f"{ALIGNED}/{name}.csv")} for name in ("table1", "table7")
     )
-    before, own = "before fine-tuning", "sqsd-compliance"
+    before, own = BEFORE, "sqsd-compliance"
     goals = rates[before]["prompts"]
     times = saved("rule_times_smollm2-aligned")
     jobs, seconds = (sum(r[key] for r in times) for key in ("jobs", "total_s"))
@@ -564,6 +567,45 @@ def published_sets() -> Said:
         f"{most:.0f} of the 100 safest of Dolly by representations, at most {max(others):.0f} of "
         "any other set"
     )
+    yield from matched_sets(by)
+
+
+def matched_sets(by: dict[str, Row]) -> Said:
+    """Of the rows of one length, by method."""
+    compared = [f"{of}-{by}" for of, by in PUBLISHED[1:]]
+    assert by["length"]["alpaca-reps_riskier_matched"] == 0
+    auc = {
+        pair: {m: record[f"{pair}_matched_auc"] for m, record in by.items()} for pair in compared
+    }
+    first = {pair: sorted(found, key=found.__getitem__)[::-1] for pair, found in auc.items()}
+    best = [pair for pair in compared if first[pair][0] == "sqsd-compliance"]
+    of_ours = [by["sqsd-compliance"][f"{pair}_matched_auc_bootstrap_low"] for pair in compared]
+    assert [pair for pair, low in zip(compared, of_ours, strict=True) if low > 0.5] == best
+    assert len(best) == 2 and first["dolly-grad"][:2] == ["larf", "self-inf-n"]
+    shown = [short(auc[pair]["sqsd-compliance"]) for pair in (*best, "dolly-grad")]
+    yield f"on two of the three pairs ({shown[0]} and {shown[1]}) and its interval"
+    yield f"on Dolly by gradients it holds a half ({shown[2]})"
+    rows = [by["length"][f"{pair}_{side}_matched"] for pair in compared for side in SIDES]
+    yield f"These are {min(rows):.0f} to {max(rows):.0f} rows a side"
+
+
+def harm_of_published_sets() -> Said:
+    harm = {record["pair"]: record for record in harm_records()}
+    before = row(f"{ALIGNED}/published.csv", experiment="dolly-grad-top", method=BEFORE)
+    score = row(f"{ALIGNED}/published-score.csv", experiment="dolly-grad-top", method=BEFORE)
+    yield (
+        f"(before it, ASR is {short(before['asr'])} and the Safety Score "
+        f"{score['safety_score']:.1f})"
+    )
+    for record in harm.values():
+        assert record["top_safety_score_t_high"] < record["bottom_safety_score_t_low"]
+    reversed_, *others = sorted(harm.values(), key=lambda r: r["top_asr"] - r["bottom_asr"])
+    assert all(r["top_asr_clustered_low"] > r["bottom_asr_clustered_high"] for r in others)
+    assert reversed_["pair"] == "Alpaca, reps"
+    yield f"({short(reversed_['bottom_asr'])} against {short(reversed_['top_asr'])})"
+    yield f"hardly below the one before ({reversed_['bottom_safety_score']:.1f})"
+    near = [f"{harm['Dolly, grad'][f'{end}_safety_score']:.1f}" for end in ("top", "bottom")]
+    yield f"harm by that score ({' and '.join(near)})"
 
 
 def models_before_and_after() -> Said:
@@ -640,7 +682,7 @@ def on_a_cluster() -> Said:
 SECTIONS: dict[str, list[Callable[[], Said]]] = {
     "README.md": [
         grid, default_run, fresh_base_seeds, small_groups, how_fast_in_short, real_rows,
-        aligned_model, models_before_and_after, published_sets,
+        aligned_model, models_before_and_after, published_sets, harm_of_published_sets,
     ],
     "docs/own_data.md": [planned_before, curated_rows, what_dropping_buys],
     "docs/results.md": [
@@ -654,7 +696,7 @@ SECTIONS: dict[str, list[Callable[[], Said]]] = {
 SETTINGS = (
     r"arXiv:2605\.04572", r"Python 3\.11", r"torch 2\.13\.0", r"bergson 2\.5\.1", r"95 %",
     r"Llama-3\.1\S*", r"(?:Apache|CC BY\S*) ?\S*\d\.0", r"Dataset-2\.0",
-    r"at most 1 % of the tokens",
+    r"at most 1 % of the tokens", r"at\s+most 1\.1 times the tokens",
     # 24 / d, for d = 128, 512, 1,024, 4,096.
     r"19 % at d = 128, 5 % at 512, 2 % at 1,024, 0\.6 % at 4,096",
     r"The learning rate \(1e-3\) comes from an earlier trial, where at 1e-4",
