@@ -17,8 +17,8 @@ rule encode_samples:
 
 
 # One input of the gradients, whichever methods' checks there are: those go by the selection, and
-# another set of inputs would make the gradients again.
-rule await_trust:
+# another set of inputs would make the gradients again. A checkpoint, as `check_trust` is.
+checkpoint await_trust:
     input:
         # A check that is made again, or gone past, makes nothing again.
         lambda w: list(map(ancient, PLAN.trust_before(w.model, w.state, w.direction))),
