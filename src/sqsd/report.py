@@ -924,10 +924,13 @@ def separation_table(
     rows = []
     for part, tables in zip(parts, scores, strict=True):
         known = {side: table.dropna(subset="score") for side, table in tables.items()}
-        sides = [table["score"] for table in known.values()]
-        matched = of_one_length(*(table["response_tokens"] for table in known.values()))
-        row = dict(part.names) | named_interval("auc", "bootstrap", auc_bootstrap(*sides))
-        row |= named_interval("matched_auc", "bootstrap", matched_auc_bootstrap(*sides, matched))
+        riskier, safer = known["riskier"], known["safer"]
+        above, below = riskier["score"], safer["score"]
+        matched = of_one_length(riskier["response_tokens"], safer["response_tokens"])
+        row = dict(part.names) | named_interval("auc", "bootstrap", auc_bootstrap(above, below))
+        row |= named_interval(
+            "matched_auc", "bootstrap", matched_auc_bootstrap(above, below, matched)
+        )
         for axis, (side, table) in enumerate(known.items()):
             row |= {
                 f"{side}_rows": len(table),

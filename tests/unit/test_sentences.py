@@ -6,7 +6,7 @@ a figure in the documents that no sentence here gives, and that is no setting, i
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from math import isclose
 from typing import Any
 
@@ -22,6 +22,7 @@ from test_documents import (
     PUBLISHED,
     SEEDS,
     STUDY,
+    Record,
     harm_records,
     measured,
     published_records,
@@ -570,7 +571,7 @@ def published_sets() -> Said:
     yield from matched_sets(by)
 
 
-def matched_sets(by: dict[str, Row]) -> Said:
+def matched_sets(by: Mapping[str, Record]) -> Said:
     """Of the rows of one length, by method."""
     compared = [f"{of}-{by}" for of, by in PUBLISHED[1:]]
     assert by["length"]["alpaca-reps_riskier_matched"] == 0
