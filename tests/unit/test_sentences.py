@@ -544,16 +544,14 @@ def aligned_model() -> Said:
 
 def published_sets() -> Said:
     by = {record["method"]: record for record in published_records()}
-    sets = [f"{of}-{by}" for of, by in PUBLISHED]
+    sets = [f"{of}-{found_by}" for of, found_by in PUBLISHED]
 
-    def auc(method: str, found_by: str, name: str = "auc") -> list[str]:
-        return [short(by[method][f"{of}-{found_by}_{name}"]) for of in ("alpaca", "dolly")]
+    def auc(method: str, found_by: str) -> list[str]:
+        return [short(by[method][f"{of}-{found_by}_auc"]) for of in ("alpaca", "dolly")]
 
-    def best(name: str) -> list[str]:
-        # However it is read: an area far below a half separates as well as one far above.
-        return [max(by, key=lambda method: abs(by[method][f"{s}_{name}"] - 0.5)) for s in sets]
-
-    assert best("auc").count("length") == 3
+    # However it is read: an area far below a half separates as well as one far above.
+    best = [max(by, key=lambda method: abs(by[method][f"{pair}_auc"] - 0.5)) for pair in sets]
+    assert best.count("length") == 3
     yield "Response length alone separates three of these four pairs better than any method"
     yield f"are the long ones ({' and '.join(auc('length', 'grad'))})"
     yield f"those found by representations the short ones ({' and '.join(auc('length', 'reps'))})"
@@ -561,7 +559,7 @@ def published_sets() -> Said:
     alpaca, dolly = auc("sqsd-compliance", "grad")
     yield f"it does so on Alpaca ({alpaca}) and not on Dolly ({dolly})"
     *others, most = sorted(
-        by["length"][f"{s}_{side}_unscored"] for s in sets for side in ("riskier", "safer")
+        by["length"][f"{pair}_{side}_unscored"] for pair in sets for side in SIDES
     )
     assert most == by["length"]["dolly-reps_safer_unscored"]
     yield (
