@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -32,9 +33,37 @@ ONE_LAYER = {
     "intermediate_size": 24,
     "max_position_embeddings": 64,
 }
+# Hosts that are this machine, and what tests have asked for beside them.
+LOOPBACK = {None, "", "localhost", "127.0.0.1", "::1", socket.gethostname()}
+connections: list[str] = []
 # Weights of two of its modules, in the order of an adapter's file.
 V_PROJ, DOWN_PROJ = "model.layers.0.self_attn.v_proj", "model.layers.0.mlp.down_proj"
 SHAPES = {DOWN_PROJ: (16, 24), V_PROJ: (8, 16)}
+
+
+def refuse_connections(event: str, arguments: tuple) -> None:
+    """An audit hook: nothing but this machine is reached, or looked up, from a process of tests."""
+    if event == "socket.getaddrinfo":
+        host = arguments[0]
+    elif event == "socket.connect" and isinstance(arguments[1], tuple):  # no file's socket
+        host = arguments[1][0]
+    else:
+        return
+    host = host.decode() if isinstance(host, bytes) else host
+    if host not in LOOPBACK:
+        connections.append(host)
+        raise OSError(f"tests open no connection to {host}")
+
+
+sys.addaudithook(refuse_connections)
+
+
+@pytest.fixture(autouse=True)
+def no_connection_was_tried():
+    """Libraries do not always say that a connection failed."""
+    yield
+    tried, connections[:] = connections[:], []
+    assert not tried, tried
 
 
 def write_adapter(folder, shapes, seed=0, r=2, lora_alpha=6):

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset, disable_progress_bars
+from huggingface_hub import constants
 from peft import LoraConfig
 from transformers import TrainerCallback, TrainingArguments
 from trl.trainer.dpo_config import DPOConfig
@@ -43,6 +44,8 @@ SECONDS_BETWEEN_SAVES = 600
 
 # Its bars would fill the log between the lines of `progress`.
 disable_progress_bars()
+# TRL would tell the hub of every training: its trainer, architecture and GPU.
+constants.HF_HUB_DISABLE_TELEMETRY = True
 
 
 class StopOnNonFiniteLoss(TrainerCallback):

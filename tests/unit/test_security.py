@@ -2,7 +2,12 @@
 
 import ast
 import json
+import os
 import re
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import torch
@@ -99,3 +104,33 @@ def test_every_test_that_the_page_names_is_there():
     for file, test in named:
         (path,) = (ROOT / "tests").glob(f"*/{file}")
         assert f"def {test}" in path.read_text(), (file, test)
+
+
+TRAINS = """
+from huggingface_hub.utils import _telemetry
+from trl.trainer.base_trainer import send_telemetry
+{first}
+send_telemetry("trl/SFTTrainer")
+_telemetry._TELEMETRY_QUEUE.join()
+"""
+
+
+@pytest.mark.parametrize(("first", "told"), [("import sqsd.training", 0), ("", 1)])
+def test_the_hub_is_not_told_of_trainings(first, told):
+    requests = []
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            requests.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Hub) as hub:
+        threading.Thread(target=hub.serve_forever, daemon=True).start()
+        unset = ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK", "DISABLE_TELEMETRY")
+        environment = {name: value for name, value in os.environ.items() if name not in unset}
+        environment["HF_ENDPOINT"] = f"http://127.0.0.1:{hub.server_port}"
+        code = TRAINS.format(first=first)
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+        hub.shutdown()
+    assert len(requests) == told
