@@ -44,8 +44,9 @@ class Step:
 class Steps:
     """Counts steps by the records that are told; knows which run, and which have failed.
 
-    exits: by thread, how the script ended whose error was the thread's last; the record that names
-    the job is the thread's next.
+    ready: numbers, names and seconds of finished steps that are not told yet. exits: by thread, how
+    the script ended whose error was the thread's last; the record that names the job is the
+    thread's next.
     """
 
     total: int = 0
@@ -53,6 +54,7 @@ class Steps:
     begun: float = 0.0
     remote: bool = False
     running: dict[int, Step] = field(default_factory=dict)
+    ready: list[tuple[int, str, float]] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     exits: dict[int | None, str | None] = field(default_factory=dict)
     stopped: bool = False
@@ -88,15 +90,18 @@ class Steps:
         yield from ()
 
     def finish(self, record) -> Iterator[str]:
-        self.done += 1
         # With --quiet, Snakemake does not say which have started.
         if step := self.running.pop(record.job_id, None):
-            seconds = record.created - step.started
-            yield f"{self.done:{len(str(self.total))}d}/{self.total} {step.name}: {seconds:.1f} s"
+            self.ready.append((self.done + 1, step.name, record.created - step.started))
+        self.done += 1
+        yield from ()
 
     def count(self, record) -> Iterator[str]:
-        self.total = record.total  # a checkpoint may have changed it
-        yield from ()
+        """The lines of what has finished: it is here that Snakemake says how many there are now."""
+        self.total = record.total
+        for number, name, seconds in self.ready:
+            yield f"{number:{len(str(self.total))}d}/{self.total} {name}: {seconds:.1f} s"
+        self.ready.clear()
 
     def fail(self, record) -> Iterator[str]:
         """One line, and before it what the job has said where it could not say so here."""

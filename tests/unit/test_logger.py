@@ -7,6 +7,7 @@ import termios
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -47,9 +48,15 @@ def job_info(jobid: int, rule: str = "make", at: float = 0, log: Sequence[str] =
     )  # fmt: skip
 
 
-def finished(jobid: int, at: float = 0):
-    return record(
-        f"Finished jobid: {jobid} (Rule: make)", at, event=LogEvent.JOB_FINISHED, job_id=jobid
+def finished(jobid: int, done: int, total: int, at: float = 0):
+    """The two records of scheduling.job_scheduler._finish_jobs.
+
+    What a checkpoint adds is in the total of the next job's.
+    """
+    text = f"Finished jobid: {jobid} (Rule: make)"
+    return (
+        record(text, at, event=LogEvent.JOB_FINISHED, job_id=jobid),
+        record(None, at, event=LogEvent.PROGRESS, done=done, total=total),
     )
 
 
@@ -112,8 +119,11 @@ def told(*records) -> list[str]:
 @given(st.permutations(range(1, 7)), st.lists(st.integers(0, 99_999), min_size=6, max_size=6))
 def test_a_finished_step_is_a_line_with_its_number_name_and_seconds(order, tenths):
     starts = [job_info(i, "rule_of", at=i, shard=str(i)) for i in order]
-    ends = [finished(i, at=i + tenths[i - 1] / 10) for i in reversed(order)]
-    _, *lines = told(run_info(6), *starts, *ends)
+    ends = [
+        finished(i, number, 6, at=i + tenths[i - 1] / 10)
+        for number, i in enumerate(reversed(order), 1)
+    ]
+    _, *lines = told(run_info(6), *starts, *chain.from_iterable(ends))
     assert lines == [
         f"{number}/6 rule_of (shard {i}): {tenths[i - 1] / 10:.1f} s"
         for number, i in enumerate(reversed(order), 1)
@@ -130,10 +140,9 @@ def test_a_whole_run_as_it_is_read(said, tmp_path):
         record("Execute 1 jobs...", event=LogEvent.JOB_STARTED, jobs=[4]),
         job_info(4, "make_dataset", dataset="mixed", source="a"),
         record(None, event=LogEvent.SHELLCMD, shellcmd=None),
-        finished(4, at=61.26),
-        record(None, event=LogEvent.PROGRESS, done=1, total=10),
+        *finished(4, 1, 10, at=61.26),
         job_info(5, "all", at=70),
-        finished(5, at=70.04),
+        *finished(5, 2, 10, at=70.04),
         record("Removing temporary output x."),
         record(ALL_DONE, at=75),
         record("Elapsed time: 0:01:15"),
@@ -152,7 +161,7 @@ def test_a_whole_run_as_it_is_read(said, tmp_path):
 def test_the_log_file_has_all_that_the_terminal_has_not(said, tmp_path):
     lines = said(
         run_info(1), job_info(3, "make", dataset="mixed"), script_error("died with <Signals.X: 9>"),
-        job_error(3, log=["make.log"]), finished(3), record(ALL_DONE, at=3), folder=tmp_path,
+        job_error(3, log=["make.log"]), *finished(3, 1, 1), record(ALL_DONE, at=3), folder=tmp_path,
     )  # fmt: skip
     (path,) = (tmp_path / ".snakemake/log").iterdir()
     text = path.read_text()
@@ -166,13 +175,14 @@ def test_the_log_file_has_all_that_the_terminal_has_not(said, tmp_path):
 
 
 def test_a_checkpoint_that_adds_steps_is_counted():
-    _, line = told(
-        run_info(1),
-        record(None, event=LogEvent.PROGRESS, done=0, total=12),
-        job_info(1),
-        finished(1),
-    )
-    assert line == " 1/12 make: 0.0 s"
+    records = [job_info(1), *finished(1, 1, 1), job_info(2), *finished(2, 2, 12)]
+    assert told(run_info(1), *records)[1:] == ["1/1 make: 0.0 s", " 2/12 make: 0.0 s"]
+
+
+def test_steps_of_a_group_are_told_together():
+    first, _ = finished(1, 2, 3)
+    records = [job_info(1, "sort"), job_info(2, "score"), first, *finished(2, 2, 3)]
+    assert told(run_info(3), *records)[1:] == ["1/3 sort: 0.0 s", "2/3 score: 0.0 s"]
 
 
 def test_a_failed_step_is_one_line_behind_what_its_script_has_said():
@@ -253,7 +263,8 @@ def test_a_job_that_is_tried_again_has_not_failed():
     failed = [job_info(1, "train", model="m"), job_error(1, "train", log=["l"])]
     again = record("Trying to restart job 1.")
     _, *lines = told(
-        run_info(2), *failed, again, job_info(1, "train", at=10, model="m"), finished(1, at=12),
+        run_info(2), *failed, again, job_info(1, "train", at=10, model="m"),
+        *finished(1, 1, 2, at=12),
         record(ALL_DONE, at=12),
     )  # fmt: skip
     assert lines[:3] == [
@@ -269,7 +280,7 @@ def test_a_job_that_is_tried_again_has_not_failed():
 def test_whatever_else_failed_is_said_together_at_the_end():
     jobs = [step for i in (1, 2, 3) for step in (job_info(i, f"rule_{i}"),)]
     _, *lines = told(
-        run_info(3), *jobs, job_error(1, "rule_1"), finished(2), job_error(3, "rule_3"),
+        run_info(3), *jobs, job_error(1, "rule_1"), *finished(2, 1, 3), job_error(3, "rule_3"),
         record("Exiting because a job execution failed. Look above for error messages",
                level=logging.ERROR),
         record(ALL_DONE, at=5),
@@ -335,15 +346,15 @@ def test_dry_runs_and_whoever_asks_for_more_get_snakemakes_own_words(said, capsy
 
 def test_quiet_is_quiet(said):
     quiet = frozenset({Quietness.PROGRESS, Quietness.RULES})
-    lines = said(run_info(1), job_info(1), finished(1), error("Broken"), quiet=quiet)
+    lines = said(run_info(1), job_info(1), *finished(1, 1, 1), error("Broken"), quiet=quiet)
     assert lines == ["Broken"]
 
 
 def test_an_error_in_the_logger_ends_no_later_line(said):
     bad = record("", event=LogEvent.JOB_FINISHED)  # without its job
-    lines = said(run_info(1), bad, job_info(1), finished(1))
+    lines = said(run_info(2), bad, job_info(1), *finished(1, 1, 2))
     assert "AttributeError: 'LogRecord' object has no attribute 'job_id'" in lines
-    assert lines[-1] == "2/1 make: 0.0 s"
+    assert lines[-1] == "1/2 make: 0.0 s"
 
 
 # On a terminal.
@@ -386,9 +397,10 @@ def test_bars_are_below_the_lines_and_go_at_the_end(monkeypatch, tmp_path):
         with managed() as manager:
             (handler,) = manager.plugin_handlers
             assert isinstance(handler, LogHandler)
-            for one in (run_info(4), job_info(1, log=[log], shard="0"), job_info(2), finished(2)):
+            jobs = job_info(1, log=[log], shard="0"), job_info(2)
+            for one in (run_info(4), *jobs, *finished(2, 1, 4)):
                 logger.handle(one)
-            while not handler.steps.done:
+            while not handler.steps.done or handler.steps.ready:
                 time.sleep(0.01)
             with pytest.raises(SystemExit):
                 score(handler)
@@ -409,7 +421,7 @@ def test_bars_are_below_the_lines_and_go_at_the_end(monkeypatch, tmp_path):
 
 def test_the_bar_of_all_steps_tells_the_time_left(tmp_path):
     steps = Steps()
-    for one in (run_info(8), *(job_info(i) for i in (1, 2)), finished(1), finished(2)):
+    for one in (run_info(8), job_info(1), job_info(2), *finished(1, 1, 8), *finished(2, 2, 8)):
         list(steps.told(one))
     # 2 of 8 took a minute: 6 more take three.
     (bar,) = steps.bars(NOW + 60, str(tmp_path))
