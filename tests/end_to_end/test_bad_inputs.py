@@ -227,6 +227,14 @@ CONFIGURATION = [
         {"models": {"mine": {"source": "models/mine", "seed": 1}}},
     ),
     Case(
+        "no-model-in-a-folder",
+        problems(
+            "models.mine.source: 'given' has no config.json; give one written by save_pretrained"
+        ),
+        {"models": {"mine": {"source": "given", "seed": 1}}},
+        lambda folder: (folder / "given").mkdir(exist_ok=True),
+    ),
+    Case(
         "no-name-of-the-hub",
         problems(
             f"models.mine.source: 'hub:mine' is no model of the hub; allowed: {MODEL_SOURCES}"
@@ -547,12 +555,6 @@ def model(
 
 
 MODELS = [
-    model(
-        "no-config",
-        "DataError: given/no-config: no config.json in the folder; give one written by "
-        "save_pretrained",
-        lambda f: (f / "config.json").unlink(),
-    ),
     model(
         "config-cut-short",
         f"DataError: given/config-cut-short: cannot be loaded ({ANYTHING}config.json{ANYTHING}"

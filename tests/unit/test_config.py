@@ -1590,6 +1590,10 @@ CASES = {
         r"models\.big\.source: 'no/such/folder' is no folder; allowed: sandbox, .*hub:owner/name, "
         r"wheel:.*, or a folder with a model",
     ),
+    "folder without a model": (
+        "models: {big: {source: '/', seed: 1}}",
+        r"models\.big\.source: '/' has no config\.json; give one written by save_pretrained",
+    ),
     "model in a GGUF file": (
         "models: {big: {source: no/such.gguf, seed: 1}}",
         r"models\.big\.source: 'no/such\.gguf' is no file; allowed: sandbox, .*a \.gguf file, or a",
@@ -2484,7 +2488,8 @@ def test_a_model_in_a_folder_and_of_every_other_source(tmp_path):
         "wheel": {"source": "wheel:a==0.1:b/C.Q4_1.gguf", "seed": 1, "sha256": "0a" * 32},
         "gguf": {"source": str(tmp_path / "C.Q4_1.gguf"), "seed": 1},
     }
-    (tmp_path / "C.Q4_1.gguf").touch()
+    for name in ("C.Q4_1.gguf", "config.json"):
+        (tmp_path / name).touch()
     assert problems(with_sources(models=models)) == []
     models["gguf"]["revision"] = "main"
     [problem] = problems(with_sources(models=models))
@@ -2518,10 +2523,9 @@ def test_layers_that_a_model_in_a_folder_does_not_have(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("text", [None, "{", "[5]", "{}", '{"num_hidden_layers": "5"}'])
+@pytest.mark.parametrize("text", ["{", "[5]", "{}", '{"num_hidden_layers": "5"}'])
 def test_layers_of_a_model_whose_folder_does_not_tell_how_many(tmp_path, text):
-    if text is not None:
-        (tmp_path / "config.json").write_text(text)
+    (tmp_path / "config.json").write_text(text)
     assert problems(in_a_folder(tmp_path, layers={"last": {"layer": 6}})) == []
 
 
@@ -2533,6 +2537,7 @@ def words(folder: Path, *known: str) -> None:
 
 
 def judged_in(folder: Path, kind: str = "guard") -> list[str]:
+    (folder / "config.json").write_text("{}")
     models = {"mine": {"source": str(folder), "seed": 1}}
     models["mine"] |= {"head": "cost"} if kind == "cost" else {}
     return problems(with_sources(models=models, judges={"own": {"kind": kind, "model": "mine"}}))
