@@ -194,6 +194,13 @@ SOURCES = [
             "held-out loss over all rows":
                 blank_or(interval("heldout_loss_over_all", "t", 3), "heldout_loss_over_all"),
             "exact answers": interval("exact", "clustered")}),
+    Source("docs/own_data.md", "| treatment | by | rows |",
+           measured(f"{ALIGNED}/dropping.csv"), {"treatment": "treatment", "by": "method"},
+           {"rows": blank_or("{rows:.0f}", "rows"), "ASR": interval("asr", "clustered"),
+            "Safety Score": interval("safety_score", "t", 1),
+            "ASR over all rows": blank_or(interval("asr_over_all", "t"), "asr_over_all"),
+            "loss over all rows":
+                blank_or(interval("heldout_loss_over_all", "t", 3), "heldout_loss_over_all")}),
     Source("docs/sandbox_seeds.md", "| method | sqsd-danger over it |",
            measured(f"{SEEDS}/paired.csv"), {"method": "method"},
            {"sqsd-danger over it": interval("difference", "t"),

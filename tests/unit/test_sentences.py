@@ -37,6 +37,7 @@ XEON = "docs/measured/sandbox-seeds-xeon"
 SMALL = "docs/measured/paper-small"
 REAL = "docs/measured/smollm2-135m"
 BEFORE = "before fine-tuning"
+ALL, REFUSALS, BY_RISK = "all rows", "refusals", ("drop-20", "drop-40", "weights")
 SIDES = ("riskier", "safer")  # of a pair of published sets
 Row = dict[str, Any]
 
@@ -67,10 +68,11 @@ def small(value: float) -> str:
     return f"{value:.0e}".replace("e-0", "e-")
 
 
-def interval(record: Row, name: str, kind: str = "t", sign: int = 1) -> str:
+def interval(record: Row, name: str, kind: str = "t", sign: int = 1, digits: int = 2) -> str:
     """`value [low, high]`; of a sign -1 what is below instead of above."""
-    low, high = (record[f"{name}_{kind}_{end}"] for end in ("low", "high")[::sign])
-    return f"{short(sign * record[name])} [{short(sign * low)}, {short(sign * high)}]"
+    ends = (record[f"{name}_{kind}_{end}"] for end in ("low", "high")[::sign])
+    value, low, high = (short(sign * number, digits) for number in (record[name], *ends))
+    return f"{value} [{low}, {high}]"
 
 
 def as_shown(record: Row, name: str, digits: int = 1) -> str:
@@ -672,6 +674,66 @@ def what_dropping_buys() -> Said:
     )
 
 
+def treated(treatment: str, method: str = "", table: str = "dropping") -> Row:
+    return row(f"{ALIGNED}/{table}.csv", treatment=treatment, method=method)
+
+
+def refusals_and_drops() -> Said:
+    """Of the aligned model. Of a method, a fifth, two fifths and weights."""
+    asr = {name: interval(treated(name), "asr", "clustered") for name in (BEFORE, ALL, REFUSALS)}
+    yield (
+        f"leave an ASR of {asr[REFUSALS]}, where all rows alone leave {asr[ALL]} and {asr[BEFORE]} "
+        "were answered before"
+    )
+    by = {m: [treated(t, m) for t in BY_RISK] for m in ("sqsd-compliance", "length", "random")}
+    fifths = {m: [interval(r, "asr", "clustered") for r in found] for m, found in by.items()}
+    yield f"show in ASR**: {fifths['sqsd-compliance'][1]}, {fifths['random'][1]} without as many at"
+    assert isclose(by["sqsd-compliance"][0]["asr"], treated(ALL)["asr"])
+    yield f"Without a fifth ASR is that of all rows ({short(treated(ALL)['asr'])}), and response"
+    yield f"({fifths['length'][0]}) and as well at two fifths ({fifths['length'][1]})"
+    score = {m: [f"{r['safety_score']:.1f}" for r in found] for m, found in by.items()}
+    ends = {m: f"{min(found)} to {max(found)}" for m, found in score.items()}
+    own = score["sqsd-compliance"]
+    yield (
+        f"{own[0]} and {own[1]} without a fifth and two fifths, {own[2]} by weights, where length "
+        f"leaves {ends['length']} and chance {ends['random']}, and all rows "
+        f"{treated(ALL)['safety_score']:.1f}. Refusals are level with it "
+        f"({treated(REFUSALS)['safety_score']:.1f})"
+    )
+    losses = {
+        r["heldout_loss_over_all"]: interval(r, "heldout_loss_over_all", digits=3)
+        for r in [treated(REFUSALS), *(r for found in by.values() for r in found)]
+    }
+    highest, low_high = losses[max(losses)].split(" ", 1)
+    assert max(losses) == by["sqsd-compliance"][1]["heldout_loss_over_all"]
+    yield f"by SQSD is highest, {highest} nats per token {low_high} over all rows"
+
+
+def harmless_prompts() -> Said:
+    found = [(REFUSALS,), ("drop-40", "sqsd-compliance"), (ALL,), (BEFORE,)]
+    answered = [
+        interval(treated(*names, table="over-refusal"), "asr", "clustered") for names in found
+    ]
+    yield (
+        f"refusals answer {answered[0]}, without two fifths by SQSD {answered[1]}, after all rows "
+        f"{answered[2]}; before them it was {answered[3]}"
+    )
+
+
+def what_to_do() -> Said:
+    asr = {
+        key: short(treated(*key)["asr"])
+        for key in (
+            (REFUSALS,), (ALL,), ("drop-40", "sqsd-compliance"), ("drop-40", "random"),
+            ("drop-40", "length"),
+        )
+    }  # fmt: skip
+    refused, everything, by_sqsd, by_chance, by_length = asr.values()
+    yield f"with an ASR of {refused} where all rows alone leave {everything};"
+    yield f"({by_sqsd}; {by_chance} without as many at random)"
+    yield f"did as well by ASR ({by_length})"
+
+
 def on_a_cluster() -> Said:
     profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
     yield f"the profile waits {profile['latency-wait']} s for them"
@@ -681,9 +743,11 @@ def on_a_cluster() -> Said:
 SECTIONS: dict[str, list[Callable[[], Said]]] = {
     "README.md": [
         grid, default_run, fresh_base_seeds, small_groups, how_fast_in_short, real_rows,
-        aligned_model, models_before_and_after, published_sets, harm_of_published_sets,
+        aligned_model, models_before_and_after, published_sets, harm_of_published_sets, what_to_do,
     ],
-    "docs/own_data.md": [planned_before, curated_rows, what_dropping_buys],
+    "docs/own_data.md": [
+        planned_before, curated_rows, what_dropping_buys, refusals_and_drops, harmless_prompts,
+    ],
     "docs/results.md": [
         ten_base_seeds, another_processor, paper_in_small,
     ],

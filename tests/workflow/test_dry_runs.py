@@ -286,21 +286,25 @@ DROPPING = ROOT / "config/smollm2-dropping.yaml"
 
 
 def test_what_dropping_buys_on_the_aligned_model(planner, tmp_path):
-    """Two shares and weights by SQSD and both controls, refusals by none, on two seeds each."""
+    """Two shares and weights by SQSD and both controls, refusals by none, on two seeds each.
+
+    Harmless prompts are for the model before, on all rows, with refusals, without two fifths.
+    """
     jobs = planner.plan(tmp_path, PRESETS / "smollm2-aligned.yaml", DROPPING)
     seeds, treated, shards = 2, 3 * (2 + 1) + 1, ceil(300, 100)
     evaluated = treated + 1 + 1  # and on all rows, and before
+    asked, harmless = evaluated + 5, 1
     checked = 2  # as above
     assert counts(jobs) == with_total({
         # Scored, of the pilot, answered and held-out rows, four wordings, a direction, refusals.
-        "make_dataset": 4 + 4 + 1 + 1, "make_benchmark": 2, "make_preferences": 1,
+        "make_dataset": 4 + 4 + 1 + 1, "make_benchmark": 2 + harmless, "make_preferences": 1,
         "fetch_model": 1, "tune_model": 1, "train_direction": 2, "train_pilot": 1,
         "choose_state": 2, "check_trust": 1, "await_trust": 2, "measure_trajectory": 1,
         "encode_samples": 1, "collect_gradients": shards * 2, "score_samples": 3,
         "treat_rows": treated, "finetune_treated_rows": treated * seeds,
         "finetune_all_rows": seeds, "measure_row_losses": evaluated,
-        "list_states": evaluated + checked, "generate_responses": evaluated + checked,
-        "judge_responses": 2 * evaluated + checked + 1, "dropping": 1, "all": 1,
+        "list_states": evaluated + checked, "generate_responses": asked + checked,
+        "judge_responses": 2 * asked + checked + 1, "dropping": 1, "over-refusal": 1, "all": 1,
     })  # fmt: skip
 
 
