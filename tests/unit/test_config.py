@@ -1591,8 +1591,8 @@ CASES = {
         r"wheel:.*, or a folder with a model",
     ),
     "folder without a model": (
-        "models: {big: {source: '/', seed: 1}}",
-        r"models\.big\.source: '/' has no config\.json; give one written by save_pretrained",
+        "models: {big: {source: /dev, seed: 1}}",
+        r"models\.big\.source: '/dev' has no config\.json; give one written by save_pretrained",
     ),
     "model in a GGUF file": (
         "models: {big: {source: no/such.gguf, seed: 1}}",

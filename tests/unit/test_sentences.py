@@ -7,6 +7,7 @@ a figure in the documents that no sentence here gives, and that is no setting, i
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from math import isclose
 from typing import Any
 
@@ -691,21 +692,21 @@ def refusals_and_drops() -> Said:
     assert isclose(by["sqsd-compliance"][0]["asr"], treated(ALL)["asr"])
     yield f"Without a fifth ASR is that of all rows ({short(treated(ALL)['asr'])}), and response"
     yield f"({fifths['length'][0]}) and as well at two fifths ({fifths['length'][1]})"
-    score = {m: [f"{r['safety_score']:.1f}" for r in found] for m, found in by.items()}
-    ends = {m: f"{min(found)} to {max(found)}" for m, found in score.items()}
-    own = score["sqsd-compliance"]
+    score = {m: [r["safety_score"] for r in found] for m, found in by.items()}
+    own, *controls = score.values()
+    assert all(mine > max(others) for mine, *others in zip(own, *controls, strict=True))
+    fifth, two_fifths, weighted = (f"{value:.1f}" for value in own)
+    length, chance = (f"{min(found):.1f} to {max(found):.1f}" for found in controls)
     yield (
-        f"{own[0]} and {own[1]} without a fifth and two fifths, {own[2]} by weights, where length "
-        f"leaves {ends['length']} and chance {ends['random']}, and all rows "
+        f"{fifth} and {two_fifths} without a fifth and two fifths, {weighted} by weights, where "
+        f"length leaves {length} and chance {chance}, and all rows "
         f"{treated(ALL)['safety_score']:.1f}. Refusals are level with it "
         f"({treated(REFUSALS)['safety_score']:.1f})"
     )
-    losses = {
-        r["heldout_loss_over_all"]: interval(r, "heldout_loss_over_all", digits=3)
-        for r in [treated(REFUSALS), *(r for found in by.values() for r in found)]
-    }
-    highest, low_high = losses[max(losses)].split(" ", 1)
-    assert max(losses) == by["sqsd-compliance"][1]["heldout_loss_over_all"]
+    priced = [treated(REFUSALS), *chain.from_iterable(by.values())]
+    dearest = max(priced, key=lambda r: r["heldout_loss_over_all"])
+    assert dearest == by["sqsd-compliance"][1]
+    highest, low_high = interval(dearest, "heldout_loss_over_all", digits=3).split(" ", 1)
     yield f"by SQSD is highest, {highest} nats per token {low_high} over all rows"
 
 
@@ -721,15 +722,12 @@ def harmless_prompts() -> Said:
 
 
 def what_to_do() -> Said:
-    asr = {
-        key: short(treated(*key)["asr"])
-        for key in (
-            (REFUSALS,), (ALL,), ("drop-40", "sqsd-compliance"), ("drop-40", "random"),
-            ("drop-40", "length"),
-        )
-    }  # fmt: skip
-    refused, everything, by_sqsd, by_chance, by_length = asr.values()
+    refused, everything = (short(treated(name)["asr"]) for name in (REFUSALS, ALL))
     yield f"with an ASR of {refused} where all rows alone leave {everything};"
+    by_sqsd, by_chance, by_length = (
+        short(treated("drop-40", method)["asr"])
+        for method in ("sqsd-compliance", "random", "length")
+    )
     yield f"({by_sqsd}; {by_chance} without as many at random)"
     yield f"did as well by ASR ({by_length})"
 
