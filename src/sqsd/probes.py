@@ -460,6 +460,8 @@ def mean_gradient(model, samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
         norm = torch.stack([exact(g).square().sum() for g in gradients]).sum().sqrt()
         for name, gradient in zip(parameters, gradients, strict=True):
             total[name] += gradient / (norm * len(samples)).to(gradient.dtype)
+        # Else the next sample's are made beside them, which is the model's size once more.
+        del gradients
     for name, value in parameters.items():
         value.requires_grad_(trainable[name])
     return total

@@ -484,7 +484,9 @@ def aligned_model() -> Said:
     times = saved("rule_times_smollm2-aligned")
     jobs, seconds = (sum(r[key] for r in times) for key in ("jobs", "total_s"))
     peak = max(r["peak_mb"] for r in times) / 1024
-    yield f"The {jobs} jobs that load a model are {seconds / 3600:.1f} hours of work for one core"
+    minutes = saved("wall_times")["smollm2-aligned"]["seconds"] / 60
+    yield f"All of it took {minutes:.0f} minutes on two cores of an Intel Xeon"
+    yield f"the {jobs} jobs that load a model are {seconds / 3600:.1f} hours of work for one core"
     yield f"none needs more than {peak:.1f} GB"
     found, rate = scores[before], rates[before]
     yield (
@@ -648,6 +650,29 @@ def planned_before() -> Said:
     )
 
 
+def study_planned() -> Said:
+    rules = {r["rule"]: r for r in saved("plan_accuracy_smollm2-aligned")["rules"]}
+    planned, took = (
+        sum(r[key] for r in rules.values()) / 3600 for key in ("planned_s", "measured_s")
+    )
+    yield f"was planned at {planned:.1f} hours of one core and took {took:.1f}"
+    fetching = rules.pop("fetch_model")["measured_mb"]
+    yield f"`fetch_model`, which takes some {round(fetching, -2):.0f} MB, is left out of these"
+    least, most = (end(r["time_ratio"] for r in rules.values()) for end in (min, max))
+    yield f"By rule a plan said {short(least)} to {short(most, 1)} times what it took"
+    assert {name for name, r in rules.items() if r["time_ratio"] > 2} == {
+        "judge_responses", "collect_hidden_states", "search_layers", "generate_responses",
+    }  # fmt: skip
+    least, most = (end(r["memory_ratio"] for r in rules.values()) for end in (min, max))
+    largest = max(rules.values(), key=lambda r: r["measured_mb"])
+    assert min(rules, key=lambda name: rules[name]["memory_ratio"]) == "make_anchor"
+    yield f"The {short(least)} is that of anchors"
+    yield (
+        f"of the memory {short(least)} to {short(most)} times, of the largest job "
+        f"{short(largest['memory_ratio'])}"
+    )
+
+
 def curated_rows() -> Said:
     rules = {r["rule"]: r for r in saved("plan_accuracy_curate-smollm2")["rules"]}
     passes = rules["collect_gradients"]
@@ -744,7 +769,8 @@ SECTIONS: dict[str, list[Callable[[], Said]]] = {
         aligned_model, models_before_and_after, published_sets, harm_of_published_sets, what_to_do,
     ],
     "docs/own_data.md": [
-        planned_before, curated_rows, what_dropping_buys, refusals_and_drops, harmless_prompts,
+        planned_before, study_planned, curated_rows, what_dropping_buys, refusals_and_drops,
+        harmless_prompts,
     ],
     "docs/results.md": [
         ten_base_seeds, another_processor, paper_in_small,
